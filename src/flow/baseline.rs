@@ -1,0 +1,167 @@
+//! What one end of a connection looked like before the reset: the baseline that a reset is held
+//! against. Resets never enter it, nor does what came after one.
+
+use crate::time::Timestamp;
+use crate::wire::{Mac, Options, SeqNum, Timestamps};
+
+/// How many different hop limits of one end are remembered. Anycast and load balancer fronts show
+/// two or three (evidence notes §12: at most four modes); a fifth replaces the rarest.
+pub const HOP_LIMIT_MODES: usize = 4;
+
+/// A value and how often it was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Mode {
+    /// The hop limit.
+    pub hop_limit: u8,
+    /// Segments that had it; 0 marks an unused slot.
+    pub count: u16,
+}
+
+/// The hop limits of one end, most of them one value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HopLimits(pub [Mode; HOP_LIMIT_MODES]);
+
+impl HopLimits {
+    /// Counts one segment's hop limit.
+    pub fn note(&mut self, hop_limit: u8) {
+        if let Some(mode) = self
+            .0
+            .iter_mut()
+            .find(|m| m.count > 0 && m.hop_limit == hop_limit)
+        {
+            mode.count = mode.count.saturating_add(1);
+            return;
+        }
+        if let Some(rarest) = self.0.iter_mut().min_by_key(|mode| mode.count) {
+            *rarest = Mode {
+                hop_limit,
+                count: 1,
+            };
+        }
+    }
+
+    /// The values seen, with their counts.
+    pub fn modes(&self) -> impl Iterator<Item = Mode> + '_ {
+        self.0.iter().copied().filter(|mode| mode.count > 0)
+    }
+
+    /// The value seen most.
+    #[must_use]
+    pub fn usual(&self) -> Option<u8> {
+        self.modes()
+            .max_by_key(|mode| mode.count)
+            .map(|mode| mode.hop_limit)
+    }
+
+    /// The known value that is nearest to `hop_limit`.
+    #[must_use]
+    pub fn nearest(&self, hop_limit: u8) -> Option<u8> {
+        self.modes()
+            .map(|m| m.hop_limit)
+            .min_by_key(|known| known.abs_diff(hop_limit))
+    }
+}
+
+/// The SYN or SYN-ACK that this end sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SynFacts {
+    /// When the first copy was seen.
+    pub time: Timestamp,
+    /// It carried ACK: this end is the responder.
+    pub is_syn_ack: bool,
+    /// Its sequence number: the ISN.
+    pub isn: SeqNum,
+    /// Its acknowledgement number (SYN-ACK only; 0 in a SYN).
+    pub ack: SeqNum,
+    /// Its IP ID. A Linux SYN-ACK always has 0 (`ip_build_and_send_pkt`), so that only a SYN's
+    /// is a baseline.
+    pub ip_id: Option<u16>,
+    /// Its hop limit.
+    pub hop_limit: u8,
+    /// Its Don't Fragment bit.
+    pub dont_fragment: Option<bool>,
+    /// Its window, which is never scaled.
+    pub window: u16,
+    /// Its options.
+    pub options: Options,
+    /// Its flow label.
+    pub flow_label: Option<u32>,
+    /// How many copies were seen, retransmissions included.
+    pub count: u16,
+}
+
+/// What one end looked like, from its SYN, SYN-ACK and FIN, and from other segments where the
+/// sensor saw them (a capture file; the few after an earlier reset).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HalfFlow {
+    /// Time of the first segment.
+    pub first_seen: Timestamp,
+    /// Time of the last.
+    pub last_seen: Timestamp,
+    /// Segments seen that are not resets.
+    pub segments: u32,
+    /// Its SYN or SYN-ACK.
+    pub syn: Option<SynFacts>,
+    /// Hop limits.
+    pub hop_limits: HopLimits,
+    /// Source MAC of the last segment.
+    pub mac: Option<Mac>,
+    /// Segments in a row that had this MAC.
+    pub mac_count: u16,
+    /// VLAN of the last segment.
+    pub vlan: Option<u16>,
+    /// IP ID of the last segment whose ID was not 0.
+    pub ip_id: Option<u16>,
+    /// How often an IP ID followed its predecessor by 1 to 64: this end counts.
+    pub ip_id_steps: u16,
+    /// How often it did not.
+    pub ip_id_jumps: u16,
+    /// Don't Fragment was seen set, and seen clear.
+    pub dont_fragment: (bool, bool),
+    /// The highest sequence number after its data (SEG.SEQ + SEG.LEN).
+    pub end: Option<SeqNum>,
+    /// The highest acknowledgement number that it sent.
+    pub acked: Option<SeqNum>,
+    /// Window of the last segment, raw.
+    pub window: u16,
+    /// Timestamps of the last segment that had them, and when.
+    pub timestamps: Option<(Timestamp, Timestamps)>,
+    /// Sequence number of its FIN.
+    pub fin: Option<SeqNum>,
+    /// It sent payload.
+    pub has_data: bool,
+    /// Same frame seen again within microseconds: this capture holds frames more than once.
+    pub duplicates: u16,
+}
+
+/// What is known of the other segments from the same source address, when the flow's own baseline
+/// was never seen (connections older than the sensor).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PathFacts {
+    /// Hop limits seen from that address.
+    pub hop_limits: HopLimits,
+    /// Source MAC seen last.
+    pub mac: Option<Mac>,
+    /// Segments in a row that had this MAC.
+    pub mac_count: u16,
+    /// Flows that contributed.
+    pub flows: u32,
+}
+
+/// A snapshot of both ends at one moment, with the side that matters first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FlowFacts {
+    /// The end that sent the segment in question.
+    pub sender: Option<HalfFlow>,
+    /// The other end.
+    pub receiver: Option<HalfFlow>,
+    /// Other traffic from the sender's address.
+    pub path: Option<PathFacts>,
+    /// The sender of this segment also sent the connection's first SYN; `None` when no SYN and no
+    /// SYN-ACK was seen.
+    pub sender_is_originator: Option<bool>,
+    /// The handshake is known to be complete (the kernel said so, or data or a FIN was seen).
+    pub established: bool,
+    /// When the flow's first segment was seen.
+    pub first_seen: Option<Timestamp>,
+}

@@ -1,0 +1,36 @@
+//! What we remember of a connection. [`Tracker`] is the part that each worker owns: it folds every
+//! segment into the flow table and hands out a [`Sighting`] for those that a verdict may need,
+//! with a snapshot of what the flow looked like *before*.
+
+mod baseline;
+mod key;
+mod path;
+mod table;
+mod tracker;
+
+pub use baseline::{FlowFacts, HOP_LIMIT_MODES, HalfFlow, HopLimits, Mode, PathFacts, SynFacts};
+pub use key::{Endpoint, FlowKey, Side};
+pub use path::PathTable;
+pub use table::{FlowTable, TableCounters};
+pub use tracker::{Tracker, TrackerConfig};
+
+use crate::host::SocketView;
+use crate::time::Timestamp;
+use crate::vantage::Vantage;
+use crate::wire::Segment;
+
+/// A segment that a verdict may need: a reset, or what follows one on its flow. A plain value of
+/// fixed size, so that a worker can pass it on without allocating.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sighting {
+    /// When it arrived.
+    pub time: Timestamp,
+    /// Where it was seen.
+    pub vantage: Vantage,
+    /// The segment itself.
+    pub segment: Segment,
+    /// The local socket that it met, where the sensor could ask.
+    pub socket: Option<SocketView>,
+    /// The flow before this segment.
+    pub flow: FlowFacts,
+}

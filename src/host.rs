@@ -1,0 +1,458 @@
+//! What this host's own kernel says about a connection: the state of the local socket at the
+//! instant a reset arrived, and the events of the tcp tracepoints. Values only; `events` and
+//! `worker` decode them from bytes that the BPF programs wrote.
+
+use crate::time::Timestamp;
+use crate::wire::{FourTuple, SeqNum};
+
+/// TCP state of a local socket, numbered as the kernel's `enum` in `include/net/tcp_states.h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum TcpState {
+    /// Data flows.
+    Established = 1,
+    /// We sent a SYN.
+    SynSent = 2,
+    /// A SYN came; in the kernel a full socket is here only for an instant.
+    SynRecv = 3,
+    /// We sent a FIN.
+    FinWait1 = 4,
+    /// Our FIN was acknowledged.
+    FinWait2 = 5,
+    /// Both closed; late segments are waited for.
+    TimeWait = 6,
+    /// No connection.
+    Close = 7,
+    /// The peer's FIN came.
+    CloseWait = 8,
+    /// The peer's FIN came, then we sent ours.
+    LastAck = 9,
+    /// A port that waits for connections.
+    Listen = 10,
+    /// Both FINs crossed.
+    Closing = 11,
+    /// A request socket: SYN answered, handshake not complete.
+    NewSynRecv = 12,
+}
+
+impl TcpState {
+    /// The state from the kernel's number; `None` for a number that this program does not know.
+    #[must_use]
+    pub const fn from_kernel(number: u8) -> Option<Self> {
+        Some(match number {
+            1 => Self::Established,
+            2 => Self::SynSent,
+            3 => Self::SynRecv,
+            4 => Self::FinWait1,
+            5 => Self::FinWait2,
+            6 => Self::TimeWait,
+            7 => Self::Close,
+            8 => Self::CloseWait,
+            9 => Self::LastAck,
+            10 => Self::Listen,
+            11 => Self::Closing,
+            12 => Self::NewSynRecv,
+            _ => return None,
+        })
+    }
+
+    /// The kernel's name for it, lower case, as `rstscope.kernel.socket_state` shows it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Established => "established",
+            Self::SynSent => "syn_sent",
+            Self::SynRecv => "syn_recv",
+            Self::FinWait1 => "fin_wait1",
+            Self::FinWait2 => "fin_wait2",
+            Self::TimeWait => "time_wait",
+            Self::Close => "close",
+            Self::CloseWait => "close_wait",
+            Self::LastAck => "last_ack",
+            Self::Listen => "listen",
+            Self::Closing => "closing",
+            Self::NewSynRecv => "new_syn_recv",
+        }
+    }
+
+    /// Whether a reset could end this socket: a full socket that holds a connection.
+    #[must_use]
+    pub const fn is_connection(self) -> bool {
+        !matches!(
+            self,
+            Self::Listen | Self::TimeWait | Self::Close | Self::NewSynRecv
+        )
+    }
+}
+
+/// Sequence state of a full local socket (RFC 9293 §3.3.1), from this host's point of view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SocketSequence {
+    /// RCV.NXT: the next sequence number that it expects. A reset is accepted when it carries
+    /// exactly this one (RFC 5961 §3.2; `tcp_validate_incoming`).
+    pub rcv_nxt: SeqNum,
+    /// RCV.WND: bytes that it accepts from RCV.NXT on.
+    pub rcv_wnd: u32,
+    /// SND.NXT: the next sequence number that it will send.
+    pub snd_nxt: SeqNum,
+    /// SND.UNA: the oldest one not yet acknowledged.
+    pub snd_una: SeqNum,
+    /// TS.Recent (RFC 7323 §4.3), when timestamps were negotiated.
+    pub ts_recent: Option<u32>,
+    /// Segments received over its life (RFC 4898 tcpEStatsPerfSegsIn), as far as known: with the
+    /// SYN's IP ID it bounds the IP ID of a genuine reset.
+    pub segs_in: Option<u32>,
+    /// Payload bytes received.
+    pub bytes_in: Option<u64>,
+    /// Payload bytes that the peer acknowledged.
+    pub bytes_out: Option<u64>,
+    /// Smoothed round-trip time in microseconds.
+    pub srtt_us: Option<u32>,
+    /// Nanoseconds since the last segment from the peer, at the time of the lookup.
+    pub idle_ns: Option<u64>,
+    /// Nanoseconds since data was last sent to the peer, at the time of the lookup.
+    pub sent_ago_ns: Option<u64>,
+    /// SO_KEEPALIVE is set: the kernel may send probes of its own accord.
+    pub has_keepalive: bool,
+}
+
+/// The local socket that a frame would meet, looked up by `steer` at the frame's arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SocketView {
+    /// The lookup ran and found none.
+    Absent,
+    /// A port that listens; the segment belongs to none of its connections.
+    Listener,
+    /// A connection that both sides closed.
+    TimeWait,
+    /// A handshake under way (request socket).
+    Request,
+    /// A full socket.
+    Full {
+        /// Its state.
+        state: TcpState,
+        /// Its sequence numbers.
+        sequence: SocketSequence,
+    },
+}
+
+impl SocketView {
+    /// The sequence state, where there is a full socket.
+    #[must_use]
+    pub const fn sequence(&self) -> Option<&SocketSequence> {
+        match self {
+            Self::Full { sequence, .. } => Some(sequence),
+            _ => None,
+        }
+    }
+
+    /// The TCP state it stands for, where there is any socket.
+    #[must_use]
+    pub const fn state(&self) -> Option<TcpState> {
+        match self {
+            Self::Absent => None,
+            Self::Listener => Some(TcpState::Listen),
+            Self::TimeWait => Some(TcpState::TimeWait),
+            Self::Request => Some(TcpState::NewSynRecv),
+            Self::Full { state, .. } => Some(*state),
+        }
+    }
+}
+
+/// Why the kernel sent a reset: `enum sk_rst_reason` (`include/net/rstreason.h`), by name, since
+/// the numbers differ between kernel versions. The composition maps numbers to these at start,
+/// through BTF.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ResetReason {
+    /// A name that this program knows.
+    Known(KnownReason),
+    /// A name that it does not know; the kernel's number.
+    Other(u16),
+}
+
+/// The reasons whose meaning this program can tell a person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum KnownReason {
+    /// `NOT_SPECIFIED`.
+    NotSpecified,
+    /// `NO_SOCKET`: no listener, or the connection is gone.
+    NoSocket,
+    /// `TCP_INVALID_ACK_SEQUENCE`.
+    InvalidAckSequence,
+    /// `TCP_RFC7323_PAWS`.
+    Paws,
+    /// `TCP_TOO_OLD_ACK`.
+    TooOldAck,
+    /// `TCP_ACK_UNSENT_DATA`.
+    AckUnsentData,
+    /// `TCP_FLAGS`: a stray segment met a listening port.
+    Flags,
+    /// `TCP_OLD_ACK`.
+    OldAck,
+    /// `TCP_ABORT_ON_DATA`: data came after the application had closed.
+    AbortOnData,
+    /// `TCP_TIMEWAIT_SOCKET`: a segment met TIME-WAIT.
+    TimeWaitSocket,
+    /// `INVALID_SYN`.
+    InvalidSyn,
+    /// `TCP_ABORT_ON_CLOSE`: closed with unread data in the receive buffer (RFC 2525 §2.17).
+    AbortOnClose,
+    /// `TCP_ABORT_ON_LINGER`.
+    AbortOnLinger,
+    /// `TCP_ABORT_ON_MEMORY`.
+    AbortOnMemory,
+    /// `TCP_STATE`: the application aborted (SO_LINGER 0, a closed listener, `ss -K`).
+    State,
+    /// `TCP_KEEPALIVE_TIMEOUT`.
+    KeepaliveTimeout,
+    /// `TCP_DISCONNECT_WITH_DATA`.
+    DisconnectWithData,
+    /// Any of `MPTCP_RST_*`.
+    Mptcp,
+    /// `ERROR`.
+    Error,
+}
+
+/// Kernel name (without `SK_RST_REASON_`), value, and what it means to a person.
+const REASONS: &[(&str, KnownReason, &str)] = &[
+    (
+        "NOT_SPECIFIED",
+        KnownReason::NotSpecified,
+        "the kernel gave no reason",
+    ),
+    (
+        "NO_SOCKET",
+        KnownReason::NoSocket,
+        "no socket took the segment",
+    ),
+    (
+        "TCP_INVALID_ACK_SEQUENCE",
+        KnownReason::InvalidAckSequence,
+        "the segment acknowledged a wrong sequence number",
+    ),
+    (
+        "TCP_RFC7323_PAWS",
+        KnownReason::Paws,
+        "the segment's timestamp was too old",
+    ),
+    (
+        "TCP_TOO_OLD_ACK",
+        KnownReason::TooOldAck,
+        "the acknowledgement was too old",
+    ),
+    (
+        "TCP_ACK_UNSENT_DATA",
+        KnownReason::AckUnsentData,
+        "the segment acknowledged unsent data",
+    ),
+    (
+        "TCP_FLAGS",
+        KnownReason::Flags,
+        "a segment for no known connection met a listening port",
+    ),
+    (
+        "TCP_OLD_ACK",
+        KnownReason::OldAck,
+        "the acknowledgement was old",
+    ),
+    (
+        "TCP_ABORT_ON_DATA",
+        KnownReason::AbortOnData,
+        "data came after the application had closed",
+    ),
+    (
+        "TCP_TIMEWAIT_SOCKET",
+        KnownReason::TimeWaitSocket,
+        "a segment met a TIME-WAIT socket",
+    ),
+    (
+        "INVALID_SYN",
+        KnownReason::InvalidSyn,
+        "a SYN came inside a connection",
+    ),
+    (
+        "TCP_ABORT_ON_CLOSE",
+        KnownReason::AbortOnClose,
+        "closed with unread data in the receive buffer",
+    ),
+    (
+        "TCP_ABORT_ON_LINGER",
+        KnownReason::AbortOnLinger,
+        "closed with SO_LINGER set to abort",
+    ),
+    (
+        "TCP_ABORT_ON_MEMORY",
+        KnownReason::AbortOnMemory,
+        "out of TCP memory",
+    ),
+    (
+        "TCP_STATE",
+        KnownReason::State,
+        "the application aborted the connection",
+    ),
+    (
+        "TCP_KEEPALIVE_TIMEOUT",
+        KnownReason::KeepaliveTimeout,
+        "the peer answered no keepalive",
+    ),
+    (
+        "TCP_DISCONNECT_WITH_DATA",
+        KnownReason::DisconnectWithData,
+        "disconnected with data not yet sent",
+    ),
+    (
+        "MPTCP_RST_EUNSPEC",
+        KnownReason::Mptcp,
+        "MPTCP: unspecified",
+    ),
+    (
+        "MPTCP_RST_EMPTCP",
+        KnownReason::Mptcp,
+        "MPTCP: protocol error",
+    ),
+    (
+        "MPTCP_RST_ERESOURCE",
+        KnownReason::Mptcp,
+        "MPTCP: out of resources",
+    ),
+    (
+        "MPTCP_RST_EPROHIBIT",
+        KnownReason::Mptcp,
+        "MPTCP: prohibited by policy",
+    ),
+    (
+        "MPTCP_RST_EWQ2BIG",
+        KnownReason::Mptcp,
+        "MPTCP: too much outstanding data",
+    ),
+    (
+        "MPTCP_RST_EBADPERF",
+        KnownReason::Mptcp,
+        "MPTCP: bad performance",
+    ),
+    (
+        "MPTCP_RST_EMIDDLEBOX",
+        KnownReason::Mptcp,
+        "MPTCP: middlebox interference",
+    ),
+    ("ERROR", KnownReason::Error, "internal error"),
+];
+
+impl ResetReason {
+    /// The reason of that kernel name; the prefix `SK_RST_REASON_` may be there or not.
+    #[must_use]
+    pub fn from_kernel_name(name: &str, number: u16) -> Self {
+        let short = name.strip_prefix("SK_RST_REASON_").unwrap_or(name);
+        REASONS
+            .iter()
+            .find(|(known, ..)| *known == short)
+            .map_or(Self::Other(number), |(_, reason, _)| Self::Known(*reason))
+    }
+
+    /// The kernel's name without its prefix; `None` where only a number is known.
+    #[must_use]
+    pub fn name(self) -> Option<&'static str> {
+        self.row().map(|(name, ..)| *name)
+    }
+
+    /// What it means, for a person: the end of a sentence.
+    #[must_use]
+    pub fn meaning(self) -> Option<&'static str> {
+        self.row().map(|(.., meaning)| *meaning)
+    }
+
+    fn row(self) -> Option<&'static (&'static str, KnownReason, &'static str)> {
+        match self {
+            Self::Known(known) => REASONS.iter().find(|(_, reason, _)| *reason == known),
+            Self::Other(_) => None,
+        }
+    }
+}
+
+/// A local process that owns a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Process {
+    /// Process id (the kernel's tgid).
+    pub pid: u32,
+    /// The thread of it that made the call (the kernel's pid): a proxy's event loop is one.
+    pub thread: u32,
+    /// How often that thread had given up its CPU to wait (`task_struct.nvcsw`): two calls with the
+    /// same count belong to one turn of its loop.
+    pub sleeps: u64,
+    /// Command name as the kernel has it, padded with NUL (`TASK_COMM_LEN`).
+    pub comm: [u8; 16],
+}
+
+impl Process {
+    /// The command name as text; bytes that are not UTF-8 are replaced, control characters too,
+    /// because a process chooses its own name and the name goes into logs.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let end = self
+            .comm
+            .iter()
+            .position(|byte| *byte == 0)
+            .unwrap_or(self.comm.len());
+        String::from_utf8_lossy(&self.comm[..end])
+            .chars()
+            .map(|c| {
+                if c.is_control() {
+                    char::REPLACEMENT_CHARACTER
+                } else {
+                    c
+                }
+            })
+            .collect()
+    }
+}
+
+/// One event of the kernel's tcp tracepoints, from this host's own network namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KernelEvent {
+    /// When the tracepoint fired.
+    pub time: Timestamp,
+    /// The connection, local end first: `src` is this host's address.
+    pub tuple: FourTuple,
+    /// The kernel's socket cookie, where there was a full socket.
+    pub cookie: Option<u64>,
+    /// What happened.
+    pub kind: KernelEventKind,
+}
+
+/// What the kernel said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KernelEventKind {
+    /// `tcp_send_reset`: TCP itself sends a reset from `tuple.src` to `tuple.dst`.
+    ResetSent {
+        /// A socket's own abort (`tcp_send_active_reset`) rather than the answer to a segment.
+        active: bool,
+        /// Why.
+        reason: Option<ResetReason>,
+        /// State of the socket, where there was one.
+        state: Option<TcpState>,
+        /// The process that made the call, only when the event fired in its context.
+        process: Option<Process>,
+        /// SEG.SEQ of the segment that is answered (passive resets only): data beyond an earlier
+        /// reset's SEQ shows that the peer never sent that reset.
+        answered_seq: Option<SeqNum>,
+        /// Payload bytes of the segment that is answered.
+        answered_len: Option<u32>,
+    },
+    /// `tcp_receive_reset`: the kernel accepted a reset and ended this socket.
+    ResetAccepted {
+        /// State that the reset ended.
+        state: Option<TcpState>,
+    },
+    /// `inet_sock_set_state`: the handshake completed.
+    Established {
+        /// The process that called connect(), only when known.
+        process: Option<Process>,
+        /// This host sent the first SYN.
+        originator: bool,
+    },
+    /// `tcp_destroy_sock` in a process's context, of a socket that a reset had ended: whose it was.
+    OwnerKnown {
+        /// The process that closed it.
+        process: Process,
+    },
+}
