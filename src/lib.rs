@@ -4,8 +4,10 @@
 //! `engine`) is pure: bytes and times in, records out. The edges (`sys`, `xdp`, `events`, `nic`,
 //! `handback`, `pcap`, `sink`) each do one kind of I/O. docs/ARCHITECTURE.md has the map.
 
+pub mod evidence;
 pub mod flow;
 pub mod host;
 pub mod time;
 pub mod vantage;
+pub mod verdict;
 pub mod wire;

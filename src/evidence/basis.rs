@@ -1,0 +1,180 @@
+//! What several tests hold a reset against: hop counts, the round-trip time, how the peer's stack
+//! introduces itself. Measures only; nothing here is evidence.
+
+use crate::time::{MILLISECOND, Timestamp};
+use crate::wire::{Segment, SeqNum};
+
+use super::Case;
+
+/// The hop limit that a stack most likely started with: 32, 64, 128 or 255 (p0f's guess).
+#[must_use]
+pub const fn initial_hop_limit(hop_limit: u8) -> u8 {
+    match hop_limit {
+        0..=32 => 32,
+        33..=64 => 64,
+        65..=128 => 128,
+        _ => 255,
+    }
+}
+
+/// Hops that a segment has come, by [`initial_hop_limit`].
+pub(super) const fn hops(hop_limit: u8) -> u8 {
+    initial_hop_limit(hop_limit) - hop_limit
+}
+
+/// Whether two hop limits are as far apart as no known path makes them: by 3 or more, and by 3 or
+/// more hops (evidence notes E-H1).
+pub(super) const fn is_far(a: u8, b: u8) -> bool {
+    a.abs_diff(b) >= 3 && hops(a).abs_diff(hops(b)) >= 3
+}
+
+/// The stack that a SYN or SYN-ACK shows by its option order and hop limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stack {
+    /// MSS, SACK permitted, timestamps, NOP, window scale; 64.
+    Linux,
+    /// Starts at 128.
+    Windows,
+    /// MSS, NOP, window scale, NOP, NOP, timestamps, SACK permitted; 64.
+    Apple,
+    /// MSS, NOP, window scale, SACK permitted, timestamps; 64.
+    FreeBsd,
+    /// None of these.
+    Other,
+}
+
+const LINUX_ORDER: u32 = 0x2_4813;
+const APPLE_ORDER: u32 = 0x213_1184;
+const FREEBSD_ORDER: u32 = 0x2_1348;
+
+/// The stack of the purported sender; `None` when its SYN or SYN-ACK was not seen.
+pub(super) fn sender_stack(case: &Case<'_>) -> Option<Stack> {
+    let syn = case.sender()?.syn?;
+    Some(
+        match (initial_hop_limit(syn.hop_limit), syn.options.order) {
+            (128, _) => Stack::Windows,
+            (64, LINUX_ORDER) => Stack::Linux,
+            (64, APPLE_ORDER) => Stack::Apple,
+            (64, FREEBSD_ORDER) => Stack::FreeBsd,
+            _ => Stack::Other,
+        },
+    )
+}
+
+/// Timestamps were negotiated: exactly from the local socket, else both SYNs had them (RFC 7323
+/// §1.3: in use only when both did). `None` when neither is known.
+pub(super) fn timestamps_in_use(case: &Case<'_>) -> Option<bool> {
+    if let Some(sequence) = case.first()?.socket.as_ref().and_then(|s| s.sequence()) {
+        return Some(sequence.ts_recent.is_some());
+    }
+    let ours = case.receiver()?.syn?.options.timestamps.is_some();
+    let theirs = case.sender()?.syn?.options.timestamps.is_some();
+    Some(ours && theirs)
+}
+
+/// The round-trip time in nanoseconds, where something tells it: the socket's own estimate, else
+/// the time between SYN and SYN-ACK, which at a capture point near one end is too short.
+pub(super) fn round_trip_ns(case: &Case<'_>) -> Option<u64> {
+    if let Some(us) = socket_round_trip_us(case) {
+        return Some(u64::from(us) * 1_000);
+    }
+    let (a, b) = (case.sender()?.syn?, case.receiver()?.syn?);
+    Some(a.time.distance(b.time))
+}
+
+fn socket_round_trip_us(case: &Case<'_>) -> Option<u32> {
+    let socket = case.first()?.socket.as_ref()?;
+    socket.sequence()?.srtt_us.filter(|us| *us > 0)
+}
+
+/// How long segments that were sent before the reset may still come in after it: half a
+/// round-trip, at least 20 ms, or 3 ms where the socket's own estimate is there to say how long a
+/// round-trip is (evidence notes E-R1, E-R2).
+pub(super) fn reorder_guard_ns(case: &Case<'_>) -> u64 {
+    let half = round_trip_ns(case).unwrap_or(0) / 2;
+    let floor = if socket_round_trip_us(case).is_some() {
+        3
+    } else {
+        20
+    };
+    half.max(floor * MILLISECOND)
+}
+
+/// RST and ACK with a window: what a stack sends that aborts a connection of its own
+/// (`tcp_send_active_reset`). Its SEQ is SND.NXT: nothing that the sender sent can lie beyond.
+pub(super) const fn is_active(segment: &Segment) -> bool {
+    segment.flags.ack() && segment.window != 0
+}
+
+/// The reset is one that answers a SYN, or would be: nothing but a SYN of the receiver was seen.
+pub(super) fn answers_syn(case: &Case<'_>) -> bool {
+    let syn_sent = case
+        .receiver()
+        .and_then(|r| r.syn)
+        .is_some_and(|syn| !syn.is_syn_ack);
+    let socket_open = case
+        .first()
+        .and_then(|first| first.socket.as_ref())
+        .and_then(|socket| socket.state())
+        .is_some_and(|state| state != crate::host::TcpState::SynSent && state.is_connection());
+    syn_sent
+        && case.sender().is_none_or(|s| s.syn.is_none())
+        && !case.flow.established
+        && !socket_open
+}
+
+/// Milliseconds from `earlier` to `later`.
+pub(super) fn millis(later: Timestamp, earlier: Timestamp) -> i64 {
+    i64::try_from(later.since(earlier) / MILLISECOND).unwrap_or(i64::MAX)
+}
+
+/// The ISN of the purported sender: from its SYN or SYN-ACK, else from what the other's SYN-ACK
+/// acknowledged.
+pub(super) fn sender_isn(case: &Case<'_>) -> Option<SeqNum> {
+    if let Some(syn) = case.sender().and_then(|s| s.syn) {
+        return Some(syn.isn);
+    }
+    let answer = case.receiver()?.syn?;
+    answer
+        .is_syn_ack
+        .then(|| SeqNum(answer.ack.0.wrapping_sub(1)))
+}
+
+/// The ISN of the receiver, in the same way.
+pub(super) fn receiver_isn(case: &Case<'_>) -> Option<SeqNum> {
+    if let Some(syn) = case.receiver().and_then(|r| r.syn) {
+        return Some(syn.isn);
+    }
+    let answer = case.sender()?.syn?;
+    answer
+        .is_syn_ack
+        .then(|| SeqNum(answer.ack.0.wrapping_sub(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{hops, initial_hop_limit, is_far};
+
+    #[test]
+    fn the_nearest_usual_start_is_assumed() {
+        for (seen, start) in [
+            (1, 32),
+            (32, 32),
+            (33, 64),
+            (64, 64),
+            (65, 128),
+            (128, 128),
+            (129, 255),
+        ] {
+            assert_eq!(initial_hop_limit(seen), start);
+        }
+        assert_eq!((hops(59), hops(123), hops(255)), (5, 5, 0));
+    }
+
+    #[test]
+    fn two_initial_values_at_one_distance_are_not_far_apart() {
+        assert!(!is_far(59, 123));
+        assert!(is_far(50, 96));
+        assert!(!is_far(50, 52));
+    }
+}

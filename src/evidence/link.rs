@@ -1,0 +1,198 @@
+//! The layer below: MAC, VLAN and flow label of the reset against those of the sender's other
+//! frames. An equal MAC proves nothing about anything beyond the gateway and is never counted.
+
+use super::basis::is_active;
+use super::{Case, Evidence, Group, Kind};
+use crate::wire::Mac;
+
+/// Another MAC than the sender's frames, and that one is well established.
+pub const MAC: Kind = Kind::injected("mac_mismatch", Group::Link);
+/// Another MAC than both this flow's frames and all of its address's others, many and of late.
+pub const MAC_STEADY: Kind = Kind::injected("mac_mismatch_steady", Group::Link);
+/// Another MAC than the few frames that were seen.
+pub const MAC_FEW: Kind = Kind::injected("mac_mismatch_few_seen", Group::Link);
+/// Another VLAN.
+pub const VLAN: Kind = Kind::injected("vlan_mismatch", Group::Link);
+/// An active reset with another flow label.
+pub const FLOW_LABEL: Kind = Kind::injected("flow_label_changed", Group::Link);
+
+/// A MAC that this many frames of an address bore in a row is the way to it.
+const SETTLED: u16 = 32;
+/// With this many frames in a row, of [`STEADY_FLOWS`] flows or more, the flow and the address's
+/// others are two witnesses.
+const STEADY: u16 = 16;
+const STEADY_FLOWS: u32 = 3;
+
+/// E-H16: source MAC. A device on this link (ARP or NDP spoofing, an IDS on a mirror port) answers
+/// with its own. Snort 129:9 and 129:10.
+///
+/// A router that takes over with a MAC of its own makes genuine resets look so until the address's
+/// next SYN or FIN is heard: rare, but many flows at once; hence no certainty for any number of
+/// frames, and nothing steady in captures, whose order of interfaces is not known.
+///
+/// False positives, each silent: VRRP and HSRP addresses move between routers; two routers share
+/// the way back, so that the address's last frames bore the reset's MAC; a router's own frames in a
+/// capture of both its sides. Blind to a bridge that keeps the MAC (`nf_send_reset`).
+#[must_use]
+pub fn mac(case: &Case<'_>) -> Option<Evidence> {
+    let seen = case.first()?.segment.link?.src;
+    let sender = case.sender();
+    let path = case.flow.path.as_ref();
+    let usual = sender
+        .and_then(|s| s.mac)
+        .or_else(|| path.and_then(|p| p.mac))?;
+    let on_path = path.is_some_and(|p| p.mac == Some(seen));
+    if seen == usual || on_path || seen.is_virtual_router() || usual.is_virtual_router() {
+        return None;
+    }
+    // Loopback and captures without Ethernet have none.
+    if seen == Mac::default() || usual == Mac::default() {
+        return None;
+    }
+    // A capture of both sides of a router shows the sender's frames under two MACs.
+    if case.from_capture && sender.is_some_and(|s| s.duplicates > 0) {
+        return None;
+    }
+    let settled = path.is_some_and(|p| p.mac == Some(usual) && p.mac_count >= SETTLED)
+        || sender.is_some_and(|s| s.mac_count >= SETTLED);
+    let own = sender.is_some_and(|s| s.mac.is_some());
+    let agreed = path
+        .is_some_and(|p| p.mac == Some(usual) && p.mac_count >= STEADY && p.flows >= STEADY_FLOWS);
+    let kind = match own {
+        true if agreed && !case.from_capture => MAC_STEADY,
+        true if settled => MAC,
+        _ => MAC_FEW,
+    };
+    Some(kind.found(seen.to_string(), usual.to_string()))
+}
+
+/// E-H17: VLAN. False positives: sub-interfaces of one bundle, policy routing; a capture of both
+/// sides of a router or of an interface and its tagged parent: silent in captures.
+#[must_use]
+pub fn vlan(case: &Case<'_>) -> Option<Evidence> {
+    let seen = case.first()?.segment.vlan;
+    let sender = case.sender()?;
+    if seen == sender.vlan || case.from_capture {
+        return None;
+    }
+    let word = |vlan: Option<u16>| vlan.map_or_else(|| "untagged".to_owned(), |id| id.to_string());
+    Some(VLAN.found(word(seen), word(sender.vlan)))
+}
+
+/// E-H18: Linux keeps the flow label of a connection in its active resets (not in passive ones:
+/// silent there). No IPv6 injector was ever captured: a small weight.
+///
+/// False positives: label 0 (labels off, or cleared on the way): silent; a label that changes when
+/// a path fails (`net.ipv6.auto_flowlabels`, RFC 6438 §3): rare.
+#[must_use]
+pub fn flow_label(case: &Case<'_>) -> Option<Evidence> {
+    let segment = &case.first()?.segment;
+    let seen = segment.flow_label?;
+    let usual = case
+        .sender()?
+        .syn
+        .filter(|syn| !syn.is_syn_ack)?
+        .flow_label?;
+    (is_active(segment) && usual != 0 && seen != usual).then(|| FLOW_LABEL.found(seen, usual))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{flow_label, mac, vlan};
+    use crate::evidence::testing::{SENDER_MAC, Scene, name};
+    use crate::flow::{HopLimits, PathFacts};
+    use crate::wire::{LinkAddresses, Mac};
+
+    const OTHER: Mac = Mac([2, 0, 0, 0, 0, 9]);
+
+    fn from(src: Mac) -> Scene {
+        Scene::established().reset(|r| r.link = Some(LinkAddresses { src, dst: None }))
+    }
+
+    fn path(mut scene: Scene, mac: Mac, mac_count: u16) -> Scene {
+        let hop_limits = HopLimits::default();
+        scene.flow.path = Some(PathFacts {
+            hop_limits,
+            mac: Some(mac),
+            mac_count,
+            flows: 9,
+        });
+        scene
+    }
+
+    #[test]
+    fn a_foreign_mac_weighs_by_how_settled_the_usual_one_is() {
+        assert_eq!(from(OTHER).check(mac), name("mac_mismatch_few_seen"));
+        assert_eq!(
+            path(from(OTHER), SENDER_MAC, 100).check(mac),
+            name("mac_mismatch")
+        );
+        assert_eq!(
+            from(OTHER).sender(|s| s.mac_count = 40).check(mac),
+            name("mac_mismatch")
+        );
+    }
+
+    #[test]
+    fn the_flow_and_its_addresss_others_are_two_witnesses() {
+        let live = |count| path(from(OTHER).socket(|_| ()), SENDER_MAC, count).check(mac);
+        assert_eq!(live(16), name("mac_mismatch_steady"));
+        assert_eq!(live(15), name("mac_mismatch_few_seen"));
+        let older = path(from(OTHER).socket(|_| ()).no_sender(), SENDER_MAC, 99);
+        assert_eq!(older.check(mac), name("mac_mismatch_few_seen"));
+    }
+
+    #[test]
+    fn the_usual_mac_is_never_counted() {
+        assert_eq!(from(SENDER_MAC).check(mac), None);
+    }
+
+    #[test]
+    fn virtual_routers_move() {
+        assert_eq!(from(Mac([0, 0, 0x5e, 0, 1, 7])).check(mac), None);
+        let moved = from(OTHER).sender(|s| s.mac = Some(Mac([0, 0, 0x0c, 7, 0xac, 1])));
+        assert_eq!(moved.check(mac), None);
+    }
+
+    #[test]
+    fn a_second_router_of_the_path_is_no_stranger() {
+        assert_eq!(path(from(OTHER), OTHER, 3).check(mac), None);
+    }
+
+    #[test]
+    fn a_capture_of_both_sides_of_a_router_says_nothing() {
+        assert_eq!(from(OTHER).sender(|s| s.duplicates = 1).check(mac), None);
+    }
+
+    #[test]
+    fn loopback_has_no_macs() {
+        assert_eq!(from(Mac::default()).check(mac), None);
+    }
+
+    #[test]
+    fn another_vlan_counts_where_the_interface_is_known() {
+        let live = Scene::established().socket(|_| ());
+        assert_eq!(live.check(vlan), None);
+        assert_eq!(
+            live.reset(|r| r.vlan = Some(5)).check(vlan),
+            name("vlan_mismatch")
+        );
+        let captured = Scene::established().reset(|r| r.vlan = Some(5));
+        assert_eq!(captured.check(vlan), None);
+    }
+
+    fn labels(syn: u32, reset: u32) -> Scene {
+        Scene::established()
+            .v6()
+            .sender(|s| s.syn.as_mut().unwrap().flow_label = Some(syn))
+            .reset(|r| r.flow_label = Some(reset))
+    }
+
+    #[test]
+    fn an_active_reset_keeps_the_flow_label() {
+        assert_eq!(labels(77, 78).check(flow_label), name("flow_label_changed"));
+        assert_eq!(labels(77, 77).check(flow_label), None);
+        assert_eq!(labels(0, 78).check(flow_label), None);
+        assert_eq!(labels(77, 78).passive().check(flow_label), None);
+    }
+}

@@ -1,0 +1,371 @@
+//! One file a kind of test. Each test is a pure function of a [`Case`] that answers with one
+//! measured fact, or with nothing when it does not apply. A test never decides and does not know
+//! what its fact weighs: `verdict` has the weights in one table, and the sum decides.
+
+pub mod acceptance;
+mod basis;
+pub mod hop_limit;
+pub mod injectors;
+pub mod ip_id;
+pub mod link;
+pub mod race;
+pub mod sequence;
+pub mod shape;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod timing;
+pub mod train;
+
+pub use basis::{Stack, initial_hop_limit};
+pub use injectors::{InjectorFacts, InjectorMemory};
+
+use std::fmt;
+
+use crate::flow::{FlowFacts, HalfFlow};
+use crate::host::SocketView;
+use crate::time::Timestamp;
+use crate::vantage::Vantage;
+use crate::wire::{Mac, Segment, SeqNum};
+
+/// Tests that share a cause and so must not be added up without bound (evidence notes §4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Group {
+    /// Hop limit.
+    HopLimit,
+    /// IP ID and Don't Fragment.
+    IpId,
+    /// Flags, window, options and payload of the reset itself.
+    Shape,
+    /// Several resets: their number, order and steps.
+    Train,
+    /// Whether SEQ and ACK fit the connection.
+    Validity,
+    /// What came after the reset.
+    Race,
+    /// Timing and circumstance.
+    Context,
+    /// MAC and VLAN.
+    Link,
+    /// What the kernel of this host said.
+    Origin,
+}
+
+impl Group {
+    /// The word in a record.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::HopLimit => "hop_limit",
+            Self::IpId => "ip_id",
+            Self::Shape => "shape",
+            Self::Train => "train",
+            Self::Validity => "validity",
+            Self::Race => "race",
+            Self::Context => "context",
+            Self::Link => "link",
+            Self::Origin => "origin",
+        }
+    }
+}
+
+/// Whom a fact speaks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Favors {
+    /// The endpoint whose address the reset bears.
+    Remote,
+    /// Somebody else with that address.
+    Injected,
+    /// This host.
+    Local,
+    /// Another reset that this one passes on.
+    Forwarded,
+}
+
+impl Favors {
+    /// The word in a record.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Remote => "remote",
+            Self::Injected => "injected",
+            Self::Local => "local",
+            Self::Forwarded => "forwarded",
+        }
+    }
+}
+
+/// A measured or expected value, as a record shows it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// A number.
+    Number(i64),
+    /// Words, or a list of values.
+    Text(String),
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Text(text) => f.write_str(text),
+        }
+    }
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<i64> for Value {
+    fn from(number: i64) -> Self {
+        Self::Number(number)
+    }
+}
+
+impl From<u8> for Value {
+    fn from(number: u8) -> Self {
+        Self::Number(i64::from(number))
+    }
+}
+
+impl From<u16> for Value {
+    fn from(number: u16) -> Self {
+        Self::Number(i64::from(number))
+    }
+}
+
+impl From<u32> for Value {
+    fn from(number: u32) -> Self {
+        Self::Number(i64::from(number))
+    }
+}
+
+/// What a test can find, once for all: its name in records, the cap that it shares, and whom it
+/// speaks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kind {
+    /// Its stable name, `snake_case`.
+    pub name: &'static str,
+    /// The group whose cap it shares.
+    pub group: Group,
+    /// Whom it speaks for.
+    pub favors: Favors,
+}
+
+impl Kind {
+    const fn injected(name: &'static str, group: Group) -> Self {
+        Self {
+            name,
+            group,
+            favors: Favors::Injected,
+        }
+    }
+
+    const fn remote(name: &'static str, group: Group) -> Self {
+        Self {
+            name,
+            group,
+            favors: Favors::Remote,
+        }
+    }
+
+    /// The fact, with what was measured and what a genuine reset would show. Not yet weighed.
+    fn found(self, observed: impl Into<Value>, expected: impl Into<Value>) -> Evidence {
+        Evidence {
+            name: self.name,
+            group: self.group,
+            favors: self.favors,
+            weight_db: 0.0,
+            observed: Some(observed.into()),
+            expected: Some(expected.into()),
+        }
+    }
+}
+
+/// A test: a pure function of one case.
+pub type Test = fn(&Case<'_>) -> Option<Evidence>;
+
+/// Every test, in the order of the evidence notes.
+pub const TESTS: &[Test] = &[
+    hop_limit::distance,
+    hop_limit::steady,
+    hop_limit::adjacent,
+    hop_limit::no_hops,
+    ip_id::counter,
+    ip_id::skipped,
+    ip_id::mirror,
+    ip_id::known,
+    ip_id::dont_fragment,
+    shape::window_on_bare_reset,
+    shape::timestamps_missing,
+    shape::hybrid,
+    shape::timestamps,
+    shape::window_mirrored,
+    shape::payload,
+    shape::flags,
+    shape::reserved,
+    shape::options,
+    shape::ack_without_flag,
+    shape::passive,
+    shape::refusal,
+    train::rising,
+    train::ack_steps,
+    train::repeats,
+    train::lock_step,
+    train::falling,
+    injectors::residue_repeats,
+    sequence::exact,
+    sequence::inexact,
+    sequence::guesses,
+    sequence::ack,
+    sequence::syn_answer,
+    sequence::unprovoked,
+    race::sends_on,
+    race::acks_on,
+    race::answered,
+    race::syn_ack,
+    race::own_reset_follows,
+    link::mac,
+    link::vlan,
+    link::flow_label,
+    timing::first_flight,
+    timing::idle_timer,
+    acceptance::kernel,
+];
+
+/// Runs every test over `case`. The facts are not weighed yet.
+#[must_use]
+pub fn gather(case: &Case<'_>) -> Vec<Evidence> {
+    TESTS.iter().filter_map(|test| test(case)).collect()
+}
+
+/// One measured fact and its weight.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Evidence {
+    /// Its stable name in records, `snake_case`.
+    pub name: &'static str,
+    /// The group whose cap it shares.
+    pub group: Group,
+    /// Whom it speaks for.
+    pub favors: Favors,
+    /// 10·log10 of the likelihood ratio, always as strength (≥ 0) in the direction of `favors`.
+    /// A test leaves it 0; `verdict` fills it from its table.
+    pub weight_db: f32,
+    /// What was measured.
+    pub observed: Option<Value>,
+    /// What a genuine reset would show.
+    pub expected: Option<Value>,
+}
+
+/// How a reset's SEQ fits RCV.NXT of its receiver, as RFC 5961 §3 sorts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SequenceFit {
+    /// Exactly the next one: the receiver accepts it.
+    Exact,
+    /// Inside the window, not exact: the receiver answers with a challenge ACK.
+    InWindow,
+    /// Outside: the receiver drops it.
+    OutOfWindow,
+    /// Nothing to compare with.
+    Unknown,
+}
+
+/// One reset of an episode, with the circumstances of its arrival.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ResetSeen {
+    /// When.
+    pub time: Timestamp,
+    /// Where and on which way.
+    pub vantage: Vantage,
+    /// The segment.
+    pub segment: Segment,
+    /// Sent by the same end as the episode's first reset.
+    pub from_sender: bool,
+    /// The socket that it met.
+    pub socket: Option<SocketView>,
+    /// How its SEQ fits.
+    pub fit: SequenceFit,
+    /// SEQ minus the expected one, where that is known.
+    pub offset: Option<i32>,
+}
+
+/// A segment that is not a reset, from the purported sender, after the first reset.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AfterReset {
+    /// When.
+    pub time: Timestamp,
+    /// The segment.
+    pub segment: Segment,
+}
+
+/// A reset that this host's kernel sent in answer to a segment of the purported sender, after the
+/// first reset: the sender still talks.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AnsweredAfterReset {
+    /// When.
+    pub time: Timestamp,
+    /// SEG.SEQ of the answered segment, from the kernel.
+    pub seq: Option<SeqNum>,
+    /// Its payload length.
+    pub len: Option<u32>,
+}
+
+/// How many resets and later segments of one episode are kept in full (design §4: the first 16).
+pub const KEPT: usize = 16;
+
+/// Everything that is known of one episode, for the tests to read.
+#[derive(Debug, Clone, Copy)]
+pub struct Case<'a> {
+    /// The episode's resets in order of time, both directions; at least one. The first is judged.
+    pub resets: &'a [ResetSeen],
+    /// The flow before the first reset; `sender` is the purported sender.
+    pub flow: &'a FlowFacts,
+    /// What the purported sender sent after the first reset, resets excluded, in order of time.
+    pub after: &'a [AfterReset],
+    /// Segments of the purported sender that this host's kernel answered with a reset afterwards.
+    pub answered: &'a [AnsweredAfterReset],
+    /// The kernel accepted the first reset (`tcp_receive_reset`); `None` when it cannot be known.
+    pub accepted: Option<bool>,
+    /// A SYN opened the same four-tuple anew after the first reset: what follows belongs to
+    /// another connection and is not in `after`.
+    pub reopened: bool,
+    /// The frames come from a capture file: checksums, duplicates and clock are the capture's.
+    pub from_capture: bool,
+    /// MAC of this host's own network interface, which a forged frame may bear by accident.
+    pub own_mac: Option<Mac>,
+    /// What forged resets of other flows have in common with the first one.
+    pub injectors: InjectorFacts,
+}
+
+impl<'a> Case<'a> {
+    /// The first reset, which is judged.
+    #[must_use]
+    pub fn first(&self) -> Option<&'a ResetSeen> {
+        self.resets.first()
+    }
+
+    /// The purported sender before the reset.
+    #[must_use]
+    pub fn sender(&self) -> Option<&'a HalfFlow> {
+        self.flow.sender.as_ref()
+    }
+
+    /// The receiver before the reset.
+    #[must_use]
+    pub fn receiver(&self) -> Option<&'a HalfFlow> {
+        self.flow.receiver.as_ref()
+    }
+
+    /// The resets that bear the first one's source address.
+    pub fn from_sender(&self) -> impl Iterator<Item = &'a ResetSeen> + '_ {
+        self.resets.iter().filter(|reset| reset.from_sender)
+    }
+}

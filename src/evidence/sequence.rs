@@ -1,0 +1,414 @@
+//! Whether SEQ and ACK of the reset fit the connection. Exact fits come from the local socket at
+//! the instant of arrival; a capture only gives bounds, so that most of this is silent there: real
+//! stacks answer stray segments with the SEQ that these ask for.
+
+use super::basis::{Stack, answers_syn, is_active, receiver_isn, sender_stack};
+use super::{Case, Evidence, Group, Kind, ResetSeen, SequenceFit};
+use crate::host::TcpState;
+use crate::time::{MILLISECOND, SECOND};
+use crate::wire::SeqNum;
+
+/// Exactly RCV.NXT: the sender sees the connection.
+pub const EXACT: Kind = Kind::remote("sequence_exact", Group::Validity);
+/// Inside the window and not exact.
+pub const IN_WINDOW: Kind = Kind::injected("sequence_in_window", Group::Validity);
+/// Outside the window.
+pub const OUT_OF_WINDOW: Kind = Kind::injected("sequence_out_of_window", Group::Validity);
+/// A bare reset ahead of all that the receiver ever acknowledged.
+pub const AHEAD: Kind = Kind::injected("sequence_never_acknowledged", Group::Validity);
+/// Several different guesses.
+pub const GUESSES: Kind = Kind::injected("sequence_guesses", Group::Validity);
+/// Guesses in equal steps.
+pub const STEPS: Kind = Kind::injected("sequence_guesses_in_steps", Group::Validity);
+/// ACK of what the receiver never sent, or took back what it had acknowledged.
+pub const ACK_IMPOSSIBLE: Kind = Kind::injected("ack_impossible", Group::Validity);
+/// The answer to a SYN acknowledges the ISN and not the SYN.
+pub const SYN_ACKS_ISN: Kind = Kind::injected("syn_answer_acks_isn", Group::Validity);
+/// The answer to a SYN has no ACK.
+pub const SYN_BARE: Kind = Kind::injected("syn_answer_bare", Group::Validity);
+/// The answer to a SYN has a SEQ of its own.
+pub const SYN_SEQ: Kind = Kind::injected("syn_answer_with_seq", Group::Validity);
+
+/// A bare reset that nothing of ours can have provoked, from a stack that only answers.
+pub const UNPROVOKED: Kind = Kind::injected("unprovoked_bare_reset", Group::Validity);
+/// The same from a stack that is not known.
+pub const UNPROVOKED_ANY: Kind =
+    Kind::injected("unprovoked_bare_reset_unknown_stack", Group::Validity);
+
+/// Further behind than this is no old acknowledgement but another connection or a guess (Zeek's
+/// limit for a trustworthy SEQ, 1 MiB).
+const STALE: i32 = 1 << 20;
+/// ACK this far ahead of the ISN is no connection's (4 GiB wrap set aside).
+const GROSS: u32 = 1 << 30;
+
+fn met_connection(reset: &ResetSeen) -> bool {
+    reset
+        .socket
+        .as_ref()
+        .is_some_and(|s| s.sequence().is_some())
+}
+
+/// E-V1: SEQ is exactly RCV.NXT (RFC 5961 §3.2). A single blind packet hits it with 2⁻³²; whoever
+/// sees the traffic hits it always, so that it speaks against guessing only.
+#[must_use]
+pub fn exact(case: &Case<'_>) -> Option<Evidence> {
+    let first = case.first()?;
+    (met_connection(first) && first.fit == SequenceFit::Exact).then(|| EXACT.found(0_i64, 0_i64))
+}
+
+/// E-V2 and E-V3: the socket was there and SEQ does not fit.
+///
+/// False positives: data just before the reset was lost, or is still on its way through the
+/// kernel (the kernel accepted the reset after all: silent); the true abort follows with the exact
+/// SEQ (silent); a kernel answers an older segment, so that SEQ is an older ACK of ours (less than
+/// 1 MiB behind: silent). A bare reset ahead of RCV.NXT has none of these excuses: its SEQ is an ACK
+/// that this host sent, and this host never acknowledged so far.
+#[must_use]
+pub fn inexact(case: &Case<'_>) -> Option<Evidence> {
+    let first = case.first()?;
+    let offset = first.offset?;
+    if !met_connection(first) || case.accepted == Some(true) || (-STALE..=0).contains(&offset) {
+        return None;
+    }
+    let hop = first.segment.hop_limit;
+    let corrected = case
+        .from_sender()
+        .any(|r| r.fit == SequenceFit::Exact && r.segment.hop_limit.abs_diff(hop) <= 1);
+    if corrected {
+        return None;
+    }
+    let bare = !first.segment.flags.ack() && first.segment.window == 0;
+    let kind = match first.fit {
+        SequenceFit::InWindow if bare => AHEAD,
+        SequenceFit::InWindow => IN_WINDOW,
+        SequenceFit::OutOfWindow => OUT_OF_WINDOW,
+        SequenceFit::Exact | SequenceFit::Unknown => return None,
+    };
+    Some(kind.found(i64::from(offset), 0_i64))
+}
+
+/// E-T6: three or more resets of one sender with different SEQ that none of its own segments
+/// explains; in equal steps it is a scan (RFC 5961 §3: one reset a window).
+///
+/// False positives: a burst of a kernel's answers, whose SEQ are older ACKs of ours: those less
+/// than 1 MiB behind do not count; a genuine abort with loss gives one or two.
+#[must_use]
+pub fn guesses(case: &Case<'_>) -> Option<Evidence> {
+    let mut offsets: Vec<i32> = case
+        .from_sender()
+        .filter(|r| r.fit != SequenceFit::Exact && r.fit != SequenceFit::Unknown)
+        .filter(|r| met_connection(r))
+        .filter_map(|r| r.offset)
+        .filter(|offset| !(-STALE..=0).contains(offset))
+        .collect();
+    offsets.sort_unstable();
+    offsets.dedup();
+    if offsets.len() < 3 {
+        return None;
+    }
+    let mut steps = offsets.windows(2).map(|pair| match pair {
+        [a, b] => b.wrapping_sub(*a),
+        _ => 0,
+    });
+    let step = steps.next()?;
+    let kind = if steps.all(|other| other == step) {
+        STEPS
+    } else {
+        GUESSES
+    };
+    Some(kind.found(format!("{} different", offsets.len()), "exact"))
+}
+
+/// E-V7: ACK lies beyond SND.NXT, or before SND.UNA. The sender's RCV.NXT never exceeds what was
+/// sent to it and never goes back, and an active reset is the last segment that it sends.
+///
+/// False positives: stacks that answer with RST+ACK and an old ACK (p0f: "a good proportion of RSTs
+/// have illegal ACK numbers"): without a window the bound is 1 MiB below SND.UNA; sequence numbers
+/// rewritten on the way. Without the socket only gross errors count, beyond 1 GiB from the ISN or,
+/// in a capture, 64 KiB beyond all that was seen.
+#[must_use]
+pub fn ack(case: &Case<'_>) -> Option<Evidence> {
+    let first = case.first()?;
+    let segment = &first.segment;
+    if !segment.flags.ack() || answers_syn(case) {
+        return None;
+    }
+    if let Some(socket) = first.socket.as_ref().and_then(|s| s.sequence()) {
+        let behind = segment.ack.offset_from(socket.snd_una);
+        let tolerance = if is_active(segment) { 0 } else { -STALE };
+        let impossible = segment.ack.is_after(socket.snd_nxt) || behind < tolerance;
+        return impossible.then(|| ACK_IMPOSSIBLE.found(segment.ack.0, socket.snd_nxt.0));
+    }
+    if let Some(isn) = receiver_isn(case)
+        && segment.ack.bytes_since(isn.plus(1)) > GROSS
+        && segment.ack != isn
+    {
+        return Some(ACK_IMPOSSIBLE.found(segment.ack.0, isn.plus(1).0));
+    }
+    let end = case.receiver().filter(|_| case.from_capture)?.end?;
+    (segment.ack.offset_from(end) > 65_536).then(|| ACK_IMPOSSIBLE.found(segment.ack.0, end.0))
+}
+
+/// E-V8 and E-V10: the answer to a SYN is RST+ACK with SEQ 0 and ACK = ISN + 1 (RFC 9293
+/// §3.10.7.1). ACK = ISN is no stack's: injectors of 2007 mirrored the SYN (Zeek's
+/// `rst-inject-rae`); Linux ignores it. A bare reset is not allowed. A SEQ of its own is what
+/// CenTrace's device at 200.115.176.142 sends.
+///
+/// False positives: a SYN for a port that was in use before is answered for the old connection
+/// (RFC 9293 §3.10.7.4): silent unless nothing of the other side was seen.
+#[must_use]
+pub fn syn_answer(case: &Case<'_>) -> Option<Evidence> {
+    let segment = &case.first()?.segment;
+    if !answers_syn(case) || case.sender().is_some() {
+        return None;
+    }
+    let isn = receiver_isn(case)?;
+    if !segment.flags.ack() {
+        return Some(SYN_BARE.found("R", "RA"));
+    }
+    if segment.ack == isn {
+        return Some(SYN_ACKS_ISN.found(segment.ack.0, isn.plus(1).0));
+    }
+    (segment.ack == isn.plus(1) && segment.seq != SeqNum(0))
+        .then(|| SYN_SEQ.found(segment.seq.0, 0_i64))
+}
+
+/// Longest that Linux holds an acknowledgement back (`TCP_DELACK_MAX`, 200 ms), and two ticks.
+const HELD_BACK_NS: u64 = 210 * MILLISECOND;
+/// A segment stays on its way this much longer than four round-trips at most.
+const STRAGGLER_NS: u64 = 60 * MILLISECOND;
+/// Longer than this nothing is claimed: probes of other kinds (path MTU, zero window) come up.
+const FORGOTTEN_NS: u64 = 60 * SECOND;
+
+/// A bare reset is only ever an answer to a segment with ACK (RFC 9293 §3.5.2 and §3.10.7.1;
+/// `tcp_v4_send_reset`); a stack that aborts sets ACK (`tcp_send_active_reset`; the BSDs since 4.4,
+/// Windows). The local socket was open and had sent nothing that could still be answered: all its
+/// data was acknowledged long ago, and long ago was the last segment that it may have acknowledged.
+///
+/// False positives: keep-alive probes (silent with SO_KEEPALIVE); a window update after a long pause
+/// of the local application, or a zero-window probe, to a peer that had lost its state unnoticed:
+/// rare twice over; stacks that abort with a bare reset, none known today: lighter unless the SYN is
+/// Linux', FreeBSD's or Apple's; raw socket tools. Only in ESTABLISHED: our FIN would provoke too.
+#[must_use]
+pub fn unprovoked(case: &Case<'_>) -> Option<Evidence> {
+    let first = case.first()?;
+    let socket = first.socket.as_ref()?;
+    let sequence = socket.sequence()?;
+    let (idle, sent) = (sequence.idle_ns?, sequence.sent_ago_ns?);
+    let on_its_way = STRAGGLER_NS + 4 * 1_000 * u64::from(sequence.srtt_us.filter(|us| *us > 0)?);
+    let quiet = socket.state() == Some(TcpState::Established)
+        && !sequence.has_keepalive
+        && sequence.snd_una == sequence.snd_nxt
+        && (on_its_way + HELD_BACK_NS..FORGOTTEN_NS).contains(&idle)
+        && (on_its_way..FORGOTTEN_NS).contains(&sent);
+    if first.segment.flags.ack() || !quiet {
+        return None;
+    }
+    let kind = match sender_stack(case) {
+        Some(Stack::Linux | Stack::FreeBsd | Stack::Apple) => UNPROVOKED,
+        _ => UNPROVOKED_ANY,
+    };
+    let ms = idle.min(sent) / MILLISECOND;
+    Some(kind.found(format!("nothing to answer for {ms} ms"), "an answer"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ack, exact, guesses, inexact, syn_answer, unprovoked};
+    use crate::evidence::testing::{RECEIVER_ISN, SENDER_ISN, Scene, name};
+    use crate::host::{SocketSequence, SocketView, TcpState};
+    use crate::time::{MILLISECOND, SECOND};
+    use crate::wire::{Flags, Options, SeqNum};
+
+    fn expecting(rcv_nxt: SeqNum, scene: Scene) -> Scene {
+        scene.socket(|s| s.rcv_nxt = rcv_nxt)
+    }
+
+    #[test]
+    fn an_exact_seq_speaks_against_guessing() {
+        assert_eq!(
+            Scene::established().socket(|_| ()).check(exact),
+            name("sequence_exact")
+        );
+        assert_eq!(Scene::established().check(exact), None);
+    }
+
+    #[test]
+    fn a_seq_that_misses_is_weighed_by_how_it_misses() {
+        let ahead = expecting(SENDER_ISN.plus(1), Scene::established());
+        assert_eq!(ahead.check(inexact), name("sequence_in_window"));
+        let bare = expecting(SENDER_ISN.plus(1), Scene::established().passive());
+        assert_eq!(bare.check(inexact), name("sequence_never_acknowledged"));
+        let far = expecting(SENDER_ISN.plus(1 << 30), Scene::established());
+        assert_eq!(far.check(inexact), name("sequence_out_of_window"));
+    }
+
+    #[test]
+    fn an_older_ack_of_ours_is_a_genuine_seq() {
+        let scene = expecting(SENDER_ISN.plus(9_000), Scene::established().passive());
+        assert_eq!(scene.check(inexact), None);
+    }
+
+    #[test]
+    fn a_reset_that_the_kernel_took_was_exact_by_then() {
+        let mut scene = expecting(SENDER_ISN.plus(1), Scene::established());
+        scene.accepted = Some(true);
+        assert_eq!(scene.check(inexact), None);
+    }
+
+    #[test]
+    fn the_exact_abort_that_follows_explains_the_first() {
+        let scene = expecting(
+            SENDER_ISN.plus(1),
+            Scene::established().again(100_000, |r| r.seq = SENDER_ISN.plus(1)),
+        );
+        assert_eq!(scene.check(inexact), None);
+    }
+
+    #[test]
+    fn captures_do_not_know_rcv_nxt() {
+        assert_eq!(Scene::established().check(inexact), None);
+        assert_eq!(Scene::established().check(guesses), None);
+    }
+
+    fn scan(steps: [u32; 3]) -> Scene {
+        let base = Scene::established().reset(|r| r.seq = SENDER_ISN.plus(1 << 24));
+        let [a, b, c] = steps;
+        let scene = base
+            .again(10, |r| r.seq = r.seq.plus(a))
+            .again(20, |r| r.seq = r.seq.plus(a + b))
+            .again(30, |r| r.seq = r.seq.plus(a + b + c));
+        expecting(SENDER_ISN.plus(1), scene)
+    }
+
+    #[test]
+    fn several_misses_are_guesses_and_equal_steps_a_scan() {
+        assert_eq!(
+            scan([100, 9_000, 77]).check(guesses),
+            name("sequence_guesses")
+        );
+        assert_eq!(
+            scan([65_535; 3]).check(guesses),
+            name("sequence_guesses_in_steps")
+        );
+    }
+
+    #[test]
+    fn a_burst_of_a_kernels_answers_is_no_scan() {
+        let burst = Scene::established()
+            .passive()
+            .again(10, |r| r.seq = r.seq.plus(1_460))
+            .again(20, |r| r.seq = r.seq.plus(2_920));
+        assert_eq!(
+            expecting(SENDER_ISN.plus(9_000), burst).check(guesses),
+            None
+        );
+    }
+
+    #[test]
+    fn an_ack_beyond_snd_nxt_or_before_snd_una_is_impossible() {
+        let with_ack = |ack| Scene::established().reset(|r| r.ack = ack).socket(|_| ());
+        assert_eq!(
+            with_ack(RECEIVER_ISN.plus(2)).check(ack),
+            name("ack_impossible")
+        );
+        assert_eq!(with_ack(RECEIVER_ISN).check(ack), name("ack_impossible"));
+        assert_eq!(with_ack(RECEIVER_ISN.plus(1)).check(ack), None);
+    }
+
+    #[test]
+    fn a_stack_that_answers_with_an_old_ack_is_broken_and_genuine() {
+        let scene = Scene::established().reset(|r| {
+            r.ack = RECEIVER_ISN;
+            r.window = 0;
+        });
+        assert_eq!(scene.socket(|_| ()).check(ack), None);
+    }
+
+    #[test]
+    fn without_a_socket_only_gross_acks_count() {
+        let with_ack = |bytes| Scene::established().reset(|r| r.ack = RECEIVER_ISN.plus(bytes));
+        assert_eq!(with_ack(1 << 31).check(ack), name("ack_impossible"));
+        assert_eq!(with_ack(181_000_000).check(ack), name("ack_impossible"));
+        assert_eq!(with_ack(60_000).check(ack), None);
+        assert_eq!(Scene::established().passive().check(ack), None);
+    }
+
+    #[test]
+    fn answers_to_a_syn_have_one_valid_form() {
+        assert_eq!(Scene::refused().check(syn_answer), None);
+        assert_eq!(
+            Scene::refused()
+                .reset(|r| r.ack = RECEIVER_ISN)
+                .check(syn_answer),
+            name("syn_answer_acks_isn")
+        );
+        assert_eq!(
+            Scene::refused()
+                .reset(|r| r.seq = SeqNum(5))
+                .check(syn_answer),
+            name("syn_answer_with_seq")
+        );
+        let bare = Scene::refused().reset(|r| {
+            r.flags = Flags(Flags::RST);
+            r.options = Options::default();
+        });
+        assert_eq!(bare.check(syn_answer), name("syn_answer_bare"));
+        assert_eq!(Scene::established().check(syn_answer), None);
+    }
+
+    fn quiet(change: impl FnOnce(&mut SocketSequence)) -> Scene {
+        Scene::established().passive().socket(|s| {
+            s.srtt_us = Some(10_000);
+            (s.idle_ns, s.sent_ago_ns) = (Some(SECOND), Some(SECOND));
+            change(s);
+        })
+    }
+
+    #[test]
+    fn a_bare_reset_out_of_the_blue_is_no_answer() {
+        assert_eq!(
+            quiet(|_| ()).check(unprovoked),
+            name("unprovoked_bare_reset")
+        );
+        let unknown = quiet(|_| ()).sender(|s| s.syn = None);
+        assert_eq!(
+            unknown.check(unprovoked),
+            name("unprovoked_bare_reset_unknown_stack")
+        );
+    }
+
+    #[test]
+    fn whatever_may_have_provoked_a_bare_reset_excuses_it() {
+        let excused = |change: fn(&mut SocketSequence)| {
+            assert_eq!(quiet(change).check(unprovoked), None);
+        };
+        excused(|s| s.has_keepalive = true);
+        excused(|s| s.sent_ago_ns = Some(70 * MILLISECOND));
+        excused(|s| s.snd_nxt = s.snd_nxt.plus(1));
+        // An acknowledgement that was held back.
+        excused(|s| s.idle_ns = Some(240 * MILLISECOND));
+        // A long way.
+        excused(|s| s.srtt_us = Some(300_000));
+        excused(|s| s.idle_ns = Some(90 * SECOND));
+        excused(|s| s.sent_ago_ns = None);
+        excused(|s| s.srtt_us = None);
+    }
+
+    #[test]
+    fn an_abort_needs_no_provocation() {
+        let scene = quiet(|_| ()).reset(|r| r.flags = Flags(Flags::RST | Flags::ACK));
+        assert_eq!(scene.check(unprovoked), None);
+    }
+
+    #[test]
+    fn a_closing_connection_is_provoked_by_our_fin() {
+        let mut scene = quiet(|_| ());
+        let sequence = *scene.resets[0].socket.unwrap().sequence().unwrap();
+        scene.resets[0].socket = Some(SocketView::Full {
+            state: TcpState::FinWait1,
+            sequence,
+        });
+        assert_eq!(scene.check(unprovoked), None);
+    }
+}

@@ -1,0 +1,546 @@
+//! The sum: what the facts of one case weigh together, and what verdict that carries. Only here is
+//! it known that facts share causes. Decides between the endpoint and a third party; what the
+//! kernel attests (local, forwarded, stray) was decided before.
+
+use super::weights::{
+    GROUP_COUNTS_DB, INJECTED_DB, LIKENESS_CAP_DB, PRIOR_DB, REMOTE_DB, STRANGER,
+    STRANGER_LIKENESS_CAP_DB, cap_db, db_of,
+};
+use super::{Cause, Verdict};
+use crate::evidence::{Case, Evidence, Favors, Group, SequenceFit, gather};
+use crate::wire::SeqNum;
+
+/// What the evidence of one case comes to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judgement {
+    /// Index of the reset that was judged: the first, or one from far elsewhere.
+    pub at: usize,
+    /// `Remote`, `Injected` or `Undetermined`.
+    pub verdict: Verdict,
+    /// One level down.
+    pub cause: Option<Cause>,
+    /// Probability that the verdict is right; for `Undetermined`, of the likelier of the two.
+    pub confidence: f32,
+    /// The evidence, weighed, strongest first.
+    pub evidence: Vec<Evidence>,
+    /// The sum with the prior, in decibans: above 0 for a third party.
+    pub total_db: f32,
+    /// For `Undetermined`: what would have decided it.
+    pub missing: Option<&'static str>,
+}
+
+/// Hop limits this far apart are not one sender's by the jitter of a route (evidence notes §12).
+const ELSEWHERE: u8 = 3;
+
+/// Groups in which likeness to the sender's other segments is measured: a forger can copy it.
+const LIKENESS: [Group; 6] = [
+    Group::HopLimit,
+    Group::IpId,
+    Group::Shape,
+    Group::Link,
+    Group::Validity,
+    Group::Origin,
+];
+
+const GROUPS: [Group; 9] = [
+    Group::HopLimit,
+    Group::IpId,
+    Group::Shape,
+    Group::Train,
+    Group::Validity,
+    Group::Race,
+    Group::Context,
+    Group::Link,
+    Group::Origin,
+];
+
+/// Facts that no sender of the reset can show, however odd its stack: one of them and any second
+/// sign are enough.
+const IMPOSSIBLE: [&str; 5] = [
+    "peer_sends_on",
+    "peer_acknowledges_more",
+    "kernel_answered_new_data",
+    "payload_known_injector",
+    "syn_answer_acks_isn",
+];
+
+/// Weighs everything that is known of `case`: its first reset, and those after it that bear the
+/// same address and come from far elsewhere. The peer may have reset the connection too, before a
+/// device did or after; what was forged matters more.
+#[must_use]
+pub fn judge(case: &Case<'_>) -> Judgement {
+    judge_by(case, &db_of)
+}
+
+/// [`judge`] with other weights than the table's: the decibans of each fact by its name.
+pub(super) fn judge_by(case: &Case<'_>, weigh: &dyn Fn(&str) -> f32) -> Judgement {
+    let judgement = judge_first(case, weigh);
+    if judgement.verdict == Verdict::Injected {
+        return judgement;
+    }
+    let Some(first) = case.first() else {
+        return judgement;
+    };
+    let elsewhere = case.resets.iter().position(|reset| {
+        let apart = reset.segment.hop_limit.abs_diff(first.segment.hop_limit);
+        reset.from_sender && apart >= ELSEWHERE
+    });
+    let Some((at, other)) = elsewhere.and_then(|at| Some((at, case.resets.get(at)?))) else {
+        return judgement;
+    };
+    let after = case.after.partition_point(|a| a.time <= other.time);
+    let answered = case.answered.partition_point(|a| a.time <= other.time);
+    let rest = Case {
+        resets: case.resets.get(at..).unwrap_or_default(),
+        after: case.after.get(after..).unwrap_or_default(),
+        answered: case.answered.get(answered..).unwrap_or_default(),
+        accepted: None,
+        ..*case
+    };
+    let later = judge_first(&rest, weigh);
+    if later.verdict == Verdict::Injected {
+        Judgement { at, ..later }
+    } else {
+        judgement
+    }
+}
+
+fn judge_first(case: &Case<'_>, weigh: &dyn Fn(&str) -> f32) -> Judgement {
+    let mut evidence = gather(case);
+    for fact in &mut evidence {
+        fact.weight_db = weigh(fact.name);
+    }
+    evidence.sort_by(|a, b| b.weight_db.total_cmp(&a.weight_db));
+    let sum = Sum::of(&evidence);
+    let (verdict, missing) = decide(case, &evidence, &sum);
+    let third_party = probability(sum.total_db);
+    let confidence = match verdict {
+        Verdict::Injected => third_party,
+        Verdict::Remote => 1.0 - third_party,
+        _ => third_party.max(1.0 - third_party),
+    };
+    let cause = match verdict {
+        Verdict::Injected => Some(injected_cause(case, &evidence)),
+        Verdict::Remote => remote_cause(case),
+        _ => None,
+    };
+    Judgement {
+        at: 0,
+        verdict,
+        cause,
+        confidence,
+        evidence,
+        total_db: sum.total_db,
+        missing,
+    }
+}
+
+/// The probability that decibans of log odds stand for.
+fn probability(db: f32) -> f32 {
+    1.0 / (1.0 + 10_f32.powf(-db / 10.0))
+}
+
+struct Sum {
+    total_db: f32,
+    /// Groups that speak for a third party.
+    groups: usize,
+    /// It came another way than the sender's segments, by two witnesses.
+    stranger: bool,
+}
+
+impl Sum {
+    fn of(evidence: &[Evidence]) -> Self {
+        let mut for_third_party = 0.0;
+        let mut for_endpoint = 0.0;
+        let mut groups = 0;
+        for group in GROUPS {
+            let net = group_db(evidence, group);
+            if net > 0.0 {
+                for_third_party += net;
+            } else if LIKENESS.contains(&group) {
+                for_endpoint += net;
+            } else {
+                for_third_party += net;
+            }
+            // Timing never convicts.
+            groups += usize::from(net >= GROUP_COUNTS_DB && group != Group::Context);
+        }
+        let stranger = evidence.iter().any(|e| STRANGER.contains(&e.name));
+        let likeness_cap_db = match stranger {
+            true => STRANGER_LIKENESS_CAP_DB,
+            false => LIKENESS_CAP_DB,
+        };
+        Self {
+            total_db: PRIOR_DB + for_third_party + for_endpoint.max(-likeness_cap_db),
+            groups,
+            stranger,
+        }
+    }
+}
+
+/// What the facts of one group come to, within its cap.
+fn group_db(evidence: &[Evidence], group: Group) -> f32 {
+    let of_group = evidence.iter().filter(|e| e.group == group);
+    let net: f32 = of_group
+        .map(|e| match e.favors {
+            Favors::Injected => e.weight_db,
+            Favors::Remote => -e.weight_db,
+            Favors::Local | Favors::Forwarded => 0.0,
+        })
+        .sum();
+    net.clamp(-cap_db(group), cap_db(group))
+}
+
+/// The verdict, and what was missing for one.
+///
+/// `injected` asks for two groups: one alone is wrong at 1 % of genuine flows (tuples used anew,
+/// old stacks). An impossible fact stands on its own when a second witness saw it too: another
+/// fact of the same kind from another source.
+fn decide(case: &Case<'_>, evidence: &[Evidence], sum: &Sum) -> (Verdict, Option<&'static str>) {
+    let impossible = evidence.iter().any(|e| IMPOSSIBLE.contains(&e.name));
+    let signs = evidence
+        .iter()
+        .filter(|e| e.favors == Favors::Injected && e.group != Group::Context)
+        .filter(|e| e.weight_db >= GROUP_COUNTS_DB)
+        .count();
+    let race_witnesses = evidence.iter().filter(|e| e.group == Group::Race).count();
+    let agreed =
+        sum.groups >= 2 || (impossible && signs >= 2) || race_witnesses >= 2 || sum.stranger;
+    if sum.total_db >= INJECTED_DB {
+        if agreed {
+            return (Verdict::Injected, None);
+        }
+        return (
+            Verdict::Undetermined,
+            Some("a second, independent sign of a third party"),
+        );
+    }
+    if sum.total_db > REMOTE_DB {
+        return (Verdict::Undetermined, Some(what_is_missing(case)));
+    }
+    let has_base = case.sender().is_some() || case.flow.path.is_some();
+    let met_socket = case.first().is_some_and(|first| first.socket.is_some());
+    let for_endpoint = evidence.iter().any(|e| e.favors == Favors::Remote);
+    if has_base || met_socket || for_endpoint {
+        (Verdict::Remote, None)
+    } else {
+        (Verdict::Undetermined, Some(what_is_missing(case)))
+    }
+}
+
+fn what_is_missing(case: &Case<'_>) -> &'static str {
+    let met_socket = case.first().is_some_and(|first| first.socket.is_some());
+    match case.sender() {
+        None => "a segment of the purported sender before the reset",
+        Some(sender) if sender.syn.is_none() => "the SYN or SYN-ACK of the purported sender",
+        Some(_) if !met_socket => "the local socket, to know the exact sequence number",
+        Some(_) => "a segment of the purported sender after the reset",
+    }
+}
+
+/// Facts that show a generator which sees the connection.
+const GENERATOR: [&str; 4] = [
+    "train_seq_rising",
+    "train_lock_step",
+    "train_copies",
+    "train_ack_steps",
+];
+
+/// Facts that show a device by where it stands or by what it waits for.
+const DEVICE: [&str; 7] = [
+    "hop_limit_class_near",
+    "hop_limit_class_same",
+    "hop_limit_handshake_only",
+    "hop_limit_zero_across_nat",
+    "hop_limit_adjacent",
+    "payload_names_device",
+    "idle_timer",
+];
+
+/// Facts that show a foreign MAC, however many frames the usual one was seen in.
+const ADJACENT: [&str; 3] = [
+    "mac_mismatch",
+    "mac_mismatch_steady",
+    "mac_mismatch_few_seen",
+];
+
+/// Further off than this no sender is that sees the connection, however late it is.
+const GUESS_OFFSET: u32 = 1 << 20;
+
+/// Which kind of third party. Blind and adjacent senders are known by how they work, a device by
+/// where it stands or by what it waits for; whoever else sees the connection is on its path.
+fn injected_cause(case: &Case<'_>, evidence: &[Evidence]) -> Cause {
+    let has = |names: &[&str]| evidence.iter().any(|e| names.contains(&e.name));
+    if has(&["sequence_guesses", "sequence_guesses_in_steps"]) {
+        return Cause::Blind;
+    }
+    if !has(&GENERATOR) && !has(&["kernel_accepted"]) && is_guessed(case) {
+        return Cause::Blind;
+    }
+    if has(&ADJACENT) {
+        return Cause::Adjacent;
+    }
+    if has(&DEVICE) && !has(&GENERATOR) {
+        return Cause::Middlebox;
+    }
+    Cause::OnPath
+}
+
+/// No reset of the sender fits, and one lies where nobody who sees the connection would put it:
+/// ahead of all data, or far off.
+fn is_guessed(case: &Case<'_>) -> bool {
+    let mut fits = false;
+    let mut wild = false;
+    for reset in case.from_sender() {
+        let missed = matches!(reset.fit, SequenceFit::InWindow | SequenceFit::OutOfWindow);
+        fits |= reset.fit == SequenceFit::Exact;
+        wild |= missed
+            && reset
+                .offset
+                .is_some_and(|offset| offset > 0 || offset.unsigned_abs() > GUESS_OFFSET);
+    }
+    wild && !fits
+}
+
+/// What the endpoint did. A socket's own abort bears ACK and a window (`tcp_send_active_reset`);
+/// an answer to a segment of an unknown connection is bare.
+fn remote_cause(case: &Case<'_>) -> Option<Cause> {
+    let first = case.first()?;
+    let segment = &first.segment;
+    let refuses = segment.flags.ack() && segment.seq == SeqNum(0) && segment.window == 0;
+    let sent_syn = case
+        .receiver()
+        .and_then(|r| r.syn)
+        .is_some_and(|syn| !syn.is_syn_ack);
+    let unanswered = case.sender().is_none_or(|s| s.syn.is_none());
+    if refuses || (sent_syn && unanswered && !case.flow.established && segment.flags.ack()) {
+        return Some(Cause::Refused);
+    }
+    Some(if segment.flags.ack() {
+        Cause::Abort
+    } else {
+        Cause::Answer
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::judge;
+    use crate::evidence::testing::{RECEIVER_ISN, SENDER_ISN, SENDER_MAC, Scene};
+    use crate::verdict::{Cause, Verdict};
+    use crate::wire::{LinkAddresses, Mac, Options};
+
+    fn verdict(scene: &Scene) -> (Verdict, Option<Cause>) {
+        let judgement = judge(&scene.case());
+        (judgement.verdict, judgement.cause)
+    }
+
+    #[test]
+    fn genuine_resets_are_the_peers() {
+        let remote = |cause| (Verdict::Remote, Some(cause));
+        assert_eq!(verdict(&Scene::established()), remote(Cause::Abort));
+        assert_eq!(verdict(&Scene::established().v6()), remote(Cause::Abort));
+        assert_eq!(
+            verdict(&Scene::established().passive()),
+            remote(Cause::Answer)
+        );
+        assert_eq!(
+            verdict(&Scene::established().socket(|_| ())),
+            remote(Cause::Abort)
+        );
+        assert_eq!(verdict(&Scene::refused()), remote(Cause::Refused));
+    }
+
+    #[test]
+    fn an_exact_well_shaped_reset_is_the_peers_with_high_confidence() {
+        let mut scene = Scene::established().socket(|_| ());
+        scene.accepted = Some(true);
+        assert!(judge(&scene.case()).confidence > 0.99);
+    }
+
+    #[test]
+    fn a_forged_reset_is_injected_and_says_why() {
+        let judgement = judge(&Scene::established().forged().case());
+        assert_eq!(
+            (judgement.verdict, judgement.cause),
+            (Verdict::Injected, Some(Cause::OnPath))
+        );
+        assert!(judgement.confidence > 0.9);
+        assert_eq!(judgement.evidence[0].name, "hop_limit_mismatch");
+    }
+
+    #[test]
+    fn a_likeness_that_can_be_copied_does_not_outvote_a_steady_distance() {
+        let mut abort = Scene::established()
+            .sender(|s| s.segments = 2)
+            .reset(|r| r.hop_limit = 31)
+            .socket(|_| ());
+        abort.accepted = Some(true);
+        assert_eq!(verdict(&abort), (Verdict::Injected, Some(Cause::OnPath)));
+        let mut bare = Scene::established()
+            .passive()
+            .v6()
+            .sender(|s| s.segments = 2)
+            .reset(|r| r.hop_limit = 31)
+            .socket(|_| ());
+        bare.accepted = Some(true);
+        assert_eq!(verdict(&bare), (Verdict::Injected, Some(Cause::OnPath)));
+    }
+
+    #[test]
+    fn a_jump_with_one_witness_accuses_nobody() {
+        let scene = Scene::established()
+            .passive()
+            .reset(|r| r.hop_limit = 31)
+            .socket(|_| ());
+        assert_eq!(verdict(&scene).0, Verdict::Undetermined);
+    }
+
+    #[test]
+    fn a_bare_reset_out_of_the_blue_convicts_with_any_sign_of_life() {
+        let quiet = Scene::established().passive().socket(|s| {
+            s.srtt_us = Some(100);
+            (s.idle_ns, s.sent_ago_ns) = (Some(1_000_000_000), Some(1_000_000_000));
+        });
+        assert_eq!(verdict(&quiet).0, Verdict::Undetermined);
+        assert_eq!(verdict(&quiet.after(50, |_| ())).0, Verdict::Injected);
+    }
+
+    #[test]
+    fn one_kind_of_sign_never_convicts() {
+        let by_hops = Scene::established().reset(|r| r.hop_limit = 100);
+        assert_ne!(verdict(&by_hops).0, Verdict::Injected);
+        let by_train = Scene::established().again(10, |r| r.seq = r.seq.plus(1_460));
+        assert_eq!(verdict(&by_train).0, Verdict::Undetermined);
+        assert!(judge(&by_train.case()).missing.is_some());
+    }
+
+    #[test]
+    fn a_perfect_likeness_falls_to_a_peer_that_goes_on() {
+        let passive = Scene::established()
+            .passive()
+            .socket(|s| s.srtt_us = Some(100));
+        let seq = passive.resets[0].segment.seq;
+        let mut scene = passive
+            .after(50, |s| s.payload_len = 100)
+            .answered(50, seq, 100);
+        scene.accepted = Some(true);
+        assert_eq!(verdict(&scene).0, Verdict::Injected);
+        // A download: the peer only acknowledges.
+        let acks = Scene::established()
+            .passive()
+            .socket(|s| s.srtt_us = Some(100));
+        assert_eq!(
+            verdict(&acks.after(50, |_| ()).answered(50, seq, 0)).0,
+            Verdict::Injected
+        );
+    }
+
+    #[test]
+    fn a_single_late_segment_does_not_convict_a_perfect_likeness() {
+        let scene = Scene::established().after(50, |_| ());
+        assert_ne!(verdict(&scene).0, Verdict::Injected);
+    }
+
+    #[test]
+    fn guesses_are_blind() {
+        let far = |n: u32| move |r: &mut crate::wire::Segment| r.seq = r.seq.plus(n << 24);
+        let scene = Scene::established()
+            .forged()
+            .reset(|r| r.seq = SENDER_ISN.plus(1 << 26))
+            .again(10, far(1))
+            .again(20, far(2))
+            .socket(|s| s.rcv_nxt = SENDER_ISN.plus(1));
+        assert_eq!(verdict(&scene), (Verdict::Injected, Some(Cause::Blind)));
+    }
+
+    #[test]
+    fn a_foreign_mac_makes_it_adjacent() {
+        let scene = Scene::established()
+            .forged()
+            .sender(|s| s.mac_count = 100)
+            .reset(|r| {
+                r.hop_limit = 50;
+                r.link = Some(LinkAddresses {
+                    src: Mac([2, 0, 0, 0, 0, 9]),
+                    dst: None,
+                });
+            });
+        assert_eq!(verdict(&scene), (Verdict::Injected, Some(Cause::Adjacent)));
+    }
+
+    #[test]
+    fn a_perfect_likeness_with_a_foreign_mac_is_a_neighbors() {
+        let mut scene = Scene::established().socket(|_| ()).path_hop_limit(50);
+        let path = scene.flow.path.as_mut().unwrap();
+        (path.mac, path.mac_count, path.flows) = (Some(SENDER_MAC), 99, 9);
+        scene.accepted = Some(true);
+        let neighbor = Mac([2, 0, 0, 0, 0, 9]);
+        let scene = scene.reset(|r| {
+            r.link = Some(LinkAddresses {
+                src: neighbor,
+                dst: None,
+            });
+        });
+        assert_eq!(verdict(&scene), (Verdict::Injected, Some(Cause::Adjacent)));
+    }
+
+    #[test]
+    fn a_device_next_to_the_peer_is_a_middlebox() {
+        let scene = Scene::established().hop_limit(44).reset(|r| {
+            r.hop_limit = 237;
+            r.dont_fragment = Some(false);
+            r.ip_id = Some(4_660);
+        });
+        assert_eq!(verdict(&scene), (Verdict::Injected, Some(Cause::Middlebox)));
+    }
+
+    #[test]
+    fn without_anything_to_compare_nothing_is_claimed() {
+        let mut scene = Scene::established()
+            .no_sender()
+            .reset(|r| r.dont_fragment = Some(false));
+        scene.flow.receiver = None;
+        scene.flow.sender_is_originator = None;
+        let judgement = judge(&scene.case());
+        assert_eq!(judgement.verdict, Verdict::Undetermined);
+        assert_eq!(
+            judgement.missing,
+            Some("a segment of the purported sender before the reset")
+        );
+    }
+
+    #[test]
+    fn an_answer_that_mirrors_the_syn_is_injected() {
+        let scene = Scene::refused().reset(|r| {
+            r.ack = RECEIVER_ISN;
+            r.reserved = 0b1111;
+        });
+        assert_eq!(verdict(&scene).0, Verdict::Injected);
+    }
+
+    #[test]
+    fn a_device_that_resets_after_the_peer_is_found() {
+        let scene = Scene::established()
+            .hop_limit(116)
+            .reset(|r| r.hop_limit = 116)
+            .again(16_000, |r| {
+                r.hop_limit = 244;
+                r.ip_id = Some(46_339);
+                r.options = Options::default();
+            });
+        assert_eq!(verdict(&scene).0, Verdict::Injected);
+        // The same from the peer itself, by another route.
+        let twice = Scene::established().again(16_000, |r| r.hop_limit = 47);
+        assert_eq!(verdict(&twice).0, Verdict::Remote);
+    }
+
+    #[test]
+    fn a_front_end_with_two_stacks_is_left_alone() {
+        let scene = Scene::established()
+            .passive()
+            .hop_limit(123)
+            .reset(|r| r.hop_limit = 59);
+        assert_eq!(verdict(&scene), (Verdict::Remote, Some(Cause::Answer)));
+    }
+}
