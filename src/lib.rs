@@ -7,6 +7,7 @@
 pub mod evidence;
 pub mod flow;
 pub mod host;
+pub mod record;
 pub mod time;
 pub mod vantage;
 pub mod verdict;

@@ -1,0 +1,596 @@
+//! The JSON form of a record: docs/record.md, which follows ECS. What is not known is absent.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::writer::{Object, object};
+use super::{
+    BaselineEntry, CoverageRecord, ECS_VERSION, Record, Related, ResetEntry, ResetRecord,
+    SCHEMA_VERSION, community_id,
+};
+use crate::evidence::{Evidence, SequenceFit};
+use crate::flow::Endpoint;
+use crate::host::ResetReason;
+use crate::time::Timestamp;
+use crate::vantage::InterfaceId;
+use crate::verdict::{Cause, PRIOR_DB, Stage, Verdict};
+
+/// Who looked: the same for all records of a run, or of a capture.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Observer {
+    /// The sensor's host; `None` for a capture, whose host is not known.
+    pub hostname: Option<String>,
+    /// Interface names by [`InterfaceId`].
+    pub interfaces: Vec<Option<String>>,
+    /// First part of `event.id`: [`super::live_prefix`] or [`super::capture_prefix`].
+    pub id_prefix: String,
+}
+
+impl Observer {
+    pub(super) fn interface(&self, id: InterfaceId) -> Option<&str> {
+        self.interfaces.get(usize::from(id.0))?.as_deref()
+    }
+}
+
+/// The circumstances under which a record leaves the program.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Emission {
+    /// Who looked.
+    pub observer: Arc<Observer>,
+    /// Nanoseconds from the engine's clock to the time of day (since 1970, UTC); 0 for a capture,
+    /// whose clock is that already.
+    pub wall_offset_ns: i64,
+}
+
+impl Emission {
+    /// The time of day of an engine time; the nearest that can be written when it is out of range.
+    pub(super) fn wall(&self, time: Timestamp) -> Wall {
+        let nanos = i128::from(time.as_nanos()) + i128::from(self.wall_offset_ns);
+        Wall(jiff::Timestamp::from_nanosecond(nanos).unwrap_or(jiff::Timestamp::UNIX_EPOCH))
+    }
+
+    fn event_id(&self, sequence: u64) -> String {
+        format!("{}-{sequence}", self.observer.id_prefix)
+    }
+}
+
+/// A time of day; prints as RFC 3339 in UTC with nine digits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wall(pub(super) jiff::Timestamp);
+
+impl fmt::Display for Wall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.9}", self.0)
+    }
+}
+
+/// One record as one line of JSON, without the line's end.
+#[must_use]
+pub fn to_json(record: &Record, emission: &Emission) -> String {
+    match record {
+        Record::Reset(reset) => reset_json(reset, emission),
+        Record::Coverage(coverage) => coverage_json(coverage, emission),
+    }
+}
+
+fn reset_json(record: &ResetRecord, emission: &Emission) -> String {
+    object(|o| {
+        o.shown("@timestamp", emission.wall(record.start));
+        o.object("ecs", |o| o.text("version", ECS_VERSION));
+        o.text("message", &one_line(&record.message));
+        o.object("event", |o| event(o, record, emission));
+        o.object("source", |o| {
+            endpoint(o, record.source);
+            if let Some(mac) = record.source_mac {
+                o.shown("mac", mac);
+            }
+        });
+        o.object("destination", |o| {
+            endpoint(o, record.destination);
+            if let Some(mac) = record.destination_mac {
+                o.shown("mac", mac);
+            }
+        });
+        if let Some(client) = record.client {
+            o.object("client", |o| endpoint(o, client));
+        }
+        if let Some(server) = record.server {
+            o.object("server", |o| endpoint(o, server));
+        }
+        o.object("network", |o| network(o, record));
+        let (ingress, egress) = (record.ingress_interface, record.egress_interface);
+        o.object("observer", |o| {
+            observer(o, &emission.observer, ingress, egress)
+        });
+        if let Some(process) = record.process {
+            o.object("process", |o| {
+                o.number("pid", process.pid);
+                let name = process.name();
+                o.text_if("name", (!name.is_empty()).then_some(name.as_str()));
+            });
+        }
+        o.object("container", |o| {
+            o.text_if("id", record.container.as_deref())
+        });
+        o.object("rstscope", |o| rstscope(o, record, emission));
+    })
+}
+
+fn event(o: &mut Object, record: &ResetRecord, emission: &Emission) {
+    let injected = record.verdict == Verdict::Injected;
+    o.text("kind", if injected { "alert" } else { "event" });
+    o.texts(
+        "category",
+        if injected {
+            &["network", "intrusion_detection"]
+        } else {
+            &["network"]
+        },
+    );
+    let denied = record.stage == Stage::Handshake || record.cause == Some(Cause::Refused);
+    o.texts(
+        "type",
+        &["connection", if denied { "denied" } else { "end" }],
+    );
+    o.shown(
+        "action",
+        format_args!("tcp-reset-{}", record.verdict.name()),
+    );
+    o.shown("start", emission.wall(record.start));
+    o.shown("end", emission.wall(record.end));
+    o.number("duration", record.end.since(record.start));
+    o.text("dataset", "rstscope.reset");
+    o.text("module", "rstscope");
+    o.text("id", &emission.event_id(record.sequence));
+}
+
+fn endpoint(o: &mut Object, endpoint: Endpoint) {
+    o.shown("ip", endpoint.address);
+    o.number("port", endpoint.port);
+}
+
+fn network(o: &mut Object, record: &ResetRecord) {
+    o.text("transport", "tcp");
+    o.text(
+        "type",
+        if record.source.address.is_ipv4() {
+            "ipv4"
+        } else {
+            "ipv6"
+        },
+    );
+    o.text_if("direction", record.incoming.map(direction));
+    o.text_if(
+        "community_id",
+        community_id(record.source, record.destination).as_deref(),
+    );
+    if let Some(vlan) = record.vlan {
+        // A keyword in ECS.
+        o.object("vlan", |o| o.shown("id", vlan));
+    }
+}
+
+const fn direction(incoming: bool) -> &'static str {
+    if incoming { "ingress" } else { "egress" }
+}
+
+fn observer(
+    o: &mut Object,
+    observer: &Observer,
+    ingress: Option<InterfaceId>,
+    egress: Option<InterfaceId>,
+) {
+    o.text_if("hostname", observer.hostname.as_deref());
+    for (way, interface) in [("ingress", ingress), ("egress", egress)] {
+        let name = interface.and_then(|id| observer.interface(id));
+        o.object(way, |o| o.object("interface", |o| o.text_if("name", name)));
+    }
+    o.text("product", "rstscope");
+    o.text("version", env!("CARGO_PKG_VERSION"));
+    o.text("type", "sensor");
+}
+
+fn rstscope(o: &mut Object, record: &ResetRecord, emission: &Emission) {
+    o.text("schema", SCHEMA_VERSION);
+    o.text("verdict", record.verdict.name());
+    o.text_if("cause", record.cause.map(Cause::name));
+    o.fraction("confidence", record.confidence, 4);
+    if let Some(total) = record.total_db {
+        o.fraction("prior_db", PRIOR_DB, 2);
+        o.fraction("total_db", total, 2);
+    }
+    if let Some(device) = &record.device {
+        o.text("device", &one_line(device));
+    }
+    o.text("stage", record.stage.name());
+    o.objects("evidence", &record.evidence, evidence);
+    o.objects("resets", &record.resets, |entry, o| {
+        reset(entry, o, emission)
+    });
+    o.number("reset_count", record.reset_count);
+    if let Some(known) = &record.baseline {
+        o.object("baseline", |o| baseline(o, known));
+    }
+    o.number_if("bytes_in", record.bytes_in);
+    o.number_if("bytes_out", record.bytes_out);
+    o.number_if("age_ns", record.age_ns);
+    o.number_if("idle_ns", record.idle_ns);
+    o.object("kernel", |o| {
+        o.flag_if("accepted", record.kernel.accepted);
+        if let Some(reason) = record.kernel.reset_reason {
+            match (reason.name(), reason) {
+                (Some(name), _) => o.text("reset_reason", name),
+                (None, ResetReason::Other(number)) => o.shown("reset_reason", number),
+                (None, ResetReason::Known(_)) => {}
+            }
+        }
+        o.text_if(
+            "socket_state",
+            record.kernel.socket_state.map(|state| state.name()),
+        );
+    });
+    o.objects("related", &record.related, |other, o| {
+        related(other, o, emission)
+    });
+}
+
+/// Observed and expected are texts even where they are numbers: one field has one type, or a store
+/// that took the first record's type refuses the others.
+fn evidence(item: &Evidence, o: &mut Object) {
+    o.text("name", item.name);
+    o.text("group", item.group.name());
+    o.text("favors", item.favors.name());
+    o.fraction("weight_db", item.weight_db, 2);
+    o.text_if(
+        "observed",
+        item.observed.as_ref().map(ToString::to_string).as_deref(),
+    );
+    o.text_if(
+        "expected",
+        item.expected.as_ref().map(ToString::to_string).as_deref(),
+    );
+}
+
+/// The word for a sequence fit in a record.
+pub(super) const fn fit_name(fit: SequenceFit) -> &'static str {
+    match fit {
+        SequenceFit::Exact => "exact",
+        SequenceFit::InWindow => "in_window",
+        SequenceFit::OutOfWindow => "out_of_window",
+        SequenceFit::Unknown => "unknown",
+    }
+}
+
+fn reset(entry: &ResetEntry, o: &mut Object, emission: &Emission) {
+    let segment = &entry.segment;
+    o.shown("time", emission.wall(entry.time));
+    o.text_if("direction", entry.incoming.map(direction));
+    o.text("flags", &segment.flags.letters());
+    o.number("seq", segment.seq.0);
+    // Without the ACK flag a genuine reset has 0 there, which acknowledges nothing; another value
+    // is a mark of its maker.
+    if segment.flags.ack() || segment.ack.0 != 0 {
+        o.number("ack", segment.ack.0);
+    }
+    o.text("seq_fit", fit_name(entry.fit));
+    o.number_if("seq_offset", entry.offset);
+    o.number("hop_limit", segment.hop_limit);
+    o.number_if("ip_id", segment.ip_id);
+    o.number("window", segment.window);
+    if let Some(link) = segment.link {
+        o.shown("mac", link.src);
+    }
+}
+
+fn baseline(o: &mut Object, known: &BaselineEntry) {
+    o.number_if("hop_limit", known.hop_limit);
+    if let Some(mac) = known.mac {
+        o.shown("mac", mac);
+    }
+    o.number_if("window", known.window);
+    o.flag_if("timestamps", known.timestamps);
+    o.text("source", known.source);
+}
+
+fn related(other: &Related, o: &mut Object, emission: &Emission) {
+    if let Some(sequence) = other.record {
+        o.text("id", &emission.event_id(sequence));
+    }
+    o.object("source", |o| endpoint(o, other.source));
+    o.object("destination", |o| endpoint(o, other.destination));
+    o.number("delta_ns", other.delta_ns);
+    o.fraction("confidence", other.confidence, 4);
+    o.text("join", other.join);
+}
+
+fn coverage_json(record: &CoverageRecord, emission: &Emission) -> String {
+    object(|o| {
+        o.shown("@timestamp", emission.wall(record.end));
+        o.object("ecs", |o| o.text("version", ECS_VERSION));
+        o.text("message", &coverage_message(record, emission));
+        o.object("event", |o| {
+            o.text("kind", "metric");
+            o.texts("category", &["network"]);
+            o.texts("type", &["info"]);
+            o.text("action", "sensor-coverage");
+            o.shown("start", emission.wall(record.start));
+            o.shown("end", emission.wall(record.end));
+            o.number("duration", record.end.since(record.start));
+            o.text("dataset", "rstscope.coverage");
+            o.text("module", "rstscope");
+            o.text("id", &emission.event_id(record.sequence));
+        });
+        o.object("observer", |o| {
+            observer(o, &emission.observer, Some(record.interface), None)
+        });
+        o.object("rstscope", |o| {
+            o.text("schema", SCHEMA_VERSION);
+            o.object("coverage", |o| {
+                o.number("observed", record.observed);
+                o.number_if("passed", record.passed);
+                o.number("bypassed", record.bypassed);
+                o.number("copied", record.copied);
+                o.number("lost", record.lost);
+                o.flag_if("complete", Some(record.complete));
+            });
+        });
+    })
+}
+
+/// What a coverage record says to a person.
+pub(super) fn coverage_message(record: &CoverageRecord, emission: &Emission) -> String {
+    let interface = emission
+        .observer
+        .interface(record.interface)
+        .unwrap_or("the interface");
+    let watched = if record.complete {
+        "watched all the time"
+    } else {
+        "had gaps"
+    };
+    let passed = record
+        .passed
+        .map(|passed| format!(", {passed} passed"))
+        .unwrap_or_default();
+    one_line(&format!(
+        "{interface}: {watched}; {} frames looked at{passed}, {} bypassed, {} headers copied, \
+         {} lost to the sensor",
+        record.observed, record.bypassed, record.copied, record.lost
+    ))
+}
+
+/// A text without control characters: it goes to terminals and line-based logs.
+pub(super) fn one_line(text: &str) -> String {
+    text.chars()
+        .map(|c| {
+            if c.is_control() {
+                char::REPLACEMENT_CHARACTER
+            } else {
+                c
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::to_json;
+    use crate::host::ResetReason;
+    use crate::record::sample::{coverage, emission, injected};
+    use crate::record::{Record, ResetRecord};
+    use crate::verdict::{Cause, Stage, Verdict};
+
+    fn read(record: ResetRecord) -> Value {
+        let line = to_json(&Record::Reset(Box::new(record)), &emission());
+        assert!(!line.contains('\n'));
+        serde_json::from_str(&line).unwrap()
+    }
+
+    #[test]
+    #[expect(clippy::too_many_lines, reason = "one record with every field")]
+    fn a_record_has_every_documented_field_in_its_place() {
+        let expected = json!({
+            "@timestamp": "2026-05-09T02:31:06.833123456Z",
+            "ecs": {"version": "9.4.0"},
+            "message": "a third party sent this reset \"with\" \u{fffd}another's address",
+            "event": {
+                "kind": "alert",
+                "category": ["network", "intrusion_detection"],
+                "type": ["connection", "end"],
+                "action": "tcp-reset-injected",
+                "start": "2026-05-09T02:31:06.833123456Z",
+                "end": "2026-05-09T02:31:06.833123461Z",
+                "duration": 5,
+                "dataset": "rstscope.reset",
+                "module": "rstscope",
+                "id": "host-boot-42",
+            },
+            "source": {"ip": "203.0.113.9", "port": 51514, "mac": "02-00-00-00-00-AB"},
+            "destination": {"ip": "198.51.100.10", "port": 443},
+            "client": {"ip": "203.0.113.9", "port": 51514},
+            "server": {"ip": "198.51.100.10", "port": 443},
+            "network": {
+                "transport": "tcp",
+                "type": "ipv4",
+                "direction": "ingress",
+                "community_id": "1:AmNVnFw8Q4XsrblguNcRicNO9g4=",
+                "vlan": {"id": "12"},
+            },
+            "observer": {
+                "hostname": "lb1",
+                "ingress": {"interface": {"name": "up0"}},
+                "product": "rstscope",
+                "version": env!("CARGO_PKG_VERSION"),
+                "type": "sensor",
+            },
+            "process": {"pid": 7, "name": "ng\u{fffd}inx"},
+            "container": {"id": "c0ffee"},
+            "rstscope": {
+                "schema": "1",
+                "verdict": "injected",
+                "cause": "on_path",
+                "confidence": 0.97,
+                "prior_db": -15.0,
+                "total_db": 6.5,
+                "device": "fw1",
+                "stage": "established",
+                "evidence": [
+                    {"name": "hop_limit", "group": "hop_limit", "favors": "injected", "weight_db": 14.0,
+                     "observed": "243", "expected": "52"},
+                    {"name": "peer_went_on", "group": "race", "favors": "injected", "weight_db": 9.5,
+                     "observed": "1.2 ms later"},
+                    {"name": "exact", "group": "validity", "favors": "remote", "weight_db": 2.0},
+                ],
+                "resets": [
+                    {"time": "2026-05-09T02:31:06.833123456Z", "direction": "ingress",
+                     "flags": "RA", "seq": 4_294_967_295_u32, "ack": 7, "seq_fit": "exact",
+                     "seq_offset": 0, "hop_limit": 243, "ip_id": 0, "window": 0,
+                     "mac": "02-00-00-00-00-AB"},
+                    {"time": "2026-05-09T02:31:06.833123461Z", "flags": "R",
+                     "seq": 4_294_967_295_u32, "seq_fit": "unknown", "hop_limit": 243,
+                     "window": 0},
+                ],
+                "reset_count": 2,
+                "baseline": {"hop_limit": 52, "mac": "02-00-00-00-00-01", "window": 502,
+                             "timestamps": true, "source": "syn"},
+                "bytes_in": 0,
+                "bytes_out": u64::MAX,
+                "age_ns": 1,
+                "kernel": {"accepted": true, "reset_reason": "NO_SOCKET",
+                           "socket_state": "established"},
+                "related": [
+                    {"id": "host-boot-41", "source": {"ip": "192.0.2.1", "port": 1},
+                     "destination": {"ip": "192.0.2.2", "port": 2}, "delta_ns": 3,
+                     "confidence": 1.0, "join": "process"},
+                ],
+            },
+        });
+        let line = to_json(&Record::Reset(Box::new(injected())), &emission());
+        // The order of fields counts too: people read these lines.
+        assert_eq!(line, expected.to_string());
+    }
+
+    #[test]
+    fn what_is_not_known_is_absent() {
+        let known = injected();
+        let record = ResetRecord {
+            client: None,
+            server: None,
+            source_mac: None,
+            vlan: None,
+            incoming: None,
+            ingress_interface: None,
+            egress_interface: None,
+            process: None,
+            container: None,
+            cause: None,
+            evidence: Vec::new(),
+            baseline: None,
+            bytes_in: None,
+            bytes_out: None,
+            age_ns: None,
+            kernel: crate::record::KernelFacts::default(),
+            related: Vec::new(),
+            ..known
+        };
+        let line = to_json(&Record::Reset(Box::new(record)), &emission());
+        for absent in [
+            "null",
+            "\"\"",
+            "[]",
+            "{}",
+            "client",
+            "\"server\"",
+            "vlan",
+            "process",
+            "container",
+            "cause",
+            "evidence",
+            "baseline",
+            "bytes",
+            "age_ns",
+            "idle_ns",
+            "kernel",
+            "related",
+        ] {
+            assert!(!line.contains(absent), "{absent} in {line}");
+        }
+        let record: Value = serde_json::from_str(&line).unwrap();
+        assert!(record["source"].get("mac").is_none());
+        assert!(record["network"].get("direction").is_none());
+        assert!(record["observer"].get("ingress").is_none());
+    }
+
+    #[test]
+    fn kind_and_type_follow_verdict_and_stage() {
+        let remote = ResetRecord {
+            verdict: Verdict::Remote,
+            cause: None,
+            ..injected()
+        };
+        let event = &read(remote.clone())["event"];
+        assert_eq!(event["kind"], "event");
+        assert_eq!(event["category"], json!(["network"]));
+        assert_eq!(event["type"], json!(["connection", "end"]));
+        assert_eq!(event["action"], "tcp-reset-remote");
+        let refused = ResetRecord {
+            cause: Some(Cause::Refused),
+            ..remote.clone()
+        };
+        assert_eq!(
+            read(refused)["event"]["type"],
+            json!(["connection", "denied"])
+        );
+        let handshake = ResetRecord {
+            stage: Stage::Handshake,
+            ..remote
+        };
+        assert_eq!(
+            read(handshake)["event"]["type"],
+            json!(["connection", "denied"])
+        );
+    }
+
+    #[test]
+    fn a_reason_that_only_the_kernel_knows_is_its_number() {
+        let mut record = injected();
+        record.kernel.reset_reason = Some(ResetReason::Other(99));
+        assert_eq!(read(record)["rstscope"]["kernel"]["reset_reason"], "99");
+    }
+
+    #[test]
+    fn times_at_the_ends_of_the_clock_still_print() {
+        for (nanos, offset) in [(0, i64::MIN), (u64::MAX, i64::MAX), (0, 0)] {
+            let time = crate::time::Timestamp::from_nanos(nanos);
+            let mut emission = emission();
+            emission.wall_offset_ns = offset;
+            let record = ResetRecord {
+                start: time,
+                end: time,
+                ..injected()
+            };
+            let line = to_json(&Record::Reset(Box::new(record)), &emission);
+            let read: Value = serde_json::from_str(&line).unwrap();
+            let text = read["@timestamp"].as_str().unwrap();
+            assert!(text.ends_with('Z') && text.len() == 30, "{text}");
+        }
+    }
+
+    #[test]
+    fn coverage_is_a_metric_of_its_own_dataset() {
+        let line = to_json(&Record::Coverage(Box::new(coverage())), &emission());
+        let read: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(read["event"]["kind"], "metric");
+        assert_eq!(read["event"]["dataset"], "rstscope.coverage");
+        assert_eq!(read["@timestamp"], "2026-05-09T02:31:16.000000000Z");
+        assert_eq!(read["observer"]["ingress"]["interface"]["name"], "up0");
+        assert_eq!(
+            read["rstscope"]["coverage"],
+            json!({"observed": 12, "passed": 3000, "bypassed": 2, "copied": 1, "lost": 1,
+                   "complete": false})
+        );
+        assert!(read["rstscope"].get("verdict").is_none());
+    }
+}

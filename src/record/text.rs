@@ -1,0 +1,316 @@
+//! A record for a person on a terminal: one aligned line, and on request the evidence behind it.
+//! The verdict is always a word; color only repeats it.
+
+use std::fmt::Write;
+
+use super::json::{Emission, coverage_message, one_line};
+use super::writer::rounded;
+use super::{CoverageRecord, Record, ResetRecord};
+use crate::evidence::{Evidence, Favors, Group, SequenceFit};
+use crate::flow::Endpoint;
+use crate::verdict::Verdict;
+
+/// Whether to color.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Palette {
+    /// No escape sequences.
+    Plain,
+    /// The verdict in color (SGR, ECMA-48).
+    Color,
+}
+
+impl Palette {
+    const fn of(self, verdict: Verdict) -> (&'static str, &'static str) {
+        if matches!(self, Self::Plain) {
+            return ("", "");
+        }
+        let begin = match verdict {
+            Verdict::Injected => "\x1b[1;31m",
+            Verdict::Remote => "\x1b[32m",
+            Verdict::Local => "\x1b[36m",
+            Verdict::Forwarded => "\x1b[34m",
+            Verdict::Stray => "\x1b[2m",
+            Verdict::Undetermined => "\x1b[33m",
+        };
+        (begin, "\x1b[0m")
+    }
+}
+
+/// Columns of the widest verdict.
+const VERDICT_COLUMNS: usize = 12;
+/// Columns that a pair of IPv4 endpoints needs, so that what follows stands in line.
+const FLOW_COLUMNS: usize = 43;
+/// Facts are not squeezed into less than this; a narrower terminal wraps the line.
+const FACTS_COLUMNS: usize = 12;
+
+/// One line, without its end, cut to `columns` where only the facts at its end would exceed them.
+#[must_use]
+pub fn to_line(record: &Record, emission: &Emission, palette: Palette, columns: usize) -> String {
+    match record {
+        Record::Reset(reset) => reset_line(reset, emission, palette, columns),
+        Record::Coverage(coverage) => coverage_line(coverage, emission),
+    }
+}
+
+fn reset_line(
+    record: &ResetRecord,
+    emission: &Emission,
+    palette: Palette,
+    columns: usize,
+) -> String {
+    let (begin, end) = palette.of(record.verdict);
+    let verdict = record.verdict.name().to_uppercase();
+    let flow = format!("{} → {}", shown(record.source), shown(record.destination));
+    // `as` saturates, and a confidence is 0 to 1.
+    let percent = rounded(record.confidence * 100.0, 0);
+    let time = emission.wall(record.start).0.strftime("%H:%M:%S%.3f");
+    let head = format!("{percent:>3}% {flow:<FLOW_COLUMNS$}  ");
+    let used = 12 + 1 + VERDICT_COLUMNS + 1 + head.chars().count();
+    let facts = cut(
+        &facts(record),
+        columns.saturating_sub(used).max(FACTS_COLUMNS),
+    );
+    format!("{time} {begin}{verdict:<VERDICT_COLUMNS$}{end} {head}{facts}")
+        .trim_end()
+        .to_owned()
+}
+
+fn coverage_line(record: &CoverageRecord, emission: &Emission) -> String {
+    let time = emission.wall(record.end).0.strftime("%H:%M:%S%.3f");
+    format!(
+        "{time} {:<VERDICT_COLUMNS$} {}",
+        "coverage",
+        coverage_message(record, emission)
+    )
+}
+
+/// RFC 5952 §6: an IPv6 address beside a port stands in brackets.
+fn shown(endpoint: Endpoint) -> String {
+    std::net::SocketAddr::new(endpoint.address, endpoint.port).to_string()
+}
+
+fn cut(text: &str, columns: usize) -> String {
+    if text.chars().count() <= columns {
+        return text.to_owned();
+    }
+    let mut short: String = text.chars().take(columns.saturating_sub(1)).collect();
+    short.truncate(short.trim_end().len());
+    short.push('…');
+    short
+}
+
+/// What decided, the strongest first, as far as a line carries.
+fn facts(record: &ResetRecord) -> String {
+    let mut facts = Vec::new();
+    if let Some(cause) = record.cause {
+        facts.push(cause.name().replace('_', " "));
+    }
+    // Of another verdict the process is the one that was hit, not the one that did it.
+    if matches!(record.verdict, Verdict::Local | Verdict::Forwarded) {
+        if let Some(process) = record.process {
+            facts.push(format!("{}[{}]", process.name(), process.pid));
+        }
+        if let Some(meaning) = record
+            .kernel
+            .reset_reason
+            .and_then(|reason| reason.meaning())
+        {
+            facts.push(meaning.to_owned());
+        }
+    }
+    let first = record.resets.first();
+    let usual = record.baseline.as_ref().and_then(|known| known.hop_limit);
+    if let (Some(first), Some(usual)) = (first, usual)
+        && first.segment.hop_limit != usual
+    {
+        facts.push(format!("ttl {}≠{usual}", first.segment.hop_limit));
+    }
+    match first.map(|entry| entry.fit) {
+        Some(SequenceFit::Exact) => facts.push("seq exact".to_owned()),
+        Some(SequenceFit::InWindow) => facts.push("seq in window".to_owned()),
+        Some(SequenceFit::OutOfWindow) => facts.push("seq out of window".to_owned()),
+        Some(SequenceFit::Unknown) | None => {}
+    }
+    // Hop limit and sequence fit are told above.
+    let told = |item: &&Evidence| !matches!(item.group, Group::HopLimit | Group::Validity);
+    if let Some(item) = record.evidence.iter().find(told) {
+        facts.push(item_words(item));
+    }
+    let flags = first
+        .map(|entry| entry.segment.flags.letters())
+        .unwrap_or_default();
+    let count = match record.reset_count {
+        0 | 1 => String::new(),
+        count => format!("×{count}"),
+    };
+    one_line(format!("{flags}{count} {}", facts.join(", ")).trim())
+}
+
+/// `peer_went_on` with the value 3 as `peer went on 3`.
+fn item_words(item: &Evidence) -> String {
+    let mut words = item.name.replace('_', " ");
+    if let Some(observed) = &item.observed {
+        let _ = write!(words, " {observed}");
+    }
+    words
+}
+
+/// The evidence as a person would tell it, one item a line, with the decibans and their sum for
+/// and against a third party. Empty for a coverage record. Ends with a line's end.
+#[must_use]
+pub fn to_story(record: &Record) -> String {
+    let Record::Reset(record) = record else {
+        return String::new();
+    };
+    let mut story = format!("    {}\n", one_line(&record.message));
+    let mut sum = 0.0;
+    for item in &record.evidence {
+        let signed = if item.favors == Favors::Injected {
+            item.weight_db
+        } else {
+            -item.weight_db
+        };
+        sum += signed;
+        let _ = write!(
+            story,
+            "    {:>5.1} dB for {:<9}  {}",
+            rounded(item.weight_db, 1),
+            item.favors.name(),
+            item.name.replace('_', " ")
+        );
+        match (&item.observed, &item.expected) {
+            (Some(observed), Some(expected)) => {
+                let words = one_line(&format!(
+                    ": {observed}, a genuine one would show {expected}"
+                ));
+                story.push_str(&words);
+            }
+            (Some(observed), None) => story.push_str(&one_line(&format!(": {observed}"))),
+            (None, Some(expected)) => {
+                story.push_str(&one_line(&format!(": a genuine one would show {expected}")));
+            }
+            (None, None) => {}
+        }
+        story.push('\n');
+    }
+    if !record.evidence.is_empty() {
+        let _ = writeln!(
+            story,
+            "    {:>+5.1} dB in all for a third party",
+            rounded(sum, 1)
+        );
+    }
+    story
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Palette, to_line, to_story};
+    use crate::record::sample::{coverage, emission, injected};
+    use crate::record::{Record, ResetRecord};
+    use crate::verdict::{Cause, Verdict};
+
+    fn line(palette: Palette, columns: usize) -> String {
+        to_line(
+            &Record::Reset(Box::new(injected())),
+            &emission(),
+            palette,
+            columns,
+        )
+    }
+
+    #[test]
+    fn a_line_tells_time_verdict_flow_and_reasons() {
+        assert_eq!(
+            line(Palette::Plain, 120),
+            "02:31:06.833 INJECTED      97% 203.0.113.9:51514 → 198.51.100.10:443        RA×2 \
+             on path, ttl 243≠52, seq exact, peer w…"
+        );
+    }
+
+    #[test]
+    fn a_narrow_terminal_gets_fewer_facts_but_the_whole_verdict() {
+        let narrow = line(Palette::Plain, 80);
+        assert!(narrow.chars().count() <= 92, "{narrow}");
+        assert!(narrow.contains("INJECTED") && narrow.contains("198.51.100.10:443"));
+        for columns in 100..200 {
+            assert!(line(Palette::Plain, columns).chars().count() <= columns);
+        }
+    }
+
+    #[test]
+    fn a_local_reset_names_its_process_and_the_kernels_reason() {
+        let record = ResetRecord {
+            verdict: Verdict::Local,
+            cause: Some(Cause::Kernel),
+            resets: Vec::new(),
+            evidence: Vec::new(),
+            ..injected()
+        };
+        let record = Record::Reset(Box::new(record));
+        let line = to_line(&record, &emission(), Palette::Plain, 200);
+        assert!(
+            line.contains("×2 kernel, ng\u{fffd}inx[7], no socket took the segment"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn color_only_surrounds_the_word() {
+        let colored = line(Palette::Color, 120);
+        assert!(colored.contains("\u{1b}[1;31mINJECTED"));
+        let plain = colored.replace("\u{1b}[1;31m", "").replace("\u{1b}[0m", "");
+        assert_eq!(plain, line(Palette::Plain, 120));
+    }
+
+    #[test]
+    fn ipv6_stands_in_brackets() {
+        let mut record = injected();
+        record.source.address = "2001:db8::1".parse().unwrap();
+        record.destination.address = "2001:db8::2".parse().unwrap();
+        let line = to_line(
+            &Record::Reset(Box::new(record)),
+            &emission(),
+            Palette::Plain,
+            200,
+        );
+        assert!(
+            line.contains("[2001:db8::1]:51514 → [2001:db8::2]:443"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn the_story_adds_up_and_is_free_of_control_characters() {
+        let mut record = injected();
+        record.message = "one\u{1b}[31mtwo\nthree".to_owned();
+        let story = to_story(&Record::Reset(Box::new(record)));
+        assert!(
+            story.contains("14.0 dB for injected   hop limit: 243, a genuine one would show 52")
+        );
+        assert!(
+            story.contains("+21.5 dB in all for a third party"),
+            "{story}"
+        );
+        assert!(
+            story.chars().all(|c| c == '\n' || !c.is_control()),
+            "{story}"
+        );
+    }
+
+    #[test]
+    fn a_coverage_line_says_whether_anything_was_missed() {
+        let line = to_line(
+            &Record::Coverage(Box::new(coverage())),
+            &emission(),
+            Palette::Plain,
+            80,
+        );
+        assert_eq!(
+            line,
+            "02:31:16.000 coverage     up0: had gaps; 12 frames looked at, 3000 passed, 2 \
+             bypassed, 1 headers copied, 1 lost to the sensor"
+        );
+        assert_eq!(to_story(&Record::Coverage(Box::new(coverage()))), "");
+    }
+}
