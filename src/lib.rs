@@ -4,6 +4,7 @@
 //! `engine`) is pure: bytes and times in, records out. The edges (`sys`, `xdp`, `events`, `nic`,
 //! `handback`, `pcap`, `sink`) each do one kind of I/O. docs/ARCHITECTURE.md has the map.
 
+pub mod engine;
 pub mod evidence;
 pub mod flow;
 pub mod host;

@@ -1,0 +1,327 @@
+//! Origins that need no weighing, because this host's own kernel attests them: resets that it sent
+//! itself, resets that it routes, and resets that belong to nothing it knows. What is left goes to
+//! `verdict::judge`.
+
+use super::EngineConfig;
+use super::episode::{Sent, Settled};
+use super::legs::{Call, Join, Legs, Passed, is_outbound};
+use crate::evidence::{Evidence, Favors, Group, ResetSeen, Value};
+use crate::flow::{FlowKey, Side};
+use crate::host::{KnownReason, Process, ResetReason, SocketView};
+use crate::time::{MILLISECOND, Timestamp};
+use crate::vantage::Path;
+use crate::verdict::{Cause, Verdict};
+use crate::wire::{FourTuple, Segment};
+
+/// The kernel event and the frame of one reset are microseconds apart (the event of a passive reset
+/// comes before its frame, that of an active one after it); a preempted softirq takes a few
+/// milliseconds. Beyond this they are two resets.
+const EVENT_NS: u64 = 20 * MILLISECOND;
+
+/// Two events of equal order in a capture of a proxy host, one leg each, at most this far apart:
+/// HAProxy and Envoy take 43 to 244 µs. Without the kernel's word, time is all there is.
+const CAPTURE_JOIN_NS: u64 = 2 * MILLISECOND;
+
+/// An attested origin. `CAPTURE_JOIN_NS` applies where no kernel speaks.
+#[derive(Debug)]
+pub(super) struct Attribution {
+    pub(super) verdict: Verdict,
+    pub(super) cause: Option<Cause>,
+    pub(super) confidence: f32,
+    pub(super) evidence: Vec<Evidence>,
+    pub(super) process: Option<Process>,
+    pub(super) reason: Option<ResetReason>,
+    pub(super) join: Option<(Join, &'static str)>,
+}
+
+impl Attribution {
+    fn local(cause: Option<Cause>, confidence: f32, evidence: Vec<Evidence>) -> Self {
+        Self {
+            verdict: Verdict::Local,
+            cause,
+            confidence,
+            evidence,
+            process: None,
+            reason: None,
+            join: None,
+        }
+    }
+}
+
+fn attested(name: &'static str, favors: Favors, weight_db: f32, observed: Value) -> Evidence {
+    Evidence {
+        name,
+        group: Group::Origin,
+        favors,
+        weight_db,
+        observed: Some(observed),
+        expected: None,
+    }
+}
+
+/// The attested origin of an episode's first reset; `None` when it has to be weighed.
+pub(super) fn attribute(
+    settled: &Settled,
+    config: &EngineConfig,
+    legs: &Legs,
+) -> Option<Attribution> {
+    match settled.view.first.vantage.path {
+        Path::Egress { forwarded: false } => Some(sent_here(settled, config, legs)),
+        Path::Egress { forwarded: true } => Some(routed(settled)),
+        Path::Ingress => stray(settled),
+        Path::Capture => in_capture(settled, config, legs),
+    }
+}
+
+fn sent_here(settled: &Settled, config: &EngineConfig, legs: &Legs) -> Attribution {
+    let first = &settled.view.first;
+    let event = settled
+        .episode
+        .sent
+        .iter()
+        .filter(|sent| sent.time.distance(first.time) <= EVENT_NS)
+        .min_by_key(|sent| sent.time.distance(first.time));
+    match event {
+        Some(sent) => attested_by_kernel(settled, sent, legs),
+        None => without_event(settled, config),
+    }
+}
+
+fn attested_by_kernel(settled: &Settled, sent: &Sent, legs: &Legs) -> Attribution {
+    let form = if sent.active { "active" } else { "passive" };
+    let observed = match sent.reason.and_then(ResetReason::name) {
+        Some(reason) => format!("{form}, {reason}"),
+        None => form.to_owned(),
+    };
+    let evidence = vec![attested(
+        "kernel_sent_reset",
+        Favors::Local,
+        40.0,
+        observed.into(),
+    )];
+    let mut attribution = Attribution::local(Some(cause_of_event(sent)), 0.995, evidence);
+    attribution.process = sent
+        .process
+        .or(settled.episode.owner.filter(|_| sent.active));
+    attribution.reason = sent.reason;
+    if attribution.cause == Some(Cause::Process) {
+        pass_on(settled, &mut attribution, sent.time, legs);
+    }
+    attribution
+}
+
+/// A socket's own abort is the application's doing, but for the two that TCP decides alone.
+fn cause_of_event(sent: &Sent) -> Cause {
+    let by_itself = matches!(
+        sent.reason,
+        Some(ResetReason::Known(
+            KnownReason::KeepaliveTimeout | KnownReason::AbortOnMemory
+        ))
+    );
+    if sent.active && !by_itself {
+        Cause::Process
+    } else {
+        Cause::Kernel
+    }
+}
+
+/// A reset that a process sent because its other leg had been reset is forwarded.
+fn pass_on(settled: &Settled, attribution: &mut Attribution, time: Timestamp, legs: &Legs) {
+    let sent = attribution.process.map(|process| Call { process, time });
+    let Some(join) = legs.cause_of(&passed(settled, sent)) else {
+        return;
+    };
+    let observed = format!(
+        "{} ended by a reset {:.3} ms before",
+        describe(&join.leg.key, join.leg.sender),
+        join.delta_ns as f64 / MILLISECOND as f64
+    );
+    attribution.evidence.push(attested(
+        "other_leg_was_reset",
+        Favors::Forwarded,
+        odds_db(join.confidence),
+        observed.into(),
+    ));
+    attribution.join = Some((join, "process"));
+    attribution.verdict = Verdict::Forwarded;
+    attribution.cause = Some(Cause::Proxy);
+    attribution.confidence = join.confidence;
+}
+
+/// The reset that this host sent, as the one that may pass another on.
+fn passed(settled: &Settled, sent: Option<Call>) -> Passed {
+    let view = &settled.view;
+    let key = settled.episode.key;
+    Passed {
+        key,
+        time: view.first.time,
+        sent,
+        began: view.facts.first_seen,
+        is_outbound: is_outbound(view.facts.sender_is_originator, &key, view.sender),
+    }
+}
+
+/// An egress reset without a kernel event: no socket sent it. That holds only while every event
+/// reached us.
+fn without_event(settled: &Settled, config: &EngineConfig) -> Attribution {
+    let segment = &settled.view.first.segment;
+    if !config.kernel_events || settled.episode.lossy {
+        let evidence = vec![attested(
+            "left_this_host",
+            Favors::Local,
+            30.0,
+            segment.flags.letters().into(),
+        )];
+        return Attribution::local(cause_by_shape(segment), 0.9, evidence);
+    }
+    let evidence = vec![
+        attested(
+            "left_this_host",
+            Favors::Local,
+            30.0,
+            segment.flags.letters().into(),
+        ),
+        attested(
+            "no_socket_sent_it",
+            Favors::Local,
+            20.0,
+            "no kernel event".into(),
+        ),
+    ];
+    Attribution::local(Some(Cause::Firewall), 0.97, evidence)
+}
+
+/// RFC 9293 §3.5.2 form (window 0, no options) is TCP's answer to a segment; a socket's own abort
+/// carries its window and, where negotiated, its timestamps (`tcp_send_active_reset`).
+fn cause_by_shape(segment: &Segment) -> Option<Cause> {
+    let passive = segment.window == 0 && segment.options.len == 0;
+    Some(if passive {
+        Cause::Kernel
+    } else {
+        Cause::Process
+    })
+}
+
+fn routed(settled: &Settled) -> Attribution {
+    Attribution {
+        verdict: Verdict::Forwarded,
+        cause: Some(Cause::Router),
+        confidence: 0.95,
+        evidence: vec![routed_evidence(&settled.view.first)],
+        process: None,
+        reason: None,
+        join: None,
+    }
+}
+
+/// The evidence that this host routed a reset, seen leaving.
+pub(super) fn routed_evidence(copy: &ResetSeen) -> Evidence {
+    let hop_limit = i64::from(copy.segment.hop_limit);
+    attested(
+        "left_by_another_interface",
+        Favors::Forwarded,
+        40.0,
+        hop_limit.into(),
+    )
+}
+
+/// Neither flow nor socket: backscatter of somebody else's trouble, or a scan.
+fn stray(settled: &Settled) -> Option<Attribution> {
+    let nobody = matches!(
+        settled.view.first.socket,
+        Some(SocketView::Absent | SocketView::Listener)
+    );
+    let unknown_flow = settled.view.facts.sender.is_none() && settled.view.facts.receiver.is_none();
+    let silent = settled.episode.routed.is_empty()
+        && settled.episode.accepted.is_none()
+        && settled.view.after.is_empty()
+        && !settled.view.resets.iter().any(|reset| {
+            matches!(
+                reset.socket,
+                Some(SocketView::Full { .. } | SocketView::TimeWait)
+            )
+        });
+    (nobody && unknown_flow && silent).then(|| Attribution {
+        verdict: Verdict::Stray,
+        cause: None,
+        confidence: 0.95,
+        evidence: vec![attested(
+            "no_flow_and_no_socket",
+            Favors::Remote,
+            0.0,
+            settled.view.first.segment.flags.letters().into(),
+        )],
+        process: None,
+        reason: None,
+        join: None,
+    })
+}
+
+fn in_capture(settled: &Settled, config: &EngineConfig, legs: &Legs) -> Option<Attribution> {
+    let tuple = settled.view.first.segment.tuple;
+    let is_local = |address| config.local.iter().any(|network| network.contains(address));
+    if is_local(tuple.src) && !is_local(tuple.dst) {
+        return Some(local_in_capture(settled, legs));
+    }
+    let unheard = settled.view.facts.sender.is_none() && settled.view.facts.receiver.is_none();
+    (unheard
+        && settled.view.after.is_empty()
+        && settled.view.resets.iter().all(|reset| reset.from_sender))
+    .then(|| Attribution {
+        verdict: Verdict::Stray,
+        cause: None,
+        confidence: 0.6,
+        evidence: vec![attested(
+            "no_flow_in_capture",
+            Favors::Remote,
+            0.0,
+            settled.view.first.segment.flags.letters().into(),
+        )],
+        process: None,
+        reason: None,
+        join: None,
+    })
+}
+
+fn local_in_capture(settled: &Settled, legs: &Legs) -> Attribution {
+    let first = &settled.view.first;
+    let evidence = vec![attested(
+        "source_is_local",
+        Favors::Local,
+        20.0,
+        first.segment.tuple.src.to_string().into(),
+    )];
+    let cause = cause_by_shape(&first.segment);
+    let mut attribution = Attribution::local(cause, 0.9, evidence);
+    if cause == Some(Cause::Process) {
+        let join = legs.nearest(&passed(settled, None), CAPTURE_JOIN_NS);
+        if let Some(join) = join {
+            attribution.verdict = Verdict::Forwarded;
+            attribution.cause = Some(Cause::Proxy);
+            attribution.confidence = join.confidence;
+            attribution.evidence.push(attested(
+                "other_leg_was_reset",
+                Favors::Forwarded,
+                odds_db(join.confidence),
+                describe(&join.leg.key, join.leg.sender).into(),
+            ));
+            attribution.join = Some((join, "time"));
+        }
+    }
+    attribution
+}
+
+/// A probability as the decibans that stand for it.
+fn odds_db(probability: f32) -> f32 {
+    10.0 * (probability / (1.0 - probability)).log10()
+}
+
+fn describe(key: &FlowKey, sender: Side) -> String {
+    let FourTuple {
+        src,
+        src_port,
+        dst,
+        dst_port,
+    } = key.tuple_from(sender);
+    format!("{src} port {src_port} to {dst} port {dst_port}")
+}

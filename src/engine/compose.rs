@@ -1,0 +1,293 @@
+//! From a settled and judged episode to its record.
+
+use super::attribute::{Attribution, attribute, routed_evidence};
+use super::device;
+use super::episode::{Settled, View};
+use super::facts;
+use super::legs::{Join, Legs};
+use super::message::{Told, tell};
+use super::{Closed, EngineConfig};
+use crate::evidence::{Case, Evidence, Favors, Group, InjectorMemory};
+use crate::flow::{Endpoint, Side};
+use crate::host::ResetReason;
+use crate::record::{KernelFacts, Related, ResetRecord};
+use crate::vantage::Path;
+use crate::verdict::{Cause, Stage, Verdict, judge};
+
+/// What is known beside the episode itself.
+pub(super) struct Context<'a> {
+    pub(super) config: &'a EngineConfig,
+    pub(super) legs: &'a Legs,
+    /// What earlier forged resets had in common.
+    pub(super) injectors: &'a InjectorMemory,
+    /// An earlier episode of the same flow, already recorded.
+    pub(super) earlier: Option<Closed>,
+    pub(super) sequence: u64,
+}
+
+/// What was decided, by attestation or by weighing.
+struct Decision {
+    /// The side whose reset decided: of an episode's several resets, a forged one counts most.
+    sender: Side,
+    verdict: Verdict,
+    cause: Option<Cause>,
+    confidence: f32,
+    evidence: Vec<Evidence>,
+    missing: Option<&'static str>,
+    /// The sum of the weighing, when there was one.
+    total_db: Option<f32>,
+    device: Option<String>,
+    related: Vec<Related>,
+    process: Option<crate::host::Process>,
+    reason: Option<ResetReason>,
+}
+
+/// Judges an episode and makes its record.
+pub(super) fn compose(settled: &Settled, context: &Context<'_>) -> ResetRecord {
+    let accepted = facts::accepted(settled, &settled.view, context.config);
+    let decision = decide(settled, context);
+    let first = &settled.view.first;
+    let key = &settled.episode.key;
+    let (source, destination) = (
+        key.endpoint(settled.view.sender),
+        key.endpoint(settled.view.sender.other()),
+    );
+    let (client, server) = facts::roles(settled, source, destination);
+    let stage = facts::stage(settled);
+    let message = sentence(settled, &decision, stage);
+    let link = first.segment.link;
+    ResetRecord {
+        sequence: context.sequence,
+        start: first.time,
+        end: settled
+            .view
+            .resets
+            .last()
+            .map_or(first.time, |reset| reset.time),
+        source,
+        destination,
+        client,
+        server,
+        source_mac: link.map(|link| link.src),
+        destination_mac: link.and_then(|link| link.dst),
+        vlan: first.segment.vlan,
+        incoming: facts::incoming(first, context.config),
+        ingress_interface: matches!(first.vantage.path, Path::Ingress)
+            .then_some(first.vantage.interface),
+        egress_interface: facts::egress_interface(settled),
+        process: decision.process,
+        container: None,
+        verdict: decision.verdict,
+        cause: decision.cause,
+        confidence: decision.confidence,
+        total_db: decision.total_db,
+        device: decision.device,
+        stage,
+        message,
+        evidence: decision.evidence,
+        resets: settled
+            .view
+            .resets
+            .iter()
+            .map(|reset| facts::entry(reset, context.config))
+            .collect(),
+        reset_count: settled.episode.reset_count,
+        baseline: facts::baseline(settled),
+        bytes_in: facts::bytes_in(settled),
+        bytes_out: facts::sequence(settled).and_then(|s| s.bytes_out),
+        age_ns: settled
+            .view
+            .facts
+            .first_seen
+            .map(|began| first.time.since(began))
+            .filter(|age| *age > 0),
+        idle_ns: facts::idle(settled, context.config),
+        kernel: KernelFacts {
+            accepted,
+            reset_reason: decision.reason,
+            socket_state: facts::socket_state(settled),
+        },
+        related: decision.related,
+    }
+}
+
+fn sentence(settled: &Settled, decision: &Decision, stage: Stage) -> String {
+    let key = &settled.episode.key;
+    tell(&Told {
+        verdict: decision.verdict,
+        cause: decision.cause,
+        source: key.endpoint(decision.sender),
+        destination: key.endpoint(decision.sender.other()),
+        stage,
+        process: decision.process,
+        reason: decision.reason,
+        related: decision.related.first().copied(),
+        evidence: &decision.evidence,
+        missing: decision.missing,
+        device: decision.device.as_deref(),
+    })
+}
+
+fn decide(settled: &Settled, context: &Context<'_>) -> Decision {
+    let mut decision = match attribute(settled, context.config, context.legs) {
+        Some(attribution) => attested(settled, attribution),
+        None => weigh(settled, &settled.view, context),
+    };
+    if decision.verdict != Verdict::Injected {
+        let forged = settled
+            .other_views()
+            .filter(|view| facts::incoming(&view.first, context.config) != Some(false))
+            .map(|view| weigh(settled, &view, context))
+            .find(|decision| decision.verdict == Verdict::Injected);
+        decision = forged.unwrap_or(decision);
+    }
+    as_forwarded(settled, &mut decision);
+    as_consequence(settled, context.earlier.as_ref(), &mut decision);
+    let strength = |item: &Evidence| item.weight_db;
+    decision
+        .evidence
+        .sort_by(|a, b| strength(b).total_cmp(&strength(a)));
+    decision
+}
+
+fn weigh(settled: &Settled, view: &View, context: &Context<'_>) -> Decision {
+    let config = context.config;
+    let interface = usize::from(view.first.vantage.interface.0);
+    let judgement = judge(&Case {
+        resets: &view.resets,
+        flow: &view.facts,
+        after: &view.after,
+        answered: &view.answered,
+        accepted: facts::accepted(settled, view, config),
+        reopened: settled.episode.reopened,
+        from_capture: config.offline,
+        own_mac: config.own_macs.get(interface).copied().flatten(),
+        injectors: context
+            .injectors
+            .facts(&view.first.segment, view.first.time),
+    });
+    let judged = view.resets.get(judgement.at..).unwrap_or_default();
+    let device = (judgement.verdict == Verdict::Injected)
+        .then(|| device::recognize(&config.own_devices, judged))
+        .flatten();
+    let (mut cause, mut evidence) = (judgement.cause, judgement.evidence);
+    if let Some(device) = device {
+        let sender = settled.episode.key.endpoint(view.sender);
+        cause = Some(Cause::Middlebox);
+        evidence.push(device::evidence(device, sender));
+    }
+    Decision {
+        sender: view.sender,
+        verdict: judgement.verdict,
+        cause,
+        confidence: judgement.confidence,
+        evidence,
+        missing: judgement.missing,
+        total_db: Some(judgement.total_db),
+        device: device.map(|device| device.name.clone()),
+        related: Vec::new(),
+        process: settled.episode.owner,
+        reason: settled.episode.sent.first().and_then(|sent| sent.reason),
+    }
+}
+
+fn attested(settled: &Settled, attribution: Attribution) -> Decision {
+    let related = attribution
+        .join
+        .map(
+            |(
+                Join {
+                    leg,
+                    delta_ns,
+                    confidence,
+                },
+                join,
+            )| Related {
+                record: None,
+                source: leg.key.endpoint(leg.sender),
+                destination: leg.key.endpoint(leg.sender.other()),
+                delta_ns,
+                confidence,
+                join,
+            },
+        )
+        .into_iter()
+        .collect();
+    Decision {
+        sender: settled.view.sender,
+        verdict: attribution.verdict,
+        cause: attribution.cause,
+        confidence: attribution.confidence,
+        evidence: attribution.evidence,
+        missing: None,
+        total_db: None,
+        device: None,
+        related,
+        process: attribution.process,
+        reason: attribution
+            .reason
+            .or_else(|| settled.episode.sent.first().and_then(|sent| sent.reason)),
+    }
+}
+
+/// A reset that came in, was not forged, and left by another interface: this host routed it.
+fn as_forwarded(settled: &Settled, decision: &mut Decision) {
+    let Some(copy) = settled.episode.routed.iter().find(|copy| {
+        copy.segment.tuple == settled.view.first.segment.tuple
+            && copy.segment.seq == settled.view.first.segment.seq
+    }) else {
+        return;
+    };
+    decision.evidence.push(routed_evidence(copy));
+    if decision.verdict == Verdict::Injected {
+        return;
+    }
+    let first = &settled.view.first.segment.tuple;
+    decision.verdict = Verdict::Forwarded;
+    decision.cause = Some(Cause::Router);
+    decision.confidence = decision.confidence.max(0.95);
+    decision.missing = None;
+    // The second sighting attests it, whatever the weighing came to.
+    decision.total_db = None;
+    decision.related.push(Related {
+        record: None,
+        source: Endpoint {
+            address: first.src,
+            port: first.src_port,
+        },
+        destination: Endpoint {
+            address: first.dst,
+            port: first.dst_port,
+        },
+        delta_ns: copy.time.since(settled.view.first.time),
+        confidence: 0.99,
+        join: "segment",
+    });
+}
+
+/// A genuine reset on a flow that a forged one had broken a moment before.
+fn as_consequence(settled: &Settled, earlier: Option<&Closed>, decision: &mut Decision) {
+    let Some(earlier) = earlier.filter(|earlier| earlier.verdict == Verdict::Injected) else {
+        return;
+    };
+    if decision.verdict != Verdict::Remote {
+        return;
+    }
+    decision.cause = Some(Cause::Consequence);
+    decision.related.push(Related {
+        record: Some(earlier.sequence),
+        source: settled.episode.key.endpoint(earlier.sender),
+        destination: settled.episode.key.endpoint(earlier.sender.other()),
+        delta_ns: settled.view.first.time.since(earlier.start),
+        confidence: decision.confidence,
+        join: "flow",
+    });
+    decision.evidence.push(Evidence {
+        name: "follows_forged_reset",
+        group: Group::Origin,
+        favors: Favors::Remote,
+        weight_db: 10.0,
+        observed: None,
+        expected: None,
+    });
+}

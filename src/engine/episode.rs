@@ -1,0 +1,245 @@
+//! All resets of one flow within the settle time, with what the kernel said about them and what
+//! came after: gathered here in whatever order it arrives, sorted by time before it is judged.
+
+use crate::evidence::{AfterReset, AnsweredAfterReset, KEPT, ResetSeen};
+use crate::flow::{FlowFacts, FlowKey, Side};
+use crate::host::{Process, ResetReason, TcpState};
+use crate::time::Timestamp;
+use crate::vantage::Path;
+use crate::wire::SeqNum;
+
+/// A `tcp_send_reset` event of this flow.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Sent {
+    pub(super) time: Timestamp,
+    pub(super) active: bool,
+    pub(super) reason: Option<ResetReason>,
+    pub(super) state: Option<TcpState>,
+    pub(super) process: Option<Process>,
+    pub(super) answered_seq: Option<SeqNum>,
+    pub(super) answered_len: Option<u32>,
+}
+
+/// A `tcp_receive_reset` event of this flow.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Accepted {
+    pub(super) time: Timestamp,
+    pub(super) state: Option<TcpState>,
+}
+
+/// One flow's resets, not yet judged.
+#[derive(Debug, Clone)]
+pub(super) struct Episode {
+    pub(super) key: FlowKey,
+    pub(super) opened: Timestamp,
+    /// When it will be judged, unless another reset comes before.
+    pub(super) due: Timestamp,
+    /// The first [`KEPT`] resets with their sending side; sorted by `settle`.
+    resets: Vec<(Side, ResetSeen)>,
+    pub(super) reset_count: u64,
+    pub(super) last_reset: Timestamp,
+    /// The flow before the first reset of each side.
+    facts: [Option<FlowFacts>; 2],
+    after: Vec<(Side, AfterReset)>,
+    pub(super) sent: Vec<Sent>,
+    pub(super) accepted: Option<Accepted>,
+    pub(super) owner: Option<Process>,
+    pub(super) reopened: bool,
+    /// Frames of the same flow seen leaving by another interface: this host routes it.
+    pub(super) routed: Vec<ResetSeen>,
+    /// Something was lost while it was open: what is not there proves nothing.
+    pub(super) lossy: bool,
+}
+
+impl Episode {
+    pub(super) fn new(key: FlowKey, now: Timestamp, due: Timestamp) -> Self {
+        Self {
+            key,
+            opened: now,
+            due,
+            resets: Vec::new(),
+            reset_count: 0,
+            last_reset: now,
+            facts: [None, None],
+            after: Vec::new(),
+            sent: Vec::new(),
+            accepted: None,
+            owner: None,
+            reopened: false,
+            routed: Vec::new(),
+            lossy: false,
+        }
+    }
+
+    /// Takes in a reset. The copy that leaves by another interface is no further reset.
+    pub(super) fn add_reset(&mut self, side: Side, reset: ResetSeen, facts: Option<&FlowFacts>) {
+        if reset.vantage.path == (Path::Egress { forwarded: true }) {
+            if self.routed.len() < KEPT {
+                self.routed.push(reset);
+            }
+            self.last_reset = self.last_reset.max(reset.time);
+            return;
+        }
+        self.reset_count += 1;
+        self.last_reset = self.last_reset.max(reset.time);
+        let is_earliest = self
+            .resets
+            .iter()
+            .all(|(other, seen)| *other != side || reset.time < seen.time);
+        if let (true, Some(facts)) = (is_earliest, facts) {
+            self.facts[side.index()] = Some(*facts);
+        }
+        if self.resets.len() < KEPT {
+            self.resets.push((side, reset));
+        }
+    }
+
+    /// Takes in a segment that is no reset, from the side that is said to have sent one.
+    pub(super) fn add_after(&mut self, side: Side, after: AfterReset) {
+        if self.after.len() < KEPT {
+            self.after.push((side, after));
+        }
+    }
+
+    /// Takes in a kernel event of a reset sent by this host.
+    pub(super) fn add_sent(&mut self, sent: Sent) {
+        if self.sent.len() < KEPT {
+            self.sent.push(sent);
+        }
+    }
+
+    /// Whether any reset was seen on the wire: kernel events alone make no record, since their
+    /// frames went by an interface that is not watched.
+    pub(super) fn has_reset(&self) -> bool {
+        !self.resets.is_empty() || !self.routed.is_empty()
+    }
+
+    /// Whether its first reset is this host's answer to a segment of no connection: bare, by TCP and
+    /// not by a socket.
+    pub(super) fn answers_a_stranger(&self) -> bool {
+        let first = self.resets.iter().min_by_key(|(_, reset)| reset.time);
+        first.is_some_and(|(_, reset)| {
+            reset.vantage.path == (Path::Egress { forwarded: false }) && !reset.segment.flags.ack()
+        }) && self.sent.iter().any(|sent| !sent.active)
+    }
+
+    /// This episode and a later one of the same connection, as one.
+    pub(super) fn followed_by(mut self, later: &Self) -> Self {
+        for (side, reset) in &later.resets {
+            self.add_reset(*side, *reset, later.facts[side.index()].as_ref());
+        }
+        for (side, after) in &later.after {
+            self.add_after(*side, *after);
+        }
+        for sent in &later.sent {
+            self.add_sent(*sent);
+        }
+        self.lossy |= later.lossy;
+        self
+    }
+
+    /// Sorts everything by time.
+    pub(super) fn settle(mut self) -> Option<Settled> {
+        if self.resets.is_empty() {
+            // Only the routed copies were seen: the way in is not watched.
+            let side = |seen: &ResetSeen| FlowKey::of(seen.segment.tuple).1;
+            self.resets = self.routed.iter().map(|seen| (side(seen), *seen)).collect();
+            self.reset_count = self.resets.len() as u64;
+        }
+        self.resets.sort_by_key(|(_, reset)| reset.time);
+        self.after.sort_by_key(|(_, seen)| seen.time);
+        let view = self.seen_from(0)?;
+        Some(Settled {
+            view,
+            episode: self,
+        })
+    }
+
+    /// The episode as it looks when the reset at `index` is the one to be judged.
+    fn seen_from(&self, index: usize) -> Option<View> {
+        let (sender, first) = *self.resets.get(index)?;
+        let resets = self
+            .resets
+            .iter()
+            .skip(index)
+            .map(|(side, reset)| ResetSeen {
+                from_sender: *side == sender,
+                ..*reset
+            })
+            .collect();
+        let after = self
+            .after
+            .iter()
+            .filter(|(side, seen)| *side == sender && seen.time > first.time)
+            .map(|(_, seen)| *seen)
+            .collect();
+        let answered = self
+            .sent
+            .iter()
+            .filter(|sent| !sent.active && sent.time > first.time)
+            .map(|sent| AnsweredAfterReset {
+                time: sent.time,
+                seq: sent.answered_seq,
+                len: sent.answered_len,
+            })
+            .collect();
+        let facts = self.facts[sender.index()].unwrap_or_default();
+        Some(View {
+            sender,
+            first,
+            resets,
+            after,
+            answered,
+            facts,
+        })
+    }
+}
+
+/// An episode in order of time, from one of its resets on.
+#[derive(Debug)]
+pub(super) struct View {
+    /// The side that sent that reset, by its address.
+    pub(super) sender: Side,
+    pub(super) first: ResetSeen,
+    pub(super) resets: Vec<ResetSeen>,
+    pub(super) after: Vec<AfterReset>,
+    pub(super) answered: Vec<AnsweredAfterReset>,
+    pub(super) facts: FlowFacts,
+}
+
+/// An episode in order of time.
+#[derive(Debug)]
+pub(super) struct Settled {
+    /// From its first reset on.
+    pub(super) view: View,
+    pub(super) episode: Episode,
+}
+
+impl Settled {
+    /// Views from later resets that look unlike all before them: an episode may begin with a
+    /// genuine reset, or with this host's answer to a forged segment, and hold a forged reset all
+    /// the same.
+    pub(super) fn other_views(&self) -> impl Iterator<Item = View> + '_ {
+        let look = |(side, reset): &(Side, ResetSeen)| {
+            let segment = &reset.segment;
+            let is_bare = segment.window == 0;
+            (
+                *side,
+                segment.hop_limit,
+                segment.flags,
+                is_bare,
+                segment.dont_fragment,
+            )
+        };
+        let resets = &self.episode.resets;
+        (1..resets.len())
+            .filter(move |index| {
+                let own = resets.get(*index).map(look);
+                resets
+                    .iter()
+                    .take(*index)
+                    .all(|before| Some(look(before)) != own)
+            })
+            .filter_map(|index| self.episode.seen_from(index))
+    }
+}

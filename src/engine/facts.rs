@@ -1,0 +1,204 @@
+//! What is known of a settled episode beside its verdict: stage, roles, baseline, bytes, times. Each
+//! a function of the episode; what is not known is `None`.
+
+use super::EngineConfig;
+use super::episode::{Settled, View};
+use crate::evidence::{ResetSeen, SequenceFit};
+use crate::flow::{Endpoint, HalfFlow};
+use crate::host::{SocketSequence, SocketView, TcpState};
+use crate::record::{BaselineEntry, ResetEntry};
+use crate::time::Timestamp;
+use crate::vantage::{InterfaceId, Path};
+use crate::verdict::Stage;
+
+/// Whether the kernel accepted the episode's first reset. The event names the socket, not the
+/// frame: it belongs to the reset that fits exactly.
+pub(super) fn accepted(settled: &Settled, view: &View, config: &EngineConfig) -> Option<bool> {
+    let first = &view.first;
+    if first.vantage.path != Path::Ingress || !config.kernel_events {
+        return None;
+    }
+    let is_connection = first
+        .socket
+        .as_ref()
+        .and_then(SocketView::state)
+        .is_some_and(TcpState::is_connection);
+    match (&settled.episode.accepted, first.fit) {
+        (Some(_), SequenceFit::Exact | SequenceFit::Unknown) => Some(true),
+        (Some(_), _) => Some(
+            settled
+                .view
+                .resets
+                .iter()
+                .all(|reset| reset.fit != SequenceFit::Exact),
+        ),
+        (None, _) if is_connection && !settled.episode.lossy => Some(false),
+        (None, _) => None,
+    }
+}
+
+pub(super) fn sequence(settled: &Settled) -> Option<&SocketSequence> {
+    settled
+        .view
+        .first
+        .socket
+        .as_ref()
+        .and_then(SocketView::sequence)
+}
+
+pub(super) fn socket_state(settled: &Settled) -> Option<TcpState> {
+    settled
+        .view
+        .first
+        .socket
+        .as_ref()
+        .and_then(SocketView::state)
+        .or_else(|| settled.episode.accepted.and_then(|accepted| accepted.state))
+        .or_else(|| settled.episode.sent.first().and_then(|sent| sent.state))
+}
+
+pub(super) fn roles(
+    settled: &Settled,
+    source: Endpoint,
+    destination: Endpoint,
+) -> (Option<Endpoint>, Option<Endpoint>) {
+    match settled.view.facts.sender_is_originator {
+        Some(true) => (Some(source), Some(destination)),
+        Some(false) => (Some(destination), Some(source)),
+        None => (None, None),
+    }
+}
+
+pub(super) fn incoming(reset: &ResetSeen, config: &EngineConfig) -> Option<bool> {
+    let is_local = |address| config.local.iter().any(|network| network.contains(address));
+    match reset.vantage.path {
+        Path::Ingress => Some(true),
+        Path::Egress { .. } => Some(false),
+        Path::Capture => {
+            let tuple = reset.segment.tuple;
+            match (is_local(tuple.src), is_local(tuple.dst)) {
+                (true, false) => Some(false),
+                (false, true) => Some(true),
+                _ => None,
+            }
+        }
+    }
+}
+
+pub(super) fn egress_interface(settled: &Settled) -> Option<InterfaceId> {
+    let first = &settled.view.first;
+    match first.vantage.path {
+        Path::Egress { .. } => Some(first.vantage.interface),
+        _ => settled
+            .episode
+            .routed
+            .first()
+            .map(|copy| copy.vantage.interface),
+    }
+}
+
+pub(super) fn entry(reset: &ResetSeen, config: &EngineConfig) -> ResetEntry {
+    ResetEntry {
+        time: reset.time,
+        vantage: reset.vantage,
+        incoming: incoming(reset, config),
+        segment: reset.segment,
+        fit: reset.fit,
+        offset: reset.offset,
+    }
+}
+
+pub(super) fn baseline(settled: &Settled) -> Option<BaselineEntry> {
+    if let Some(half) = &settled.view.facts.sender {
+        let source = match half.syn {
+            Some(syn) if syn.is_syn_ack => "syn_ack",
+            Some(_) => "syn",
+            None => "segments",
+        };
+        return Some(BaselineEntry {
+            hop_limit: half.hop_limits.usual(),
+            mac: half.mac,
+            window: Some(half.window),
+            timestamps: Some(half.timestamps.is_some()),
+            source,
+        });
+    }
+    if let Some(path) = &settled.view.facts.path {
+        return Some(BaselineEntry {
+            hop_limit: path.hop_limits.usual(),
+            mac: path.mac,
+            window: None,
+            timestamps: sequence(settled).map(|s| s.ts_recent.is_some()),
+            source: "path",
+        });
+    }
+    let after = settled.view.after.first()?;
+    Some(BaselineEntry {
+        hop_limit: Some(after.segment.hop_limit),
+        mac: after.segment.link.map(|link| link.src),
+        window: Some(after.segment.window),
+        timestamps: Some(after.segment.options.timestamps.is_some()),
+        source: "after",
+    })
+}
+
+/// Payload bytes from the purported sender: the socket knows; else SEQ of a reset that stands at the
+/// end of what it sent tells (RFC 9293 §3.4: ISN + 1 + bytes), as long as the connection carried
+/// less than 4 GiB. A reset elsewhere tells nothing: its SEQ may be anybody's ACK.
+pub(super) fn bytes_in(settled: &Settled) -> Option<u64> {
+    if let Some(bytes) = sequence(settled).and_then(|s| s.bytes_in) {
+        return Some(bytes);
+    }
+    let first = &settled.view.first;
+    let sender = settled.view.facts.sender.as_ref()?;
+    let bytes = first.segment.seq.bytes_since(sender.syn?.isn.plus(1));
+    let stands_at_end = sender.end == Some(first.segment.seq);
+    (first.fit == SequenceFit::Exact && stands_at_end).then(|| u64::from(bytes))
+}
+
+pub(super) fn idle(settled: &Settled, config: &EngineConfig) -> Option<u64> {
+    if let Some(idle) = sequence(settled).and_then(|s| s.idle_ns) {
+        return Some(idle);
+    }
+    if !config.offline {
+        return None;
+    }
+    let last = |half: &Option<HalfFlow>| half.map(|half| half.last_seen);
+    let seen: Option<Timestamp> =
+        last(&settled.view.facts.sender).max(last(&settled.view.facts.receiver));
+    seen.map(|seen| settled.view.first.time.since(seen))
+}
+
+/// How far the connection was, from the socket if there is one, else from what was seen of it.
+pub(super) fn stage(settled: &Settled) -> Stage {
+    let facts = &settled.view.facts;
+    match socket_state(settled) {
+        Some(TcpState::SynSent | TcpState::SynRecv | TcpState::NewSynRecv) => {
+            return Stage::Handshake;
+        }
+        Some(TcpState::Established) => return Stage::Established,
+        Some(
+            TcpState::FinWait1
+            | TcpState::FinWait2
+            | TcpState::CloseWait
+            | TcpState::LastAck
+            | TcpState::Closing,
+        ) => return Stage::Closing,
+        Some(TcpState::TimeWait) => return Stage::Closed,
+        _ => {}
+    }
+    let closed = |half: &Option<HalfFlow>| half.is_some_and(|h| h.fin.is_some());
+    match (closed(&facts.sender), closed(&facts.receiver)) {
+        (true, true) => Stage::Closed,
+        (true, false) | (false, true) => Stage::Closing,
+        _ if facts.established => Stage::Established,
+        _ => {
+            let syn = |half: &Option<HalfFlow>| half.is_some_and(|half| half.syn.is_some());
+            match (syn(&facts.sender), syn(&facts.receiver)) {
+                (true, true) => Stage::Established,
+                (true, false) | (false, true) => Stage::Handshake,
+                _ => Stage::Unknown,
+            }
+        }
+    }
+}

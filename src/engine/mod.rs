@@ -1,0 +1,566 @@
+//! From sightings and kernel events to records. [`Engine`] gathers all resets of one flow into an
+//! episode, lets it settle, has it judged, and emits one record. No I/O, no clock, no thread:
+//! `run` and `read` share it. Events may arrive out of order by less than the settle time.
+
+mod attribute;
+mod compose;
+mod device;
+mod episode;
+mod facts;
+mod fit;
+mod legs;
+mod message;
+mod resting;
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+
+use crate::evidence::{AfterReset, InjectorMemory, ResetSeen};
+use crate::flow::{FlowKey, Side, Sighting, TableCounters, Tracker, TrackerConfig};
+use crate::host::{KernelEvent, KernelEventKind, Process, SocketView};
+use crate::record::{Related, ResetEntry, ResetRecord};
+use crate::time::{SECOND, Timestamp};
+use crate::vantage::{Path, Vantage};
+use crate::verdict::Verdict;
+use crate::wire::{Mac, Network, Segment};
+use compose::{Context, compose};
+pub use device::{Device, IpIdMode};
+use episode::{Accepted, Episode, Sent, Settled};
+use legs::{Call, Leg, Legs, Passed};
+use resting::Resting;
+
+/// A flow that is reset without pause would never settle: after this many settle times, but at
+/// least [`EPISODE_NS_MAX`], its episode is judged all the same.
+const EPISODE_SETTLES_MAX: u64 = 5;
+
+/// The shortest bound on an episode's length: a retransmitting peer backs off from 200 ms, so that
+/// five seconds hold its first four tries.
+const EPISODE_NS_MAX: u64 = 5 * SECOND;
+
+/// How many judged episodes are remembered, so that what follows on the same flow can refer to
+/// them. Residual blocking lasts 60 to 180 s; at 50 resets a second this is that long.
+const CLOSED_REMEMBERED: usize = 8192;
+
+/// What the engine needs to know at start.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// How long after the last reset of a flow its episode is judged; 0: at the next tick.
+    pub settle_ns: u64,
+    /// How long after its last reset an episode with a forged reset is judged, if that is later: for
+    /// captures, where time costs nothing. Live an alert does not wait: 0.
+    pub forged_linger_ns: u64,
+    /// Flows that its own tracker holds.
+    pub flow_capacity: usize,
+    /// Episodes that may be open at once; a reset beyond that is counted, not judged.
+    pub episode_capacity: usize,
+    /// Addresses that are "this host", where the vantage point does not tell (capture files).
+    pub local: Vec<Network>,
+    /// Frames come from a capture: both directions, data segments, no kernel.
+    pub offline: bool,
+    /// The kernel's events reach us, so that their absence means something.
+    pub kernel_events: bool,
+    /// MAC of each interface, by `InterfaceId`.
+    pub own_macs: Vec<Option<Mac>>,
+    /// Devices that give their name to the resets that they forge.
+    pub own_devices: Vec<Device>,
+    /// Random hash key of this run.
+    pub hash_key: [u64; 2],
+}
+
+/// What the engine did, for counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EngineCounters {
+    /// Resets taken in.
+    pub resets: u64,
+    /// Records emitted, in the order of [`Verdict::ALL`].
+    pub records: [u64; Verdict::ALL.len()],
+    /// Resets that found no room for an episode.
+    pub episodes_refused: u64,
+    /// Kernel events without a frame: their reset went by an interface that is not watched.
+    pub events_without_frame: u64,
+    /// Episodes open now.
+    pub open: u64,
+}
+
+/// A judged episode, for what may follow on its flow.
+#[derive(Debug, Clone, Copy)]
+struct Closed {
+    verdict: Verdict,
+    sequence: u64,
+    sender: Side,
+    start: Timestamp,
+}
+
+/// The part of the sensor that remembers, weighs and writes.
+#[derive(Debug)]
+pub struct Engine {
+    config: EngineConfig,
+    tracker: Tracker,
+    /// Boxed: an episode is a kilobyte, and the map moves its entries.
+    episodes: HashMap<FlowKey, Box<Episode>>,
+    /// Episodes by the time at which to look at them next, and those of one time in the order in
+    /// which they came.
+    queue: BinaryHeap<Reverse<(Timestamp, u64, FlowKey)>>,
+    queued: u64,
+    legs: Legs,
+    resting: Resting,
+    injectors: InjectorMemory,
+    closed: HashMap<FlowKey, Closed>,
+    closed_order: VecDeque<FlowKey>,
+    sequence: u64,
+    counters: EngineCounters,
+}
+
+impl Engine {
+    /// An engine without memory of anything.
+    #[must_use]
+    pub fn new(config: EngineConfig) -> Self {
+        let tracker = Tracker::new(TrackerConfig {
+            capacity: config.flow_capacity,
+            key: config.hash_key,
+        });
+        Self {
+            config,
+            tracker,
+            episodes: HashMap::new(),
+            queue: BinaryHeap::new(),
+            queued: 0,
+            legs: Legs::default(),
+            resting: Resting::default(),
+            injectors: InjectorMemory::default(),
+            closed: HashMap::new(),
+            closed_order: VecDeque::new(),
+            sequence: 0,
+            counters: EngineCounters::default(),
+        }
+    }
+
+    /// What it did so far.
+    #[must_use]
+    pub fn counters(&self) -> EngineCounters {
+        EngineCounters {
+            open: self.episodes.len() as u64,
+            ..self.counters
+        }
+    }
+
+    /// What its own flow table did so far.
+    #[must_use]
+    pub fn table_counters(&self) -> TableCounters {
+        self.tracker.counters()
+    }
+
+    /// The sequence number for a record that the composition makes itself (coverage), so that all
+    /// records of a run have one count.
+    pub fn next_sequence(&mut self) -> u64 {
+        self.sequence += 1;
+        self.sequence
+    }
+
+    /// Takes in a segment that no worker saw: every one of a capture; live, what leaves this host,
+    /// what passed by a closed gate, what follows a reset, and all of mirror mode.
+    pub fn observe(
+        &mut self,
+        time: Timestamp,
+        vantage: Vantage,
+        segment: &Segment,
+        socket: Option<SocketView>,
+        emit: &mut impl FnMut(ResetRecord),
+    ) {
+        if self.config.offline {
+            self.tick(time, emit);
+        }
+        let (key, side) = FlowKey::of(segment.tuple);
+        if vantage.path == (Path::Egress { forwarded: true }) {
+            // Its hop limit is one less than where it came in: no baseline for anything.
+            if segment.flags.rst() {
+                self.add_reset(
+                    &key,
+                    side,
+                    &Sighting {
+                        time,
+                        vantage,
+                        segment: *segment,
+                        socket,
+                        flow: self.tracker.facts(&key, side, time),
+                    },
+                );
+            }
+            return;
+        }
+        let is_control = segment.flags.rst() || segment.flags.syn() || segment.flags.fin();
+        if !self.config.offline && vantage.path == Path::Ingress && !is_control {
+            self.add_after(&key, side, time, segment);
+            return;
+        }
+        let is_anew = segment.flags.syn() && !segment.flags.ack();
+        if segment.flags.syn() {
+            self.resting.forget(&key);
+        }
+        if let Some(sighting) = self.tracker.observe(time, vantage, segment, socket) {
+            self.sight(&sighting);
+        } else if is_anew && let Some(episode) = self.episodes.get_mut(&key) {
+            episode.reopened = true;
+        }
+    }
+
+    /// Takes in a segment of a connection that is older than the sensor: what its sender looks like.
+    pub fn learn(&mut self, time: Timestamp, vantage: Vantage, segment: &Segment) {
+        let (key, side) = FlowKey::of(segment.tuple);
+        if self.tracker.observe(time, vantage, segment, None).is_some() {
+            // A reset came first after all.
+            self.add_after(&key, side, time, segment);
+        } else {
+            self.tracker.note_older(&key, time);
+        }
+    }
+
+    /// Brings what is known of the flows of these segments near, where memory is far: they will be
+    /// observed next. Changes nothing.
+    pub fn warm<'a>(&self, segments: impl Iterator<Item = &'a Segment>) {
+        self.tracker.warm(segments);
+    }
+
+    /// Takes in what a worker's tracker found.
+    pub fn sight(&mut self, sighting: &Sighting) {
+        let (key, side) = FlowKey::of(sighting.segment.tuple);
+        if sighting.segment.flags.rst() {
+            self.add_reset(&key, side, sighting);
+        } else {
+            self.add_after(&key, side, sighting.time, &sighting.segment);
+        }
+    }
+
+    /// Takes in what the kernel said.
+    pub fn kernel_event(&mut self, event: &KernelEvent) {
+        let (key, local) = FlowKey::of(event.tuple);
+        match event.kind {
+            KernelEventKind::ResetSent {
+                active,
+                reason,
+                state,
+                process,
+                answered_seq,
+                answered_len,
+            } => {
+                let sent = Sent {
+                    time: event.time,
+                    active,
+                    reason,
+                    state,
+                    process,
+                    answered_seq,
+                    answered_len,
+                };
+                if active && let Some(process) = process {
+                    self.note_sent(&key, local, event.time, process);
+                }
+                if let Some(episode) = self.episode(&key, event.time) {
+                    episode.add_sent(sent);
+                }
+            }
+            KernelEventKind::ResetAccepted { state } => {
+                if let Some(episode) = self.episode(&key, event.time) {
+                    episode.accepted.get_or_insert(Accepted {
+                        time: event.time,
+                        state,
+                    });
+                }
+            }
+            KernelEventKind::Established { originator, .. } => {
+                self.resting.forget(&key);
+                let opener = if originator { local } else { local.other() };
+                self.tracker.note_established(&key, opener, event.time);
+            }
+            KernelEventKind::OwnerKnown { process } => {
+                let Some(episode) = self.episodes.get_mut(&key) else {
+                    return;
+                };
+                episode.owner = Some(process);
+                let Some(accepted) = episode.accepted else {
+                    return;
+                };
+                let facts = self.tracker.facts(&key, local, event.time);
+                self.legs.remember(Leg {
+                    closed: Some(Call {
+                        process,
+                        time: event.time,
+                    }),
+                    time: accepted.time,
+                    key,
+                    sender: local.other(),
+                    began: facts.first_seen,
+                    is_outbound: legs::is_outbound(facts.sender_is_originator, &key, local),
+                });
+            }
+        }
+    }
+
+    /// A process reset a connection: it may pass on a reset of its other leg.
+    fn note_sent(&mut self, key: &FlowKey, local: Side, time: Timestamp, process: Process) {
+        let facts = self.tracker.facts(key, local, time);
+        self.legs.note_sent(Passed {
+            key: *key,
+            time,
+            sent: Some(Call { process, time }),
+            began: facts.first_seen,
+            is_outbound: legs::is_outbound(facts.sender_is_originator, key, local),
+        });
+    }
+
+    /// Frames or events were lost: for the episodes that are open, absence proves nothing.
+    pub fn note_loss(&mut self) {
+        for episode in self.episodes.values_mut() {
+            episode.lossy = true;
+        }
+    }
+
+    /// Time passes: what has settled is judged.
+    pub fn tick(&mut self, now: Timestamp, emit: &mut impl FnMut(ResetRecord)) {
+        self.resting.expire(now);
+        while let Some(Reverse((due, _, key))) = self.queue.peek().copied() {
+            if due > now {
+                return;
+            }
+            self.queue.pop();
+            match self.episodes.get(&key).map(|episode| episode.due) {
+                Some(later) if later > now => self.enqueue(later, key),
+                Some(_) => self.close(&key, false, emit),
+                None => {}
+            }
+        }
+    }
+
+    /// The end: everything that is open is judged.
+    pub fn finish(&mut self, emit: &mut impl FnMut(ResetRecord)) {
+        while let Some(Reverse((_, _, key))) = self.queue.pop() {
+            self.close(&key, true, emit);
+        }
+    }
+
+    fn add_reset(&mut self, key: &FlowKey, side: Side, sighting: &Sighting) {
+        self.counters.resets += 1;
+        let mut flow = self.tracker.facts(key, side, sighting.time);
+        // What the worker saw come in is nearer to the truth than what we saw go out.
+        flow.sender = sighting.flow.sender.or(flow.sender);
+        flow.receiver = flow.receiver.or(sighting.flow.receiver);
+        flow.path = sighting.flow.path.or(flow.path);
+        flow.sender_is_originator = sighting
+            .flow
+            .sender_is_originator
+            .or(flow.sender_is_originator);
+        flow.established |= sighting.flow.established;
+        flow.first_seen = match (flow.first_seen, sighting.flow.first_seen) {
+            (Some(ours), Some(theirs)) => Some(ours.min(theirs)),
+            (ours, theirs) => ours.or(theirs),
+        };
+        self.tracker.note_reset(key, side, sighting.time);
+        let (fit, offset) = fit::fit(
+            &sighting.segment,
+            sighting.socket.as_ref(),
+            &flow,
+            self.config.offline,
+        );
+        let reset = ResetSeen {
+            time: sighting.time,
+            vantage: sighting.vantage,
+            segment: sighting.segment,
+            from_sender: true,
+            socket: sighting.socket,
+            fit,
+            offset,
+        };
+        if self.config.offline && facts::incoming(&reset, &self.config) == Some(true) {
+            let outbound = flow.sender_is_originator.map(|peer| !peer);
+            let leg = Leg {
+                closed: None,
+                time: reset.time,
+                key: *key,
+                sender: side,
+                began: flow.first_seen,
+                is_outbound: legs::is_outbound(outbound, key, side.other()),
+            };
+            self.legs.remember(leg);
+        }
+        if let Some(episode) = self.episode(key, sighting.time) {
+            episode.add_reset(side, reset, Some(&flow));
+        }
+    }
+
+    fn add_after(&mut self, key: &FlowKey, side: Side, time: Timestamp, segment: &Segment) {
+        // Offline every later segment of a flow comes by here; only an open episode cares. Live, the
+        // copy of a frame may overtake its reset, which took the way through a worker.
+        if self.config.offline && !self.episodes.contains_key(key) {
+            return;
+        }
+        if let Some(episode) = self.episode_at(key, time, false) {
+            episode.add_after(
+                side,
+                AfterReset {
+                    time,
+                    segment: *segment,
+                },
+            );
+        }
+    }
+
+    fn episode(&mut self, key: &FlowKey, time: Timestamp) -> Option<&mut Episode> {
+        self.episode_at(key, time, true)
+    }
+
+    /// The open episode of a flow, or a new one; `extends` when this event lets it settle later.
+    fn episode_at(
+        &mut self,
+        key: &FlowKey,
+        time: Timestamp,
+        extends: bool,
+    ) -> Option<&mut Episode> {
+        let settle_ns = self.config.settle_ns;
+        let due = time.plus_nanos(settle_ns);
+        if !self.episodes.contains_key(key) {
+            if self.episodes.len() >= self.config.episode_capacity {
+                self.counters.episodes_refused += 1;
+                return None;
+            }
+            self.episodes
+                .insert(*key, Box::new(Episode::new(*key, time, due)));
+            self.enqueue(due, *key);
+        }
+        let episode = self.episodes.get_mut(key)?;
+        if extends {
+            let longest = EPISODE_NS_MAX.max(settle_ns.saturating_mul(EPISODE_SETTLES_MAX));
+            episode.due = episode.due.max(due).min(episode.opened.plus_nanos(longest));
+        }
+        Some(episode)
+    }
+
+    fn enqueue(&mut self, due: Timestamp, key: FlowKey) {
+        self.queued += 1;
+        self.queue.push(Reverse((due, self.queued, key)));
+    }
+
+    /// Judges an episode and sends its record out; `is_last` when nothing more will come.
+    fn close(&mut self, key: &FlowKey, is_last: bool, emit: &mut impl FnMut(ResetRecord)) {
+        let Some(episode) = self.episodes.remove(key) else {
+            return;
+        };
+        if !episode.has_reset() {
+            self.counters.events_without_frame += 1;
+            return;
+        }
+        if let Some(record) = self.correction(&episode) {
+            return self.send_out(key, record, emit);
+        }
+        let Some(settled) = episode.settle() else {
+            return;
+        };
+        let record = compose(
+            &settled,
+            &Context {
+                config: &self.config,
+                legs: &self.legs,
+                injectors: &self.injectors,
+                earlier: self.closed.get(key).copied(),
+                sequence: self.sequence + 1,
+            },
+        );
+        let lingers = record.verdict == Verdict::Injected && !is_last;
+        if let Some(until) = self.linger_until(&settled).filter(|_| lingers) {
+            self.enqueue(until, *key);
+            let mut episode = settled.episode;
+            episode.due = until;
+            self.episodes.insert(*key, Box::new(episode));
+            return;
+        }
+        let may_be_corrected = matches!(record.verdict, Verdict::Remote | Verdict::Undetermined)
+            && settled.episode.accepted.is_some();
+        if may_be_corrected {
+            self.resting.keep(settled.episode, record.sequence);
+        }
+        self.send_out(key, record, emit);
+    }
+
+    /// The record of a reset that was not called forged, and was: its purported sender is heard
+    /// again, as this host's answer in `later` shows.
+    fn correction(&self, later: &Episode) -> Option<ResetRecord> {
+        let (whole, corrected) = self.resting.woken_by(later)?;
+        let settled = whole.settle()?;
+        let delta_ns = later.opened.since(settled.view.first.time);
+        let mut record = compose(
+            &settled,
+            &Context {
+                config: &self.config,
+                legs: &self.legs,
+                injectors: &self.injectors,
+                earlier: None,
+                sequence: self.sequence + 1,
+            },
+        );
+        record.related.push(Related {
+            record: Some(corrected),
+            source: record.source,
+            destination: record.destination,
+            delta_ns,
+            confidence: record.confidence,
+            join: "correction",
+        });
+        record.message = format!("correction: {}", record.message);
+        (record.verdict == Verdict::Injected).then_some(record)
+    }
+
+    /// Counts and remembers a record, and emits it.
+    fn send_out(&mut self, key: &FlowKey, record: ResetRecord, emit: &mut impl FnMut(ResetRecord)) {
+        self.sequence = record.sequence;
+        if let Some(at) = Verdict::ALL
+            .iter()
+            .position(|verdict| *verdict == record.verdict)
+            && let Some(count) = self.counters.records.get_mut(at)
+        {
+            *count += 1;
+        }
+        // The first forged one stands for its flow; a train shares its residue.
+        let forged = |reset: &&ResetEntry| reset.segment.tuple.src == record.source.address;
+        if record.verdict == Verdict::Injected {
+            self.resting.forget(key);
+            if let Some(reset) = record.resets.iter().find(forged) {
+                self.injectors.learn(&reset.segment, reset.time);
+            }
+        }
+        let is_low = key.low == record.source;
+        self.remember(
+            *key,
+            Closed {
+                verdict: record.verdict,
+                sequence: record.sequence,
+                sender: if is_low { Side::Low } else { Side::High },
+                start: record.start,
+            },
+        );
+        emit(record);
+    }
+
+    /// Until when a forged reset's episode is held open, where nobody waits for its record: what the
+    /// two ends say to one another about it comes within some retransmissions. `None` once that
+    /// time is over.
+    fn linger_until(&self, settled: &Settled) -> Option<Timestamp> {
+        let episode = &settled.episode;
+        let until = episode.last_reset.plus_nanos(self.config.forged_linger_ns);
+        let longest = episode
+            .opened
+            .plus_nanos(EPISODE_NS_MAX * EPISODE_SETTLES_MAX);
+        (until > episode.due && until < longest).then_some(until)
+    }
+
+    fn remember(&mut self, key: FlowKey, closed: Closed) {
+        if self.closed.insert(key, closed).is_none() {
+            self.closed_order.push_back(key);
+        }
+        if self.closed_order.len() > CLOSED_REMEMBERED
+            && let Some(oldest) = self.closed_order.pop_front()
+        {
+            self.closed.remove(&oldest);
+        }
+    }
+}
