@@ -13,3 +13,8 @@ pub mod time;
 pub mod vantage;
 pub mod verdict;
 pub mod wire;
+
+pub mod pcap;
+pub mod sink;
+
+pub mod notice;
