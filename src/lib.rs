@@ -8,13 +8,19 @@ pub mod engine;
 pub mod evidence;
 pub mod flow;
 pub mod host;
+pub mod host_bytes;
 pub mod record;
 pub mod time;
 pub mod vantage;
 pub mod verdict;
 pub mod wire;
 
+#[expect(missing_docs, reason = "generated from the BPF programs")]
+pub mod bpf;
+pub mod events;
 pub mod pcap;
 pub mod sink;
+pub mod sys;
+pub mod xdp;
 
 pub mod notice;

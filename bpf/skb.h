@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/*
+ * What the tc programs share: the headers of a packet made readable, and its head copied. The
+ * packet's bytes are never changed.
+ */
+#ifndef RSTSCOPE_SKB_H
+#define RSTSCOPE_SKB_H
+
+#include "copy.h"
+#include "host.h"
+
+/* linux/pkt_cls.h; the same number as TCX_NEXT. */
+#define TC_ACT_UNSPEC (-1)
+
+/*
+ * As parse_segment. Headers that do not lie in the first piece (received into pages) are moved
+ * there first, only when they are missed.
+ */
+static __always_inline int parse_skb(struct __sk_buff *skb, struct segment *segment)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	int flags = parse_segment(data, end, segment);
+
+	if (likely(flags != -STEER_TRUNCATED || skb->len <= (__u64)(end - data)))
+		return flags;
+	if (bpf_skb_pull_data(skb, skb->len < COPY_BYTES ? skb->len : COPY_BYTES))
+		return flags;
+	return parse_segment((void *)(long)skb->data, (void *)(long)skb->data_end, segment);
+}
+
+/*
+ * The frame as the wire has it: a tag that the kernel keeps beside the packet (hardware
+ * acceleration) is put back into the copy.
+ */
+static __noinline int copy_skb(struct __sk_buff *skb, const struct socket_view *view, __u64 now,
+			       __u32 origin, __u32 counter, __u32 lost)
+{
+	struct frame_event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+	__u32 tag_len = skb->vlan_present ? 4 : 0, len = skb->len;
+
+	if (!event) {
+		count_host(lost);
+		return TC_ACT_UNSPEC;
+	}
+	describe(event, origin, now, skb->ifindex, len + tag_len, view);
+	event->copied = 0;
+	if (tag_len) {
+		if (len > COPY_BYTES - 4)
+			len = COPY_BYTES - 4;
+		if (len > 12 && !bpf_skb_load_bytes(skb, 0, event->data, 12) &&
+		    !bpf_skb_load_bytes(skb, 12, event->data + 16, len - 12)) {
+			*(__be16 *)(event->data + 12) = skb->vlan_proto;
+			*(__be16 *)(event->data + 14) = bpf_htons(skb->vlan_tci);
+			event->copied = len + 4;
+		}
+	} else {
+		if (len > COPY_BYTES)
+			len = COPY_BYTES;
+		if (len && !bpf_skb_load_bytes(skb, 0, event->data, len))
+			event->copied = len;
+	}
+	bpf_ringbuf_submit(event, 0);
+	count_host(counter);
+	return TC_ACT_UNSPEC;
+}
+
+#endif

@@ -1,0 +1,314 @@
+//! The gate of each queue: memory that `steer` and the worker share. A frame is redirected only
+//! while `produced - consumed < limit` and the heartbeat is fresh (`struct gate`, bpf/shared.h).
+//! A closed gate costs the host nothing: its frames pass in the kernel.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::Error;
+
+/// `struct gate` of bpf/shared.h: one cache line that the kernel writes, one that we write.
+#[repr(C)]
+struct SharedGate {
+    produced: AtomicU64,
+    pad_kernel: [u64; 7],
+    consumed: AtomicU64,
+    heartbeat_ns: AtomicU64,
+    limit: AtomicU64,
+    draining: AtomicU64,
+    pad_worker: [u64; 4],
+}
+
+const _: () = assert!(size_of::<SharedGate>() == 128);
+const _: () = assert!(std::mem::offset_of!(SharedGate, consumed) == 64);
+const _: () = assert!(std::mem::offset_of!(SharedGate, draining) == 88);
+
+/// The mapped array.
+struct Mapping {
+    base: NonNull<SharedGate>,
+    bytes: usize,
+    /// Whether the queue's gate has been handed out.
+    taken: Box<[AtomicBool]>,
+}
+
+// SAFETY: the memory is reached through atomics only, and unmapped by the last owner.
+unsafe impl Send for Mapping {}
+// SAFETY: as for `Send`: shared access goes through atomics only.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    fn gate(&self, queue: u32) -> Option<&SharedGate> {
+        if queue as usize >= self.taken.len() {
+            return None;
+        }
+        // SAFETY: the mapping holds `taken.len()` gates, and `queue` is less than that.
+        let at = unsafe { self.base.add(queue as usize) };
+        // SAFETY: `at` is aligned (page plus a multiple of 128), mapped for as long as `self`
+        // lives, valid for any bits, and written elsewhere only as aligned 64-bit words.
+        Some(unsafe { at.as_ref() })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: address and length are those that mmap gave in `Gates::map`, and no reference
+        // into it outlives `self`.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.bytes) };
+    }
+}
+
+/// The gates of all queues of one interface.
+#[derive(Clone)]
+pub struct Gates {
+    mapping: Arc<Mapping>,
+}
+
+impl fmt::Debug for Gates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gates")
+            .field("queues", &self.mapping.taken.len())
+            .finish()
+    }
+}
+
+impl Gates {
+    /// Maps the BPF array `gates` (BPF_F_MMAPABLE), which has at least `queues` entries. The
+    /// descriptor may be closed afterwards.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Gate`] when `queues` is 0 or more than the array holds, or when it is not mappable.
+    pub fn map(fd: BorrowedFd<'_>, queues: u32) -> Result<Self, Error> {
+        let failed = |source| Error::Gate { queues, source };
+        let bytes = queues as usize * size_of::<SharedGate>();
+        if queues == 0 {
+            return Err(failed(io::Error::from_raw_os_error(libc::EINVAL)));
+        }
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
+        let at = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED | libc::MAP_POPULATE,
+                fd.as_raw_fd(),
+                0,
+            )
+        };
+        if at == libc::MAP_FAILED {
+            return Err(failed(io::Error::last_os_error()));
+        }
+        let base = NonNull::new(at.cast::<SharedGate>())
+            .ok_or_else(|| failed(io::Error::from_raw_os_error(libc::ENOMEM)))?;
+        let taken = (0..queues).map(|_| AtomicBool::new(false)).collect();
+        Ok(Self {
+            mapping: Arc::new(Mapping { base, bytes, taken }),
+        })
+    }
+
+    /// The gate of `queue`, closed and with nothing under way, for its one worker. `None` for a
+    /// queue that is not there or whose gate is in use.
+    #[must_use]
+    pub fn take(&self, queue: u32) -> Option<Gate> {
+        let taken = self.mapping.taken.get(queue as usize)?;
+        if taken.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        let gate = Gate {
+            mapping: Arc::clone(&self.mapping),
+            queue,
+        };
+        gate.reset();
+        Some(gate)
+    }
+}
+
+/// One queue's gate, from the worker's side. Dropping it closes it.
+pub struct Gate {
+    mapping: Arc<Mapping>,
+    queue: u32,
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate")
+            .field("queue", &self.queue)
+            .field("limit", &self.limit())
+            .field("in_flight", &self.in_flight())
+            .finish()
+    }
+}
+
+impl Gate {
+    fn shared(&self) -> Option<&SharedGate> {
+        self.mapping.gate(self.queue)
+    }
+
+    /// The queue.
+    #[must_use]
+    pub const fn queue(&self) -> u32 {
+        self.queue
+    }
+
+    /// Closes the gate and forgets what an earlier process left under way.
+    pub fn reset(&self) {
+        self.close();
+        if let Some(gate) = self.shared() {
+            gate.draining.store(0, Ordering::Relaxed);
+            gate.heartbeat_ns.store(0, Ordering::Relaxed);
+            gate.consumed
+                .store(gate.produced.load(Ordering::Acquire), Ordering::Release);
+        }
+    }
+
+    /// Lets up to `limit` frames be under way.
+    pub fn open(&self, limit: u32) {
+        if let Some(gate) = self.shared() {
+            gate.limit.store(u64::from(limit), Ordering::Release);
+        }
+    }
+
+    /// Sends all further frames past this process. Those under way still arrive.
+    pub fn close(&self) {
+        self.open(0);
+    }
+
+    /// Frames that may be under way; 0 when closed.
+    #[must_use]
+    pub fn limit(&self) -> u64 {
+        self.shared()
+            .map_or(0, |gate| gate.limit.load(Ordering::Relaxed))
+    }
+
+    /// Tells `steer` that the worker lives, at `now_ns` of CLOCK_MONOTONIC.
+    pub fn heartbeat(&self, now_ns: u64) {
+        if let Some(gate) = self.shared() {
+            gate.heartbeat_ns.store(now_ns, Ordering::Release);
+        }
+    }
+
+    /// Gives credit back for `frames` frames. Call it after as many were put into the fill ring:
+    /// the release store makes that order visible.
+    pub fn consumed(&self, frames: u32) {
+        if let Some(gate) = self.shared() {
+            // Only this worker writes the word, so that a load and a store are enough.
+            let consumed = gate.consumed.load(Ordering::Relaxed);
+            gate.consumed
+                .store(consumed.wrapping_add(u64::from(frames)), Ordering::Release);
+        }
+    }
+
+    /// Gives back all credit, whatever was counted before.
+    pub fn resync(&self) {
+        if let Some(gate) = self.shared() {
+            gate.consumed
+                .store(gate.produced.load(Ordering::Acquire), Ordering::Release);
+        }
+    }
+
+    /// Frames that `steer` redirected since the map was made.
+    #[must_use]
+    pub fn produced(&self) -> u64 {
+        self.shared()
+            .map_or(0, |gate| gate.produced.load(Ordering::Acquire))
+    }
+
+    /// Frames that were redirected and for which no credit was given back yet. Negative when more
+    /// was given back than taken, which [`Self::resync`] heals.
+    #[must_use]
+    pub fn in_flight(&self) -> i64 {
+        self.shared().map_or(0, |gate| {
+            let produced = gate.produced.load(Ordering::Acquire);
+            produced
+                .wrapping_sub(gate.consumed.load(Ordering::Relaxed))
+                .cast_signed()
+        })
+    }
+
+    /// Redirects `frames` frames in the kernel's stead.
+    #[cfg(test)]
+    pub(crate) fn pretend_produced(&self, frames: u64) {
+        if let Some(gate) = self.shared() {
+            gate.produced.fetch_add(frames, Ordering::Release);
+        }
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.close();
+        if let Some(taken) = self.mapping.taken.get(self.queue as usize) {
+            taken.store(false, Ordering::Release);
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::Gates;
+    use std::os::fd::AsFd;
+
+    /// Gates in anonymous memory, as a stand-in for the BPF array.
+    pub(crate) fn gates(queues: u32) -> Gates {
+        let fd = rustix::fs::memfd_create("gates", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        rustix::fs::ftruncate(&fd, u64::from(queues) * 128).unwrap();
+        Gates::map(fd.as_fd(), queues).unwrap()
+    }
+
+    #[test]
+    fn credit_is_taken_by_the_kernel_and_given_back_by_the_worker() {
+        let gate = gates(2).take(1).unwrap();
+        gate.open(512);
+        gate.pretend_produced(3);
+        assert_eq!(
+            (gate.limit(), gate.in_flight(), gate.produced()),
+            (512, 3, 3)
+        );
+        gate.consumed(2);
+        assert_eq!(gate.in_flight(), 1);
+        gate.close();
+        assert_eq!((gate.limit(), gate.in_flight()), (0, 1));
+    }
+
+    #[test]
+    fn a_new_worker_starts_with_a_closed_gate_and_nothing_under_way() {
+        let gates = gates(1);
+        let gate = gates.take(0).unwrap();
+        gate.open(9);
+        gate.pretend_produced(7);
+        drop(gate);
+        let gate = gates.take(0).unwrap();
+        assert_eq!((gate.limit(), gate.in_flight(), gate.produced()), (0, 0, 7));
+    }
+
+    #[test]
+    fn a_gate_has_one_worker() {
+        let gates = gates(1);
+        let first = gates.take(0);
+        assert!(first.is_some());
+        assert!(gates.take(0).is_none());
+        assert!(gates.take(1).is_none());
+        drop(first);
+        assert!(gates.take(0).is_some());
+    }
+
+    #[test]
+    fn too_much_credit_shows_as_negative_and_heals() {
+        let gate = gates(1).take(0).unwrap();
+        gate.pretend_produced(1);
+        gate.consumed(3);
+        assert_eq!(gate.in_flight(), -2);
+        gate.resync();
+        assert_eq!(gate.in_flight(), 0);
+    }
+
+    #[test]
+    fn gates_of_no_queue_are_refused() {
+        let fd = rustix::fs::memfd_create("gates", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        assert!(Gates::map(fd.as_fd(), 0).is_err());
+    }
+}

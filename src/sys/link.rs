@@ -1,0 +1,72 @@
+//! BPF links that libbpf-rs cannot make: XDP in native mode only, and tcx. A link is a descriptor
+//! that is not pinned: when the process ends, however it ends, the program is off the interface.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use libbpf_rs::libbpf_sys;
+
+/// `XDP_FLAGS_DRV_MODE` (linux/if_link.h): native mode or an error. Without it the kernel would
+/// silently fall back to generic XDP, where redirected frames come round again.
+const NATIVE_MODE: u32 = 1 << 2;
+
+/// Attaches an XDP program in native mode.
+///
+/// # Errors
+///
+/// `EBUSY` or `EEXIST` when another program holds the slot, `EOPNOTSUPP` when the driver has no
+/// native XDP, `ENODEV` when the interface is gone, `EPERM` without CAP_NET_ADMIN.
+pub fn attach_xdp_native(program: BorrowedFd<'_>, ifindex: u32) -> io::Result<OwnedFd> {
+    create(program, ifindex, libbpf_sys::BPF_XDP, NATIVE_MODE)
+}
+
+/// Attaches a tc program by tcx (Linux 6.6), behind those that are there.
+///
+/// # Errors
+///
+/// `EINVAL` on kernels without tcx, else as [`attach_xdp_native`].
+pub fn attach_tcx(program: BorrowedFd<'_>, ifindex: u32, egress: bool) -> io::Result<OwnedFd> {
+    let hook = if egress {
+        libbpf_sys::BPF_TCX_EGRESS
+    } else {
+        libbpf_sys::BPF_TCX_INGRESS
+    };
+    create(program, ifindex, hook, 0)
+}
+
+/// The kernel's id of a link, as `bpftool link` shows it.
+///
+/// # Errors
+///
+/// What `BPF_OBJ_GET_INFO_BY_FD` says.
+pub fn link_id(link: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut info = libbpf_sys::bpf_link_info::default();
+    let mut len = u32::try_from(size_of::<libbpf_sys::bpf_link_info>()).unwrap_or(u32::MAX);
+    // SAFETY: `info` is a valid, writable struct of `len` bytes for the whole call.
+    let answer = unsafe {
+        libbpf_sys::bpf_link_get_info_by_fd(link.as_raw_fd(), &raw mut info, &raw mut len)
+    };
+    if answer < 0 {
+        Err(io::Error::from_raw_os_error(-answer))
+    } else {
+        Ok(info.id)
+    }
+}
+
+fn create(program: BorrowedFd<'_>, ifindex: u32, hook: u32, flags: u32) -> io::Result<OwnedFd> {
+    let target = i32::try_from(ifindex).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let options = libbpf_sys::bpf_link_create_opts {
+        sz: size_of::<libbpf_sys::bpf_link_create_opts>() as u64,
+        flags,
+        ..Default::default()
+    };
+    // SAFETY: `options` outlives the call and says its own size; the descriptor is borrowed.
+    let answer = unsafe {
+        libbpf_sys::bpf_link_create(program.as_raw_fd(), target, hook, &raw const options)
+    };
+    if answer < 0 {
+        return Err(io::Error::from_raw_os_error(-answer));
+    }
+    // SAFETY: a non-negative answer is a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(answer) })
+}
