@@ -18,9 +18,12 @@ pub mod wire;
 #[expect(missing_docs, reason = "generated from the BPF programs")]
 pub mod bpf;
 pub mod events;
+pub mod handback;
+pub mod nic;
 pub mod pcap;
 pub mod sink;
 pub mod sys;
 pub mod xdp;
 
 pub mod notice;
+pub mod worker;

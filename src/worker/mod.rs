@@ -1,0 +1,455 @@
+//! The hot loop of one queue: frames come in, are looked at, and go back to the host. One thread
+//! owns the rings, the flow table and the counters; it shares nothing but the queue of sightings
+//! and [`Shared`].
+//!
+//! It decides nothing about a packet, and a frame goes back whatever [`examine()`] says of it. When
+//! handing back does not work, it closes the gate, so that traffic passes in the kernel. On the
+//! way of a frame it neither allocates, locks, logs nor reads a clock; time is read once a turn.
+
+mod counters;
+mod examine;
+mod latency;
+#[cfg(test)]
+mod mock;
+mod port;
+mod rings;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use crossbeam::queue::ArrayQueue;
+use rustix::thread::CpuSet;
+use rustix::time::ClockId;
+
+pub use counters::{Counters, Health, Shared};
+pub use examine::{Examined, META_BYTES, Observe, examine};
+pub use latency::LatencySummary;
+pub use port::{Port, PortConfig};
+pub use rings::{Balance, Rings};
+
+use crate::flow::Sighting;
+use crate::sys::{BATCH_FRAMES, Error, Gate, Wake};
+use crate::time::{MILLISECOND, SECOND, Timestamp};
+use crate::vantage::{InterfaceId, Path, Vantage};
+use latency::Latency;
+
+/// Wake-ups of the TX ring in one turn: a batch of 64 needs two where the kernel sends 32 at a
+/// time, and what was left from earlier turns is caught up with four times as fast as it comes.
+const WAKES_PER_TURN: u32 = 8;
+/// How long the TX ring may stand still before the gate is closed: longer than a softirq storm,
+/// shorter than TCP's first retransmission (200 ms).
+const STUCK_NS: u64 = 50 * MILLISECOND;
+/// How often links, losses and credit are looked after.
+const CARE_NS: u64 = 100 * MILLISECOND;
+/// How long stopping may take: 200 ms for what is under way to come in, and 200 ms to go out.
+const STOP_NS: u64 = 400 * MILLISECOND;
+/// How long a stopping worker waits at least: a NAPI poll that read the open gate ends meanwhile.
+const GRACE_NS: u64 = 5 * MILLISECOND;
+/// How long to sleep while frames are still on their way out.
+const SHORT_REST_NS: u64 = MILLISECOND / 4;
+
+/// How one worker runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkerConfig {
+    /// The interface that its sightings name.
+    pub interface: InterfaceId,
+    /// The CPU for its thread: best the one that serves the queue's interrupt. `None`: any.
+    pub cpu: Option<u32>,
+    /// Frames that may be under way at once. Less than a batch below the UMEM's frame count, and
+    /// less than net.core.netdev_max_backlog (1000), which all of them may enter at once.
+    pub credit: u32,
+    /// Longest sleep, in nanoseconds: a third of what `steer` allows between two heartbeats.
+    pub rest_ns: u64,
+}
+
+impl WorkerConfig {
+    /// 512 frames of credit, 3 ms of rest, any CPU.
+    #[must_use]
+    pub const fn new(interface: InterfaceId) -> Self {
+        Self {
+            interface,
+            cpu: None,
+            credit: 512,
+            rest_ns: 3 * MILLISECOND,
+        }
+    }
+}
+
+/// What a worker leaves behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Finished {
+    /// Its counters, final.
+    pub counters: Counters,
+    /// Where its frames were at the end.
+    pub balance: Balance,
+    /// Frames received but not handed over to the kernel: lost to the host. 0 but when the
+    /// hand-back interface stayed down.
+    pub abandoned: u64,
+    /// Frames whose credit was still out: redirected, but not seen to come back.
+    pub in_flight: u64,
+    /// Everything that was under way had come back in time.
+    pub is_drained: bool,
+    /// How long frames were away from the host.
+    pub latency: LatencySummary,
+}
+
+/// The worker of one queue.
+#[derive(Debug)]
+pub struct Worker<R: Rings, O> {
+    config: WorkerConfig,
+    rings: R,
+    gate: Gate,
+    observer: O,
+    sightings: Arc<ArrayQueue<Sighting>>,
+    shared: Arc<Shared>,
+    counters: Counters,
+    latency: Latency,
+    /// When the oldest frame of this turn was taken.
+    oldest_ns: Option<u64>,
+    batch: Vec<R::Frame>,
+    health: Health,
+    is_stopping: bool,
+    /// When the TX ring last got shorter, or was empty.
+    progress_ns: u64,
+    cared_ns: u64,
+    /// `steer`'s count and ours at the last care, to see whether all is quiet.
+    quiet_mark: (u64, u64),
+}
+
+impl<R: Rings, O: Observe> Worker<R, O> {
+    /// A worker that has not started. `gate` is that of the queue that `rings` receive from.
+    #[must_use]
+    pub fn new(
+        config: WorkerConfig,
+        rings: R,
+        gate: Gate,
+        observer: O,
+        sightings: Arc<ArrayQueue<Sighting>>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self {
+            config,
+            rings,
+            gate,
+            observer,
+            sightings,
+            shared,
+            counters: Counters::default(),
+            latency: Latency::new(),
+            oldest_ns: None,
+            batch: Vec::with_capacity(BATCH_FRAMES),
+            health: Health::Starting,
+            is_stopping: false,
+            progress_ns: 0,
+            cared_ns: 0,
+            quiet_mark: (0, 0),
+        }
+    }
+
+    /// Starts the thread, which opens the gate and runs until [`Shared::stop`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Thread`] when the system has no thread to give.
+    pub fn spawn(self, name: &str) -> Result<JoinHandle<Finished>, Error>
+    where
+        R: Send + 'static,
+        R::Frame: Send,
+        O: Send + 'static,
+    {
+        thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || self.run())
+            .map_err(|source| Error::Thread {
+                name: name.to_owned(),
+                source,
+            })
+    }
+
+    /// Runs in this thread until [`Shared::stop`]. Sockets and gate close when it returns.
+    pub fn run(mut self) -> Finished {
+        self.shared.set_pinned(self.config.cpu.is_some_and(pin));
+        self.prepare(monotonic_ns());
+        while !self.shared.is_stopping() {
+            let received = self.turn(monotonic_ns());
+            self.rest(received);
+        }
+        self.finish()
+    }
+
+    /// Everything before the first turn: all frames to the kernel, nothing under way.
+    fn prepare(&mut self, now_ns: u64) {
+        self.rings.refill();
+        self.gate.reset();
+        self.progress_ns = now_ns;
+        self.cared_ns = now_ns;
+    }
+
+    /// One round: frames that are done become free, free ones go to the kernel, received ones are
+    /// looked at and handed back. Answers how many were received.
+    fn turn(&mut self, now_ns: u64) -> usize {
+        self.gate.heartbeat(now_ns);
+        self.counters.completed += u64::from(self.rings.reclaim());
+        let refilled = self.rings.refill();
+        if refilled > 0 {
+            self.gate.consumed(refilled);
+        }
+        // What did not fit into the TX ring goes first: no frame overtakes another.
+        let received = if self.batch.is_empty() {
+            self.take_in(now_ns)
+        } else {
+            0
+        };
+        self.hand_back();
+        self.push_out(now_ns);
+        if let Some(oldest_ns) = self.oldest_ns.take() {
+            self.latency
+                .record(monotonic_ns().saturating_sub(oldest_ns));
+        }
+        if now_ns.saturating_sub(self.cared_ns) >= CARE_NS {
+            self.care(now_ns);
+        }
+        self.try_open();
+        let balance = self.rings.balance(self.batch.len());
+        debug_assert!(balance.holds(), "a frame was lost or doubled: {balance:?}");
+        self.shared
+            .publish(self.counters, balance, self.gate.in_flight());
+        received
+    }
+
+    fn take_in(&mut self, now_ns: u64) -> usize {
+        let received = self.rings.receive(&mut self.batch);
+        self.counters.received += received as u64;
+        let vantage = Vantage {
+            interface: self.config.interface,
+            path: Path::Ingress,
+        };
+        let now = Timestamp::from_nanos(now_ns);
+        self.oldest_ns = None;
+        for frame in &mut self.batch {
+            let bytes = self.rings.bytes(frame);
+            let meta = self.rings.meta(frame, META_BYTES);
+            let examined = examine(&mut self.observer, now, vantage, bytes, meta);
+            self.rings.clear_meta(frame);
+            self.counters.without_meta += u64::from(!examined.had_meta);
+            // In order of arrival: the first one is the oldest.
+            self.oldest_ns.get_or_insert(examined.time.as_nanos());
+            match examined.outcome {
+                Ok(None) => {}
+                Ok(Some(sighting)) => match self.sightings.push(sighting) {
+                    Ok(()) => self.counters.sightings += 1,
+                    Err(_) => self.counters.sightings_lost += 1,
+                },
+                Err(reject) => self.counters.count_reject(reject),
+            }
+        }
+        received
+    }
+
+    fn hand_back(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
+        let sent = self.rings.transmit(&mut self.batch);
+        self.counters.handed_back += sent as u64;
+        if !self.batch.is_empty() {
+            self.counters.tx_full += 1;
+        }
+    }
+
+    /// Makes the kernel send what is in the TX ring, as far as this turn allows.
+    fn push_out(&mut self, now_ns: u64) {
+        let mut before = self.rings.unsent();
+        if before == 0 {
+            self.progress_ns = now_ns;
+            return;
+        }
+        // Without a carrier, each wake-up would cost a frame.
+        let is_waiting = self.health != Health::Running && !self.is_stopping;
+        if self.health == Health::Gone || (is_waiting && !self.rings.is_ready()) {
+            return;
+        }
+        for _ in 0..WAKES_PER_TURN {
+            self.counters.wakes += 1;
+            let wake = self.rings.wake();
+            let after = self.rings.unsent();
+            if after < before {
+                self.progress_ns = now_ns;
+            }
+            match wake {
+                Wake::Done | Wake::Again => {}
+                Wake::Dropped => {
+                    self.counters.handback_dropped += 1;
+                    if !self.rings.is_ready() {
+                        return self.jam();
+                    }
+                }
+                Wake::Down => return self.jam(),
+                Wake::Gone => return self.part(),
+                Wake::Failed(_) => self.counters.handback_errors += 1,
+            }
+            if after == 0 || after >= before {
+                break;
+            }
+            before = after;
+        }
+        if self.rings.unsent() > 0 && now_ns.saturating_sub(self.progress_ns) >= STUCK_NS {
+            self.jam();
+        }
+    }
+
+    /// Frames cannot go back: no more may come in.
+    fn jam(&mut self) {
+        self.gate.close();
+        if self.health == Health::Running {
+            self.counters.handback_stuck += 1;
+        }
+        if self.health != Health::Gone {
+            self.set_health(Health::Stuck);
+        }
+    }
+
+    /// An interface was removed; its socket cannot be bound again.
+    fn part(&mut self) {
+        self.gate.close();
+        self.set_health(Health::Gone);
+    }
+
+    /// Opens the gate at the start, and again once everything that was stuck has gone out.
+    fn try_open(&mut self) {
+        let is_shut = matches!(self.health, Health::Starting | Health::Stuck);
+        if !is_shut || self.is_stopping || !self.batch.is_empty() || self.rings.unsent() > 0 {
+            return;
+        }
+        if !self.rings.is_ready() {
+            return self.set_health(Health::Stuck);
+        }
+        self.gate.open(self.config.credit);
+        self.set_health(Health::Running);
+    }
+
+    fn set_health(&mut self, health: Health) {
+        if self.health != health {
+            self.health = health;
+            self.shared.set_health(health);
+        }
+    }
+
+    /// What need not be done every turn.
+    fn care(&mut self, now_ns: u64) {
+        self.cared_ns = now_ns;
+        if self.rings.is_gone() {
+            self.part();
+        } else if self.health == Health::Running && !self.rings.is_ready() {
+            self.jam();
+        }
+        self.settle_credit();
+    }
+
+    /// Gives back the credit of frames that the kernel lost after `steer` had redirected them;
+    /// else each such frame would narrow the gate for good.
+    fn settle_credit(&mut self) {
+        if let Some(losses) = self.rings.losses() {
+            let known = self.counters.losses;
+            let lost =
+                (losses.dropped + losses.ring_full).saturating_sub(known.dropped + known.ring_full);
+            self.counters.losses = losses;
+            self.write_off(lost);
+        }
+        let in_flight = self.gate.in_flight();
+        let mark = (self.gate.produced(), self.counters.received);
+        let is_quiet = mark == self.quiet_mark && self.rings.waiting() == 0;
+        self.quiet_mark = mark;
+        let Ok(in_flight) = u64::try_from(in_flight) else {
+            self.counters.credit_resynced += 1;
+            return self.gate.resync();
+        };
+        // Nothing was redirected and nothing came in since the last care: what is neither in our
+        // hands nor on its way out will not come any more.
+        let balance = self.rings.balance(self.batch.len());
+        let ours = u64::from(balance.free) + u64::from(balance.held) + u64::from(balance.sending);
+        if is_quiet {
+            self.write_off(in_flight.saturating_sub(ours));
+        }
+    }
+
+    fn write_off(&mut self, frames: u64) {
+        let frames = u32::try_from(frames).unwrap_or(u32::MAX);
+        if frames > 0 {
+            self.counters.credit_written_off += u64::from(frames);
+            self.gate.consumed(frames);
+        }
+    }
+
+    fn rest(&mut self, received: usize) {
+        if received > 0 {
+            return;
+        }
+        let is_moving =
+            self.health == Health::Running && self.rings.balance(self.batch.len()).sending > 0;
+        let timeout_ns = if is_moving {
+            SHORT_REST_NS
+        } else {
+            self.config.rest_ns
+        };
+        self.rings.wait(timeout_ns);
+    }
+
+    /// Closes the gate, and turns until everything that was under way has gone back.
+    fn finish(mut self) -> Finished {
+        self.is_stopping = true;
+        self.gate.close();
+        let started_ns = monotonic_ns();
+        let is_drained = loop {
+            let now_ns = monotonic_ns();
+            let received = self.turn(now_ns);
+            let balance = self.rings.balance(self.batch.len());
+            let spent_ns = now_ns.saturating_sub(started_ns);
+            let is_quiet = received == 0
+                && balance.held == 0
+                && balance.sending == 0
+                && self.gate.in_flight() <= 0;
+            if is_quiet && spent_ns >= GRACE_NS {
+                break true;
+            }
+            if spent_ns >= STOP_NS {
+                break false;
+            }
+            self.rings.wait(SHORT_REST_NS);
+        };
+        if let Some(losses) = self.rings.losses() {
+            self.counters.losses = losses;
+        }
+        let balance = self.rings.balance(self.batch.len());
+        let in_flight = self.gate.in_flight();
+        self.shared.publish(self.counters, balance, in_flight);
+        self.shared.set_health(Health::Stopped);
+        Finished {
+            counters: self.counters,
+            balance,
+            abandoned: u64::from(balance.held) + u64::from(self.rings.unsent()),
+            in_flight: u64::try_from(in_flight).unwrap_or(0),
+            is_drained,
+            latency: self.latency.summary(),
+        }
+    }
+}
+
+/// CLOCK_MONOTONIC in nanoseconds, which is `bpf_ktime_get_ns()` too.
+fn monotonic_ns() -> u64 {
+    let time = rustix::time::clock_gettime(ClockId::Monotonic);
+    // The clock counts from the machine's start: neither part is ever negative.
+    time.tv_sec.cast_unsigned() * SECOND + time.tv_nsec.cast_unsigned()
+}
+
+/// Binds this thread to `cpu`; answers whether that worked.
+fn pin(cpu: u32) -> bool {
+    if cpu as usize >= CpuSet::MAX_CPU {
+        return false;
+    }
+    let mut set = CpuSet::new();
+    set.set(cpu as usize);
+    rustix::thread::sched_setaffinity(None, &set).is_ok()
+}
