@@ -25,5 +25,9 @@ pub mod sink;
 pub mod sys;
 pub mod xdp;
 
+pub mod cli;
+pub mod config;
+pub mod control;
 pub mod notice;
+pub mod read;
 pub mod worker;

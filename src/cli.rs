@@ -1,0 +1,159 @@
+//! What the user may type. No I/O and no rules beyond the shape of a value: `config` judges what
+//! was typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Tells who sent a TCP reset: this host, the peer, or a third party that forged it.
+#[derive(Debug, Parser)]
+#[command(name = "rstscope", version, after_help = AFTER_HELP)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Exit codes: 0 done, 1 failed, 2 usage, 3 no permission, 4 this kernel, driver or interface cannot.
+Records go to the outputs; progress, warnings and the closing summary go to standard error.";
+
+/// The things that this program does.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Watch network interfaces and write one record per reset flow, until SIGTERM or SIGINT.
+    Run(RunArgs),
+    /// Judge the resets in capture files (pcap, pcapng; `-` is standard input).
+    Read(ReadArgs),
+    /// Tell the story of one reset flow: what came, what speaks for whom, what to do next.
+    Explain(ExplainArgs),
+    /// Say what this host can do, and what to change where it cannot.
+    Doctor(DoctorArgs),
+}
+
+/// How `run` takes its look at a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// Take SYN, FIN and RST frames, look at them, and hand them back to the interface.
+    Inline,
+    /// Look at copies; needs no XDP slot.
+    Mirror,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Interface to watch; repeat for more.
+    #[arg(long = "iface", value_name = "IF")]
+    pub ifaces: Vec<String>,
+    /// How to look at frames [default: inline].
+    #[arg(long, value_enum)]
+    pub mode: Option<Mode>,
+    /// Where records go; repeat for more. `-`: a line each for a person on a terminal, JSON lines
+    /// into a pipe; `file:///PATH`: JSON lines at the end of a file [default: -].
+    #[arg(long = "output", value_name = "URL", allow_hyphen_values = true)]
+    pub outputs: Vec<String>,
+    /// TOML file with any of these options as keys (`iface = ["eth0"]`, `settle = 1000`); the
+    /// command line overrides it.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Milliseconds without a further reset after which a flow is judged; 0 judges at once
+    /// [default: 1000].
+    #[arg(long, value_name = "MS")]
+    pub settle: Option<u64>,
+    /// Connections that each worker remembers [default: 65536].
+    #[arg(long, value_name = "N")]
+    pub flows: Option<u64>,
+    /// Watch only the first N receive queues of each interface; the others pass by unseen, and
+    /// are counted [default: all].
+    #[arg(long, value_name = "N")]
+    pub queues: Option<u16>,
+    /// A device of your own: forged resets that look like its get its name. KEY is `mac`,
+    /// `hop-limit` (a number or LOW-HIGH, as it arrives here), `ip-id` (`zero`, `counter`) or
+    /// `address` (a network that it speaks for; may repeat). Repeat for more devices.
+    #[arg(long = "own-device", value_name = "NAME=KEY=VALUE,…")]
+    pub own_devices: Vec<String>,
+    /// Say nothing on standard error but warnings and errors.
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// Arguments of `read`.
+#[derive(Debug, Args)]
+pub struct ReadArgs {
+    /// Capture files; `-` is standard input. Each is judged on its own.
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+    /// Address or network (CIDR) that was the capturing host's own; repeat for more.
+    #[arg(long = "local", value_name = "CIDR")]
+    pub locals: Vec<String>,
+    /// Where records go; repeat for more. `-`: a line each for a person on a terminal, JSON lines
+    /// into a pipe; `file:///PATH`: JSON lines at the end of a file [default: -].
+    #[arg(long = "output", value_name = "URL", allow_hyphen_values = true)]
+    pub outputs: Vec<String>,
+    /// Milliseconds (of the capture's time) without a further reset after which a flow is judged;
+    /// 0 judges at once [default: 1000].
+    #[arg(long, value_name = "MS")]
+    pub settle: Option<u64>,
+    /// Connections that are remembered at a time [default: 65536].
+    #[arg(long, value_name = "N", hide = true)]
+    pub flows: Option<u64>,
+    /// A device of your own: forged resets that look like its get its name. KEY is `mac`,
+    /// `hop-limit` (a number or LOW-HIGH, as it arrives here), `ip-id` (`zero`, `counter`) or
+    /// `address` (a network that it speaks for; may repeat). Repeat for more devices.
+    #[arg(long = "own-device", value_name = "NAME=KEY=VALUE,…")]
+    pub own_devices: Vec<String>,
+    /// TOML file whose `[[own_device]]` tables are taken; nothing else of it is.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// After each record, tell the evidence with its weight in decibans; `-` then prints for a
+    /// person even into a pipe.
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// Say nothing on standard error but warnings and errors.
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// Arguments of `explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// Records that `run` or `read` wrote (JSON lines), or a capture; `-` is standard input.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// `event.id` of the record to explain [default: all of them].
+    #[arg(value_name = "EVENT_ID")]
+    pub event_id: Option<String>,
+    /// Only this flow, either way: `192.0.2.1:443-198.51.100.2:51514`, `[::1]:80-[::2]:81`.
+    #[arg(long, value_name = "A:P-B:P")]
+    pub flow: Option<String>,
+    /// Of a capture: address or network (CIDR) that was the capturing host's own; repeat for more.
+    #[arg(long = "local", value_name = "CIDR")]
+    pub locals: Vec<String>,
+    /// Of a capture: as in `read`.
+    #[arg(long, value_name = "MS")]
+    pub settle: Option<u64>,
+    /// Of a capture: as in `read`; repeat for more.
+    #[arg(long = "own-device", value_name = "NAME=KEY=VALUE,…")]
+    pub own_devices: Vec<String>,
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Interface to examine; repeat for more [default: all that are up].
+    #[arg(long = "iface", value_name = "IF")]
+    pub ifaces: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn the_definition_holds_together() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,558 @@
+//! What the user meant, complete and valid: the command line over the configuration file over the
+//! defaults. Nothing behind this sees what was typed. It reads the configuration file and does no
+//! other I/O.
+
+mod own_device;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::cli::{Cli, Command, DoctorArgs, ExplainArgs, Mode, ReadArgs, RunArgs};
+use crate::engine::Device;
+use crate::sink::{Style, Target};
+use crate::time::{MILLISECOND, SECOND};
+use crate::wire::{Network, NetworkError};
+pub use own_device::DeviceError;
+use own_device::FileDevice;
+
+/// Settle time where none is said: long enough for trains of resets and for a peer that goes on
+/// talking after one (docs/evidence.md), short enough for a person who waits.
+const DEFAULT_SETTLE_NS: u64 = SECOND;
+/// An hour; beyond that the milliseconds were probably meant as something else.
+const LONGEST_SETTLE_MS: u64 = 3_600_000;
+/// Connections that a flow table holds where none is said: some 50 MB.
+const DEFAULT_FLOWS: usize = 1 << 16;
+/// Bounds of `--flows`: below there is no room for one burst, above no host's memory suffices.
+const FLOWS: std::ops::RangeInclusive<u64> = 64..=1 << 24;
+/// Longest interface name: IFNAMSIZ less its NUL (`include/uapi/linux/if.h`).
+const LONGEST_INTERFACE: usize = 15;
+
+/// A whole invocation.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Config {
+    /// `run`.
+    Run(RunConfig),
+    /// `read`.
+    Read(ReadConfig),
+    /// `explain`.
+    Explain(ExplainConfig),
+    /// `doctor`.
+    Doctor(DoctorConfig),
+}
+
+/// What `run` is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunConfig {
+    /// Interfaces by name; at least one, no name twice.
+    pub interfaces: Vec<String>,
+    /// How to look at frames.
+    pub mode: Mode,
+    /// Where records go; at least one.
+    pub outputs: Vec<Target>,
+    /// Nanoseconds without a further reset after which an episode is judged.
+    pub settle_ns: u64,
+    /// Connections that each worker remembers.
+    pub flow_capacity: usize,
+    /// Receive queues that are watched; `None` for all.
+    pub queue_limit: Option<u16>,
+    /// Devices that give their name to the resets that they forge.
+    pub own_devices: Vec<Device>,
+    /// Only warnings and errors on standard error.
+    pub quiet: bool,
+}
+
+/// What `read` is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadConfig {
+    /// Capture files; `-` is standard input.
+    pub files: Vec<PathBuf>,
+    /// Addresses that were the capturing host's own.
+    pub local: Vec<Network>,
+    /// Where records go; at least one.
+    pub outputs: Vec<Target>,
+    /// How text for a person looks.
+    pub style: Style,
+    /// Nanoseconds of capture time without a further reset after which an episode is judged.
+    pub settle_ns: u64,
+    /// Connections that are remembered at a time.
+    pub flow_capacity: usize,
+    /// Devices that give their name to the resets that they forge.
+    pub own_devices: Vec<Device>,
+    /// Only warnings and errors on standard error.
+    pub quiet: bool,
+}
+
+/// What `explain` is to tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExplainConfig {
+    /// How to read the file if it is a capture; it is the one of `files`.
+    pub read: ReadConfig,
+    /// Only the record with this `event.id`.
+    pub event_id: Option<String>,
+    /// Only the flow between these, either way.
+    pub flow: Option<(SocketAddr, SocketAddr)>,
+}
+
+/// What `doctor` is to examine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DoctorConfig {
+    /// Interfaces by name; all that are up when empty.
+    pub interfaces: Vec<String>,
+}
+
+/// Why what was typed cannot be meant.
+#[derive(Debug)]
+pub enum Error {
+    /// `run` without an interface.
+    NoInterface,
+    /// No interface can have this name.
+    Interface(String),
+    /// The same twice.
+    Twice(&'static str, String),
+    /// Not an output.
+    Output(String, &'static str),
+    /// Not a device.
+    Device(String, DeviceError),
+    /// Not a pair of endpoints.
+    Flow(String),
+    /// Not a network.
+    Local(String, NetworkError),
+    /// A number outside its bounds.
+    Range(&'static str, u64, &'static str),
+    /// Standard input twice.
+    StandardInputTwice,
+    /// The configuration file cannot be read.
+    Read(PathBuf, io::Error),
+    /// It says something that is not understood.
+    Syntax(PathBuf, String),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoInterface => f.write_str(
+                "no interface to watch: name one with --iface IF (`rstscope doctor` lists them)",
+            ),
+            Self::Interface(name) => write!(
+                f,
+                "--iface {name:?}: not an interface name: 1 to 15 bytes, no slash and no space"
+            ),
+            Self::Twice(option, value) => write!(f, "{option} {value}: named twice"),
+            Self::Output(url, why) => write!(
+                f,
+                "--output {url:?}: {why}; outputs are `-` (standard output) and `file:///PATH`"
+            ),
+            Self::Local(text, error) => write!(f, "--local {text:?}: {error}"),
+            Self::Device(text, error) => write!(f, "--own-device {text:?}: {error}"),
+            Self::Flow(text) => write!(
+                f,
+                "--flow {text:?}: not two endpoints such as 192.0.2.1:443-198.51.100.2:51514 or \
+                 [::1]:80-[::2]:81"
+            ),
+            Self::Range(option, value, bounds) => write!(f, "{option} {value}: must be {bounds}"),
+            Self::StandardInputTwice => f.write_str("`-` (standard input) can be read only once"),
+            Self::Read(path, error) => {
+                write!(f, "--config {}: cannot read: {error}", path.display())
+            }
+            Self::Syntax(path, what) => write!(f, "--config {}: {what}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Local(_, error) => Some(error),
+            Self::Read(_, error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// The keys of a configuration file: the options of `run`, by the same names.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    iface: Vec<String>,
+    mode: Option<FileMode>,
+    output: Vec<String>,
+    settle: Option<u64>,
+    flows: Option<u64>,
+    queues: Option<u16>,
+    own_device: Vec<FileDevice>,
+    quiet: Option<bool>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum FileMode {
+    Inline,
+    Mirror,
+}
+
+impl Config {
+    /// What the command line means; reads the file that `--config` names.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`], each of them a matter of usage.
+    pub fn resolve(cli: Cli) -> Result<Self, Error> {
+        Ok(match cli.command {
+            Command::Run(args) => {
+                let file = match &args.config {
+                    Some(path) => read_file(path)?,
+                    None => File::default(),
+                };
+                Self::Run(run(args, file)?)
+            }
+            Command::Read(args) => Self::Read(read(args)?),
+            Command::Explain(args) => Self::Explain(explain(args)?),
+            Command::Doctor(DoctorArgs { ifaces }) => Self::Doctor(DoctorConfig {
+                interfaces: interfaces(ifaces)?,
+            }),
+        })
+    }
+}
+
+fn read_file(path: &Path) -> Result<File, Error> {
+    let text =
+        std::fs::read_to_string(path).map_err(|error| Error::Read(path.to_owned(), error))?;
+    parse_file(&text).map_err(|what| Error::Syntax(path.to_owned(), what))
+}
+
+fn parse_file(text: &str) -> Result<File, String> {
+    toml::from_str(text).map_err(|error: toml::de::Error| {
+        let before = error.span().and_then(|span| text.get(..span.start));
+        let line = before.map(|before| before.matches('\n').count() + 1);
+        let message = error.message().replace('\n', "; ");
+        line.map_or_else(|| message.clone(), |line| format!("line {line}: {message}"))
+    })
+}
+
+fn run(args: RunArgs, file: File) -> Result<RunConfig, Error> {
+    let named = interfaces(either(args.ifaces, file.iface))?;
+    if named.is_empty() {
+        return Err(Error::NoInterface);
+    }
+    let queue_limit = args.queues.or(file.queues);
+    if queue_limit == Some(0) {
+        return Err(Error::Range("--queues", 0, "at least 1"));
+    }
+    let file_mode = file.mode.map(|mode| match mode {
+        FileMode::Inline => Mode::Inline,
+        FileMode::Mirror => Mode::Mirror,
+    });
+    Ok(RunConfig {
+        interfaces: named,
+        mode: args.mode.or(file_mode).unwrap_or(Mode::Inline),
+        outputs: outputs(either(args.outputs, file.output))?,
+        settle_ns: settle(args.settle.or(file.settle))?,
+        flow_capacity: flows(args.flows.or(file.flows))?,
+        queue_limit,
+        own_devices: devices(&args.own_devices, file.own_device)?,
+        quiet: args.quiet || file.quiet.unwrap_or(false),
+    })
+}
+
+fn read(args: ReadArgs) -> Result<ReadConfig, Error> {
+    if args
+        .files
+        .iter()
+        .filter(|file| file.as_os_str() == "-")
+        .count()
+        > 1
+    {
+        return Err(Error::StandardInputTwice);
+    }
+    let local = args
+        .locals
+        .into_iter()
+        .map(|text| text.parse().map_err(|error| Error::Local(text, error)))
+        .collect::<Result<_, _>>()?;
+    let file = match &args.config {
+        Some(path) => read_file(path)?,
+        None => File::default(),
+    };
+    Ok(ReadConfig {
+        files: args.files,
+        local,
+        outputs: outputs(args.outputs)?,
+        style: Style {
+            verbose: args.verbose,
+        },
+        settle_ns: settle(args.settle)?,
+        flow_capacity: flows(args.flows)?,
+        own_devices: devices(&args.own_devices, file.own_device)?,
+        quiet: args.quiet,
+    })
+}
+
+fn explain(args: ExplainArgs) -> Result<ExplainConfig, Error> {
+    let flow = args
+        .flow
+        .map(|text| endpoints(&text).ok_or(Error::Flow(text)))
+        .transpose()?;
+    let read = read(ReadArgs {
+        files: vec![args.file],
+        locals: args.locals,
+        outputs: Vec::new(),
+        settle: args.settle,
+        flows: None,
+        own_devices: args.own_devices,
+        config: None,
+        verbose: false,
+        quiet: true,
+    })?;
+    Ok(ExplainConfig {
+        read,
+        event_id: args.event_id,
+        flow,
+    })
+}
+
+fn endpoints(text: &str) -> Option<(SocketAddr, SocketAddr)> {
+    let (one, other) = text.split_once('-')?;
+    Some((one.trim().parse().ok()?, other.trim().parse().ok()?))
+}
+
+/// The command line's devices, then the file's: of two that match, the first is named.
+fn devices(typed: &[String], file: Vec<FileDevice>) -> Result<Vec<Device>, Error> {
+    let typed = typed
+        .iter()
+        .map(|text| own_device::parse(text).map_err(|error| Error::Device(text.clone(), error)));
+    let file = file.into_iter().map(|device| {
+        let name = device.name.clone();
+        device.resolve().map_err(|error| Error::Device(name, error))
+    });
+    let devices: Vec<Device> = typed.chain(file).collect::<Result<_, _>>()?;
+    for (at, device) in devices.iter().enumerate() {
+        if devices
+            .iter()
+            .take(at)
+            .any(|other| other.name == device.name)
+        {
+            return Err(Error::Twice("--own-device", device.name.clone()));
+        }
+    }
+    Ok(devices)
+}
+
+/// The command line's list, or the file's when that is empty: they are never joined.
+fn either(typed: Vec<String>, file: Vec<String>) -> Vec<String> {
+    if typed.is_empty() { file } else { typed }
+}
+
+fn interfaces(names: Vec<String>) -> Result<Vec<String>, Error> {
+    for (index, name) in names.iter().enumerate() {
+        // The kernel's own rule: `dev_valid_name` in net/core/dev.c.
+        let odd = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+        let special = name.is_empty() || name == "." || name == "..";
+        if special || name.len() > LONGEST_INTERFACE || name.contains(odd) {
+            return Err(Error::Interface(name.clone()));
+        }
+        if names.iter().take(index).any(|before| before == name) {
+            return Err(Error::Twice("--iface", name.clone()));
+        }
+    }
+    Ok(names)
+}
+
+fn outputs(urls: Vec<String>) -> Result<Vec<Target>, Error> {
+    if urls.is_empty() {
+        return Ok(vec![Target::Standard]);
+    }
+    let mut targets = Vec::with_capacity(urls.len());
+    for url in urls {
+        let target = output(&url).map_err(|why| Error::Output(url.clone(), why))?;
+        if targets.contains(&target) {
+            return Err(Error::Twice("--output", url));
+        }
+        targets.push(target);
+    }
+    Ok(targets)
+}
+
+/// RFC 8089 file URLs without a host, or with `localhost`. The path is taken as it stands: no
+/// percent signs are decoded, since people type paths here.
+fn output(url: &str) -> Result<Target, &'static str> {
+    if url == "-" {
+        return Ok(Target::Standard);
+    }
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return Err("not a URL; for a file write file:// and its absolute path");
+    };
+    if scheme != "file" {
+        return Err("there is no such kind of output");
+    }
+    let path = rest.strip_prefix("localhost").unwrap_or(rest);
+    if !path.starts_with('/') {
+        return Err("the path must be absolute: file:// and a path that begins with a slash");
+    }
+    if path.ends_with('/') || path.contains('\0') {
+        return Err("this path names no file");
+    }
+    Ok(Target::File(PathBuf::from(path)))
+}
+
+fn settle(ms: Option<u64>) -> Result<u64, Error> {
+    match ms {
+        None => Ok(DEFAULT_SETTLE_NS),
+        Some(ms) if ms <= LONGEST_SETTLE_MS => Ok(ms * MILLISECOND),
+        Some(ms) => Err(Error::Range("--settle", ms, "0 to 3600000 milliseconds")),
+    }
+}
+
+fn flows(count: Option<u64>) -> Result<usize, Error> {
+    match count {
+        None => Ok(DEFAULT_FLOWS),
+        Some(count) => usize::try_from(count)
+            .ok()
+            .filter(|_| FLOWS.contains(&count))
+            .ok_or(Error::Range("--flows", count, "64 to 16777216")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::{Config, Error, RunConfig, parse_file, run};
+    use crate::cli::{Cli, Command, Mode};
+    use crate::sink::Target;
+
+    fn resolve(line: &str) -> Result<Config, Error> {
+        let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
+        Config::resolve(cli)
+    }
+
+    fn with_file(line: &str, text: &str) -> Result<RunConfig, Error> {
+        let Command::Run(args) = Cli::try_parse_from(line.split_whitespace())
+            .unwrap()
+            .command
+        else {
+            panic!("not run");
+        };
+        run(args, parse_file(text).unwrap())
+    }
+
+    #[test]
+    fn run_has_defaults_for_all_but_its_interface() {
+        let Config::Run(config) = resolve("rstscope run --iface eth0").unwrap() else {
+            panic!("not run");
+        };
+        assert_eq!(
+            config,
+            RunConfig {
+                interfaces: vec!["eth0".to_owned()],
+                mode: Mode::Inline,
+                outputs: vec![Target::Standard],
+                settle_ns: 1_000_000_000,
+                flow_capacity: 65536,
+                queue_limit: None,
+                own_devices: Vec::new(),
+                quiet: false,
+            }
+        );
+        assert!(matches!(resolve("rstscope run"), Err(Error::NoInterface)));
+    }
+
+    #[test]
+    fn the_command_line_overrides_the_file_and_the_file_the_defaults() {
+        let text = "iface = [\"a\", \"b\"]\nmode = \"mirror\"\noutput = [\"file:///x\"]\n\
+                    settle = 5\nflows = 100\nqueues = 2\nquiet = true\n";
+        let config = with_file("rstscope run", text).unwrap();
+        assert_eq!(config.interfaces, ["a", "b"]);
+        assert_eq!(config.mode, Mode::Mirror);
+        assert_eq!(config.outputs, [Target::File("/x".into())]);
+        assert_eq!((config.settle_ns, config.flow_capacity), (5_000_000, 100));
+        assert_eq!((config.queue_limit, config.quiet), (Some(2), true));
+        let line = "rstscope run --iface c --mode inline --output - --settle 0 --flows 64";
+        let config = with_file(line, text).unwrap();
+        assert_eq!(config.interfaces, ["c"]);
+        assert_eq!(config.mode, Mode::Inline);
+        assert_eq!(config.outputs, [Target::Standard]);
+        assert_eq!((config.settle_ns, config.flow_capacity), (0, 64));
+    }
+
+    #[test]
+    fn a_file_with_an_unknown_key_names_the_line_and_the_key() {
+        let error = parse_file("settle = 1\nsetle = 2\n").unwrap_err();
+        assert!(
+            error.starts_with("line 2: ") && error.contains("setle"),
+            "{error}"
+        );
+        assert!(parse_file("settle = \"soon\"").is_err());
+        assert!(parse_file("settle = -1").is_err());
+        assert!(parse_file("mode = \"tap\"").is_err());
+    }
+
+    #[test]
+    fn outputs_are_standard_output_and_files_by_absolute_path() {
+        for (url, ok) in [
+            ("-", true),
+            ("file:///var/log/r.jsonl", true),
+            ("file://localhost/r", true),
+            ("file://r", false),
+            ("file:///", false),
+            ("/var/log/r.jsonl", false),
+            ("r.jsonl", false),
+            ("kafka://broker/topic", false),
+            ("FILE:///x", false),
+        ] {
+            let result = resolve(&format!("rstscope read f --output {url}"));
+            assert_eq!(result.is_ok(), ok, "{url}: {result:?}");
+            if let Err(error) = result {
+                let text = error.to_string();
+                assert!(
+                    text.contains("file:///PATH") && text.contains(url),
+                    "{text}"
+                );
+            }
+        }
+        assert!(matches!(
+            resolve("rstscope read f --output - --output -"),
+            Err(Error::Twice("--output", _))
+        ));
+    }
+
+    #[test]
+    fn values_out_of_bounds_are_refused() {
+        for line in [
+            "rstscope run --iface eth0 --iface eth0",
+            "rstscope run --iface a/b",
+            "rstscope run --iface sixteen-bytes-ab",
+            "rstscope run --iface ..",
+            "rstscope run --iface e --settle 3600001",
+            "rstscope run --iface e --flows 1",
+            "rstscope run --iface e --flows 99999999999",
+            "rstscope run --iface e --queues 0",
+            "rstscope run --iface e --config /nowhere/at/all",
+            "rstscope read f --local 10.0.0.1/8",
+            "rstscope read - -",
+            "rstscope read f --own-device fw",
+            "rstscope read f --own-device fw=hop-limit=1 --own-device fw=hop-limit=2",
+            "rstscope run --iface e --own-device fw=ttl=1",
+            "rstscope explain f --flow 192.0.2.1:1",
+        ] {
+            assert!(resolve(line).is_err(), "{line}");
+        }
+        assert!(resolve("rstscope read f --local 10.0.0.0/8 --local ::1").is_ok());
+    }
+
+    #[test]
+    fn own_devices_are_those_of_the_command_line_and_of_the_file() {
+        let text = "iface = [\"a\"]\n[[own_device]]\nname = \"fw2\"\nhop_limit = 61\n";
+        let config = with_file("rstscope run --own-device fw1=hop-limit=62", text).unwrap();
+        let names: Vec<_> = config.own_devices.iter().map(|d| d.name.as_str()).collect();
+        assert_eq!(names, ["fw1", "fw2"]);
+        let vague = with_file(
+            "rstscope run",
+            "iface = [\"a\"]\n[[own_device]]\nname = \"fw\"\n",
+        );
+        assert!(matches!(vague, Err(Error::Device(..))));
+    }
+}

@@ -1,0 +1,252 @@
+//! The engine's thread: sightings from the workers, copies and events from the ring buffer, time;
+//! records out. It never waits for a reader: a record that finds the writer's queue full is counted
+//! and dropped.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crossbeam::channel::Receiver;
+use crossbeam::queue::ArrayQueue;
+
+use super::clock;
+use super::container::Containers;
+use crate::engine::{Engine, EngineCounters};
+use crate::events::{Event, Events, FrameOrigin};
+use crate::flow::Sighting;
+use crate::record::{CoverageRecord, Emission, Record, ResetRecord};
+use crate::sink::Output;
+use crate::time::{MILLISECOND, Timestamp};
+use crate::vantage::{InterfaceId, Path, Vantage};
+use crate::wire::{LinkLayer, parse};
+
+/// How long the thread sleeps when the ring buffer is quiet. Sightings wait as long at most; a
+/// record settles for a second, so that nobody notices.
+const REST: Duration = Duration::from_millis(5);
+
+/// A kernel event or a copy may reach us this much later than the frame that it belongs to: both
+/// wait for one turn of their threads. An episode is judged when that time has passed as well.
+const GRACE_NS: u64 = 20 * MILLISECOND;
+
+/// How often the kernel is asked what it lost: some system calls each time, and well within the
+/// settle time of whatever the loss concerns.
+const COUNT_LOSSES_NS: u64 = 100 * MILLISECOND;
+
+/// Turns at the end, at most: the ring buffer's 8 MiB hold 28,000 records, taken 1024 a turn, and
+/// nothing comes in any more but what leaves this host.
+const LAST_TURNS_MAX: usize = 64;
+
+/// Sightings taken from one worker's queue in a turn: four batches, so that no queue starves
+/// another.
+const SIGHTINGS_A_TURN: usize = 256;
+
+/// What the thread owns.
+pub(super) struct EngineLoop {
+    pub(super) engine: Engine,
+    pub(super) events: Events,
+    pub(super) sightings: Vec<Arc<ArrayQueue<Sighting>>>,
+    /// Interfaces by the kernel's index.
+    pub(super) interfaces: HashMap<u32, InterfaceId>,
+    pub(super) coverage: Receiver<CoverageRecord>,
+    pub(super) out: Outlet,
+    pub(super) shared: Arc<EngineShared>,
+    /// When the kernel's count of losses was last read.
+    pub(super) losses_counted: Timestamp,
+}
+
+/// What the thread shows to others while it runs.
+#[derive(Debug, Default)]
+pub(super) struct EngineShared {
+    pub(super) stop: AtomicBool,
+    /// Ring buffer records lost so far.
+    pub(super) lost: AtomicU64,
+    /// Resets that found no room for an episode so far.
+    pub(super) unjudged: AtomicU64,
+    /// Times that the ring buffer could not be polled.
+    pub(super) polls_failed: AtomicU64,
+    /// SYN, FIN and RST that mirror mode copied, by `InterfaceId`.
+    pub(super) mirrored: Box<[AtomicU64]>,
+    /// Copies that were no TCP segment to our parser.
+    pub(super) unparsed: AtomicU64,
+}
+
+impl EngineShared {
+    pub(super) fn new(interfaces: usize) -> Self {
+        Self {
+            mirrored: (0..interfaces).map(|_| AtomicU64::new(0)).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// What mirror mode copied at that interface so far.
+    pub(super) fn mirrored(&self, id: InterfaceId) -> u64 {
+        self.mirrored
+            .get(usize::from(id.0))
+            .map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// Everything that the sensor should have seen and judged, and did not, so far.
+    pub(super) fn missed(&self) -> u64 {
+        [&self.lost, &self.unjudged, &self.polls_failed]
+            .iter()
+            .map(|count| count.load(Ordering::Relaxed))
+            .sum()
+    }
+}
+
+/// What the thread leaves behind.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct EngineFinished {
+    pub(super) counters: EngineCounters,
+}
+
+impl EngineLoop {
+    /// Runs until told to stop; then everything that is open is judged and sent out.
+    pub(super) fn run(mut self) -> (EngineFinished, Events) {
+        let mut losses_seen = 0;
+        while !self.shared.stop.load(Ordering::Acquire) {
+            losses_seen = self.turn(REST, losses_seen);
+        }
+        // What the workers and the kernel still had for us when they stopped.
+        for _ in 0..LAST_TURNS_MAX {
+            if self.take_events(Duration::ZERO) + self.take_sightings() == 0 {
+                break;
+            }
+        }
+        self.count_losses();
+        if self.shared.lost.load(Ordering::Relaxed) != losses_seen {
+            self.engine.note_loss();
+        }
+        let out = &mut self.out;
+        self.engine.finish(&mut |record| out.send(record));
+        self.report_coverage();
+        (
+            EngineFinished {
+                counters: self.engine.counters(),
+            },
+            self.events,
+        )
+    }
+
+    fn turn(&mut self, rest: Duration, losses_seen: u64) -> u64 {
+        self.take_events(rest);
+        self.take_sightings();
+        let now = clock::monotonic();
+        if now.since(self.losses_counted) >= COUNT_LOSSES_NS {
+            self.losses_counted = now;
+            self.count_losses();
+        }
+        let lost = self.shared.lost.load(Ordering::Relaxed);
+        if lost != losses_seen {
+            self.engine.note_loss();
+        }
+        self.out.emission.wall_offset_ns = clock::wall_offset_ns(now);
+        let settled = Timestamp::from_nanos(now.as_nanos().saturating_sub(GRACE_NS));
+        let out = &mut self.out;
+        self.engine.tick(settled, &mut |record| out.send(record));
+        self.report_coverage();
+        lost
+    }
+
+    /// Events of the host that found the ring buffer full.
+    fn count_losses(&self) {
+        if let Ok(host) = self.events.host_counters() {
+            let lost = host.events_lost + host.egress_lost + host.mirror_lost;
+            self.shared.lost.store(lost, Ordering::Relaxed);
+        }
+        let unjudged = self.engine.counters().episodes_refused;
+        self.shared.unjudged.store(unjudged, Ordering::Relaxed);
+    }
+
+    /// Answers how many there were.
+    fn take_events(&mut self, rest: Duration) -> usize {
+        let Self {
+            engine,
+            events,
+            interfaces,
+            out,
+            shared,
+            ..
+        } = self;
+        let polled = events.poll(rest, &mut |event| match event {
+            Event::Kernel(event) => engine.kernel_event(&event),
+            Event::Frame(copy) => {
+                let Some(interface) = interfaces.get(&copy.ifindex) else {
+                    return;
+                };
+                let Ok(segment) = parse(LinkLayer::Ethernet, copy.frame) else {
+                    shared.unparsed.fetch_add(1, Ordering::Relaxed);
+                    return;
+                };
+                let path = match copy.origin {
+                    FrameOrigin::Egress { forwarded } => Path::Egress { forwarded },
+                    _ => Path::Ingress,
+                };
+                let vantage = Vantage {
+                    interface: *interface,
+                    path,
+                };
+                if copy.origin == FrameOrigin::Mirrored
+                    && let Some(count) = shared.mirrored.get(usize::from(interface.0))
+                {
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+                if copy.origin == FrameOrigin::Older {
+                    engine.learn(copy.time, vantage, &segment);
+                    return;
+                }
+                let mut emit = |record| out.send(record);
+                engine.observe(copy.time, vantage, &segment, copy.socket, &mut emit);
+            }
+        });
+        polled.unwrap_or_else(|_| {
+            // Without the ring buffer nothing that rests on absence holds. The sightings still come.
+            self.shared.polls_failed.fetch_add(1, Ordering::Relaxed);
+            self.engine.note_loss();
+            std::thread::sleep(rest);
+            0
+        })
+    }
+
+    /// Answers how many there were.
+    fn take_sightings(&mut self) -> usize {
+        let mut taken = 0;
+        for queue in &self.sightings {
+            for _ in 0..SIGHTINGS_A_TURN {
+                let Some(sighting) = queue.pop() else { break };
+                self.engine.sight(&sighting);
+                taken += 1;
+            }
+        }
+        taken
+    }
+
+    fn report_coverage(&mut self) {
+        while let Ok(mut coverage) = self.coverage.try_recv() {
+            coverage.sequence = self.engine.next_sequence();
+            let coverage = Record::Coverage(Box::new(coverage));
+            self.out.output.try_send(coverage, &self.out.emission);
+        }
+    }
+}
+
+/// The way of a record out of the thread.
+pub(super) struct Outlet {
+    pub(super) output: Output,
+    pub(super) emission: Emission,
+    pub(super) containers: Containers,
+}
+
+impl Outlet {
+    /// Names the process's container, which is asked for now, while the process may still be there.
+    /// A full queue counts the loss itself.
+    fn send(&mut self, mut record: ResetRecord) {
+        if let Some(process) = record.process {
+            record.container = self.containers.of(process.pid, record.end);
+        }
+        let _ = self
+            .output
+            .try_send(Record::Reset(Box::new(record)), &self.emission);
+    }
+}

@@ -1,0 +1,86 @@
+//! Why `run` or `doctor` ended badly, in one sentence that names the object, and the exit code.
+
+use std::fmt;
+use std::io;
+
+use super::diagnose::Refusal;
+use super::lock::LockError;
+use crate::{events, handback, nic, sink, sys, xdp};
+
+/// What kept the sensor from starting, or ended it.
+#[derive(Debug)]
+pub enum Error {
+    /// This host or interface cannot, or may not.
+    Refused(Refusal),
+    /// Another sensor has the interface.
+    Lock(LockError),
+    /// The interface could not be looked at.
+    Nic(nic::Error),
+    /// An output could not be opened.
+    Sink(sink::Error),
+    /// A BPF program of the events did not load or attach.
+    Events(events::Error),
+    /// `steer` did not load or attach.
+    Xdp(xdp::Error),
+    /// The hand-back veth could not be made.
+    Handback(handback::Error),
+    /// An AF_XDP socket or its memory could not be had.
+    Sys(sys::Error),
+    /// The system refused something that it hardly ever refuses.
+    System(&'static str, io::Error),
+    /// Every interface went away.
+    InterfacesGone(String),
+    /// Records did not reach an output.
+    RecordsLost(u64),
+}
+
+impl Error {
+    /// 1 failed, 3 no permission, 4 this kernel, driver or interface cannot.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Refused(refusal) => refusal.exit_code(),
+            Self::Handback(error) if error.is_permission() => 3,
+            Self::Lock(_) | Self::Nic(_) | Self::Events(_) | Self::Xdp(_) | Self::Handback(_) => 4,
+            Self::Sys(error) => match error.errno() {
+                Some(libc::EPERM | libc::EACCES) => 3,
+                _ => 4,
+            },
+            Self::Sink(_) | Self::System(..) | Self::InterfacesGone(_) | Self::RecordsLost(_) => 1,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(refusal) => refusal.fmt(f),
+            Self::Lock(error) => error.fmt(f),
+            Self::Nic(error) => error.fmt(f),
+            Self::Sink(error) => error.fmt(f),
+            Self::Events(error) => error.fmt(f),
+            Self::Xdp(error) => error.fmt(f),
+            Self::Handback(error) => error.fmt(f),
+            Self::Sys(error) => error.fmt(f),
+            Self::System(what, error) => write!(f, "cannot {what}: {error}"),
+            Self::InterfacesGone(names) => {
+                write!(f, "{names}: gone while watched; nothing is left to watch")
+            }
+            Self::RecordsLost(count) => {
+                write!(
+                    f,
+                    "{count} records did not reach an output; see the warnings above"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::System(_, error) => Some(error),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Sets the sensor up, watches over it and takes it down; never on a frame's path.
+
+mod clock;
+mod container;
+mod coverage;
+pub mod diagnose;
+pub mod doctor;
+mod engine_loop;
+mod error;
+pub mod lock;
+mod post;
+mod run;
+mod signals;
+mod summary;
+
+pub use error::Error;
+pub use run::run;

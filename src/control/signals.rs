@@ -1,0 +1,38 @@
+//! SIGTERM and SIGINT end a run cleanly; a second one ends it at once, since somebody means it.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+/// Exit code of a run that was not let finish: 128 + SIGINT, as shells have it.
+const IMPATIENT: i32 = 130;
+
+/// Whether the end was asked for.
+#[derive(Debug, Clone)]
+pub(super) struct Signals {
+    asked: Arc<AtomicBool>,
+}
+
+impl Signals {
+    /// Catches both signals from now on.
+    pub(super) fn catch() -> io::Result<Self> {
+        let asked = Arc::new(AtomicBool::new(false));
+        for signal in [SIGTERM, SIGINT] {
+            // In this order the second signal finds the flag that the first one set.
+            signal_hook::flag::register_conditional_shutdown(
+                signal,
+                IMPATIENT,
+                Arc::clone(&asked),
+            )?;
+            signal_hook::flag::register(signal, Arc::clone(&asked))?;
+        }
+        Ok(Self { asked })
+    }
+
+    /// Whether one has come.
+    pub(super) fn end_asked(&self) -> bool {
+        self.asked.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,212 @@
+//! `explain`: the story of one reset flow, or of several, from records that were written or from a
+//! capture, which is judged as `read` judges it. Stories go to standard output, all else to
+//! standard error. It judges nothing itself.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde_json::Value;
+
+use crate::config::ExplainConfig;
+use crate::record::story;
+use crate::sink::{Emitted, Error, Flushed, Sink};
+use crate::{notice, read};
+
+const DONE: u8 = 0;
+const FAILED: u8 = 1;
+
+/// Longest line that is taken for a record: a hundred times the longest that we write.
+const LINE_BYTES: u64 = 1 << 20;
+
+/// Tells the stories and returns the exit code: 1 when there was none to tell.
+#[must_use]
+pub fn run(config: &ExplainConfig) -> u8 {
+    let Some(path) = config.read.files.first() else {
+        return FAILED;
+    };
+    let told = Arc::new(AtomicU64::new(0));
+    let teller = Teller {
+        event_id: config.event_id.clone(),
+        flow: config.flow,
+        told: Arc::clone(&told),
+        buffer: String::new(),
+        taken: 0,
+    };
+    let code = match begins_as_json(path) {
+        Ok(true) => from_records(path, teller),
+        Ok(false) => read::run_into(&config.read, vec![Box::new(teller)]),
+        Err(error) => {
+            notice::error(format_args!("{}: cannot open: {error}", path.display()));
+            FAILED
+        }
+    };
+    if code == DONE && told.load(Ordering::Relaxed) == 0 {
+        notice::error(format_args!(
+            "{}: no reset record{}; `rstscope read {}` lists what there is",
+            path.display(),
+            wanted(config),
+            path.display()
+        ));
+        return FAILED;
+    }
+    code
+}
+
+fn wanted(config: &ExplainConfig) -> String {
+    let mut words = String::new();
+    if let Some(id) = &config.event_id {
+        words.push_str(" with event.id ");
+        words.push_str(id);
+    }
+    if let Some((one, other)) = config.flow {
+        words.push_str(&format!(" of {one} and {other}"));
+    }
+    words
+}
+
+/// Whether the file holds records rather than packets: no capture format begins with a brace.
+fn begins_as_json(path: &Path) -> io::Result<bool> {
+    if path.as_os_str() == "-" {
+        // Only looked at: what reads standard input afterwards finds it there.
+        return Ok(io::stdin().lock().fill_buf()?.first() == Some(&b'{'));
+    }
+    let mut first = [0];
+    let count = File::open(path)?.read(&mut first)?;
+    Ok(count == 1 && first == *b"{")
+}
+
+fn from_records(path: &Path, mut teller: Teller) -> u8 {
+    let result = if path.as_os_str() == "-" {
+        lines(&mut io::stdin().lock(), &mut teller)
+    } else {
+        File::open(path).and_then(|file| lines(&mut BufReader::new(file), &mut teller))
+    };
+    match result {
+        Ok(0) => DONE,
+        Ok(odd) => {
+            notice::warn(format_args!(
+                "{}: {odd} lines are no records",
+                path.display()
+            ));
+            DONE
+        }
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => DONE,
+        Err(error) => {
+            notice::error(format_args!("{}: {error}", path.display()));
+            FAILED
+        }
+    }
+}
+
+/// Tells each line's story; says how many lines hold no JSON.
+fn lines(source: &mut impl BufRead, teller: &mut Teller) -> io::Result<u64> {
+    let mut odd = 0;
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if source.take(LINE_BYTES).read_until(b'\n', &mut line)? == 0 {
+            return Ok(odd);
+        }
+        if line.iter().all(u8::is_ascii_whitespace) {
+            continue;
+        }
+        match serde_json::from_slice::<Value>(&line) {
+            Ok(record) => teller.take(&record),
+            Err(_) => odd += 1,
+        }
+        teller.write()?;
+    }
+}
+
+/// Tells the stories that were asked for.
+struct Teller {
+    event_id: Option<String>,
+    flow: Option<(SocketAddr, SocketAddr)>,
+    told: Arc<AtomicU64>,
+    buffer: String,
+    /// Records since the last flush.
+    taken: u64,
+}
+
+impl Teller {
+    fn take(&mut self, record: &Value) {
+        self.taken += 1;
+        if !self.is_wanted(record) {
+            return;
+        }
+        if let Some(story) = story(record) {
+            if self.told.fetch_add(1, Ordering::Relaxed) > 0 {
+                self.buffer.push('\n');
+            }
+            self.buffer.push_str(&story);
+        }
+    }
+
+    fn is_wanted(&self, record: &Value) -> bool {
+        let id = record.pointer("/event/id").and_then(Value::as_str);
+        if self.event_id.is_some() && self.event_id.as_deref() != id {
+            return false;
+        }
+        let Some((one, other)) = self.flow else {
+            return true;
+        };
+        let ends = (end(record, "source"), end(record, "destination"));
+        ends == (Some(one), Some(other)) || ends == (Some(other), Some(one))
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        let mut stdout = io::stdout().lock();
+        let result = stdout
+            .write_all(self.buffer.as_bytes())
+            .and_then(|()| stdout.flush());
+        self.buffer.clear();
+        result
+    }
+}
+
+fn end(record: &Value, name: &str) -> Option<SocketAddr> {
+    let end = record.get(name)?;
+    let address = end.get("ip")?.as_str()?.parse().ok()?;
+    let port = u16::try_from(end.get("port")?.as_u64()?).ok()?;
+    Some(SocketAddr::new(address, port))
+}
+
+impl Sink for Teller {
+    fn name(&self) -> &'static str {
+        "-"
+    }
+
+    fn put(&mut self, emitted: &mut Emitted) {
+        // What we wrote ourselves is JSON.
+        if let Ok(record) = serde_json::from_str(emitted.json()) {
+            self.take(&record);
+        }
+    }
+
+    fn flush(&mut self) -> Flushed {
+        let taken = std::mem::take(&mut self.taken);
+        match self.write() {
+            Ok(()) => Flushed {
+                written: taken,
+                lost: 0,
+                error: None,
+            },
+            Err(source) => Flushed {
+                written: 0,
+                lost: taken,
+                error: Some(if source.kind() == io::ErrorKind::BrokenPipe {
+                    Error::Closed
+                } else {
+                    Error::Write {
+                        output: "-".to_owned(),
+                        source,
+                    }
+                }),
+            },
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! The program: what was typed, to the part that does it, to an exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use rstscope::cli::Cli;
+use rstscope::config::Config;
+use rstscope::{control, explain, notice, read};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// What was typed cannot be meant. clap uses the same code.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let config = match Config::resolve(Cli::parse()) {
+        Ok(config) => config,
+        Err(error) => {
+            notice::error(format_args!("{error}\nTry 'rstscope --help'."));
+            return ExitCode::from(USAGE);
+        }
+    };
+    let result = match config {
+        Config::Read(config) => return ExitCode::from(read::run(&config)),
+        Config::Explain(config) => return ExitCode::from(explain::run(&config)),
+        Config::Run(config) => control::run(&config),
+        Config::Doctor(config) => return ExitCode::from(control::doctor::run(&config)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            notice::error(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
