@@ -28,6 +28,7 @@ pub mod xdp;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod explain;
 pub mod notice;
 pub mod read;
 pub mod worker;

@@ -1,0 +1,591 @@
+//! The built binary: help, usage errors, exit codes, and `read` from end to end over captures
+//! that the tests write themselves.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test stops where it cannot go on, and says aloud what it skips"
+)]
+
+mod support;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use support::captures::{Flavor, bare, blocks, conversation, cooked, cooked2, ethernet, legacy};
+
+fn rstscope(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_rstscope"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("the program was not killed")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn records(output: &Output) -> Vec<Value> {
+    let text = std::str::from_utf8(&output.stdout).unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+/// A folder of its own for one test, removed when the test has passed.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("rstscope-cli-{}-{name}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> String {
+        let path = self.path(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+}
+
+/// The one reset of [`conversation`], as a record shows it.
+fn assert_is_the_reset(record: &Value) {
+    assert_eq!(record["source"]["ip"], "198.51.100.10", "{record}");
+    assert_eq!(record["source"]["port"], 443);
+    assert_eq!(record["destination"]["ip"], "203.0.113.9");
+    assert_eq!(record["rstscope"]["resets"][0]["flags"], "RA");
+    assert_eq!(record["event"]["dataset"], "rstscope.reset");
+}
+
+#[test]
+fn help_and_version_are_no_failure() {
+    for arguments in [
+        &["--help"][..],
+        &["--version"],
+        &["run", "--help"],
+        &["read", "-h"],
+    ] {
+        let output = rstscope(arguments);
+        assert_eq!(code(&output), 0, "{arguments:?}");
+        assert!(!output.stdout.is_empty());
+    }
+    let help = String::from_utf8(rstscope(&["--help"]).stdout).unwrap();
+    assert!(help.contains("run") && help.contains("read") && help.contains("doctor"));
+    assert!(help.contains("Exit codes"));
+}
+
+#[test]
+fn usage_errors_are_code_2_and_say_what_exists() {
+    for (arguments, words) in [
+        (&[][..], "Usage"),
+        (&["fly"], "fly"),
+        (&["read"], "FILE"),
+        (&["read", "f", "--output", "r.jsonl"], "file:///PATH"),
+        (&["read", "f", "--output", "/var/r.jsonl"], "file:///PATH"),
+        (&["read", "f", "--output", "kafka://b/t"], "file:///PATH"),
+        (&["read", "f", "--local", "10.0.0.0/40"], "prefix length"),
+        (&["read", "f", "--settle", "soon"], "soon"),
+        (&["read", "-", "-"], "standard input"),
+        (&["run"], "--iface"),
+        (&["run", "--iface", "not/a/name"], "not/a/name"),
+        (&["run", "--iface", "x", "--mode", "tap"], "tap"),
+        (
+            &["run", "--iface", "x", "--config", "/nowhere/at/all"],
+            "/nowhere/at/all",
+        ),
+    ] {
+        let output = rstscope(arguments);
+        assert_eq!(code(&output), 2, "{arguments:?}: {}", stderr(&output));
+        assert!(
+            stderr(&output).contains(words),
+            "{arguments:?}: {}",
+            stderr(&output)
+        );
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn a_configuration_file_with_an_unknown_key_is_a_usage_error() {
+    let scratch = Scratch::new("config");
+    let file = scratch.write("rstscope.toml", b"iface = [\"x\"]\nsetle = 5\n");
+    let output = rstscope(&["run", "--config", &file]);
+    assert_eq!(code(&output), 2);
+    let said = stderr(&output);
+    assert!(
+        said.contains("line 2") && said.contains("setle") && said.contains(&file),
+        "{said}"
+    );
+}
+
+#[test]
+fn the_same_reset_comes_out_of_every_format_and_link_layer() {
+    let scratch = Scratch::new("formats");
+    let packets = conversation();
+    let mut captures: Vec<(String, Vec<u8>)> = Vec::new();
+    for flavor in Flavor::ALL {
+        captures.push((format!("{flavor:?}"), legacy(flavor, 1, &packets, ethernet)));
+    }
+    for link_type in [12, 14, 101, 228] {
+        captures.push((
+            format!("raw {link_type}"),
+            legacy(Flavor::LittleMicro, link_type, &packets, bare),
+        ));
+    }
+    let null = |packet: &[u8]| [&[2, 0, 0, 0][..], packet].concat();
+    let looped = |packet: &[u8]| [&[0, 0, 0, 2][..], packet].concat();
+    captures.push((
+        "null".to_owned(),
+        legacy(Flavor::BigMicro, 0, &packets, null),
+    ));
+    captures.push((
+        "loop".to_owned(),
+        legacy(Flavor::LittleMicro, 108, &packets, looped),
+    ));
+    captures.push((
+        "cooked".to_owned(),
+        legacy(Flavor::LittleMicro, 113, &packets, cooked),
+    ));
+    captures.push((
+        "cooked 2".to_owned(),
+        legacy(Flavor::LittleNano, 276, &packets, cooked2),
+    ));
+    for big in [false, true] {
+        captures.push((format!("blocks, big-endian: {big}"), blocks(big, &packets)));
+    }
+    for (name, bytes) in captures {
+        let file = scratch.write("capture", &bytes);
+        let output = rstscope(&["read", &file]);
+        assert_eq!(code(&output), 0, "{name}: {}", stderr(&output));
+        let records = records(&output);
+        assert_eq!(records.len(), 1, "{name}: {}", stderr(&output));
+        assert_is_the_reset(&records[0]);
+        let time = records[0]["@timestamp"].as_str().unwrap();
+        assert!(
+            time.starts_with("2023-11-14T22:13:20.004"),
+            "{name}: {time}"
+        );
+    }
+}
+
+#[test]
+fn interfaces_of_a_block_capture_keep_their_clocks_and_names() {
+    let scratch = Scratch::new("interfaces");
+    let file = scratch.write("two.pcapng", &blocks(false, &conversation()));
+    let output = rstscope(&["read", &file]);
+    let records = records(&output);
+    // The reset stands on the second interface, which is raw IP and counts nanoseconds.
+    assert_eq!(records[0]["@timestamp"], "2023-11-14T22:13:20.004000007Z");
+}
+
+#[test]
+fn standard_input_is_a_capture_too_and_ids_are_stable() {
+    let scratch = Scratch::new("stdin");
+    let file = scratch.write(
+        "a",
+        &legacy(Flavor::LittleMicro, 1, &conversation(), ethernet),
+    );
+    let read = || {
+        let input = fs::File::open(&file).unwrap();
+        let binary = env!("CARGO_BIN_EXE_rstscope");
+        let output = Command::new(binary)
+            .args(["read", "-"])
+            .stdin(input)
+            .output()
+            .unwrap();
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        records(&output)[0]["event"]["id"].clone()
+    };
+    assert_eq!(read(), read());
+    let ids = |file: &str| records(&rstscope(&["read", file]))[0]["event"]["id"].clone();
+    let copy = scratch.path("b");
+    fs::copy(&file, &copy).unwrap();
+    assert_eq!(ids(&file), ids(&file));
+    assert_ne!(ids(&file), ids(&copy), "another file's records are others");
+}
+
+#[test]
+fn a_capture_cut_anywhere_gives_what_stands_before_the_cut() {
+    let scratch = Scratch::new("cut");
+    let packets = conversation();
+    // The length of the last packet with its headers, and of the one before it (without the
+    // unknown block between them in the block capture).
+    for (name, whole, last, before) in [
+        (
+            "cut.pcap",
+            legacy(Flavor::LittleMicro, 1, &packets, ethernet),
+            70,
+            88,
+        ),
+        ("cut.pcapng", blocks(false, &packets), 72, 3012),
+    ] {
+        let end = whole.len() - last;
+        for len in whole.len() - 110..whole.len() {
+            let file = scratch.write(name, &whole[..len]);
+            let output = rstscope(&["read", &file]);
+            let said = stderr(&output);
+            let read = if name == "cut.pcap" && len < end {
+                3
+            } else {
+                4
+            };
+            assert!(
+                said.contains(&format!("{file}: {read} packets, ")),
+                "{len}: {said}"
+            );
+            // Cut right between two, it is a whole capture of fewer packets.
+            let cut = if len < end { end - before } else { end };
+            let whole = format!("{file}: cut short at byte {cut}: ");
+            assert_eq!(said.contains(&whole), len != end, "{len}: {said}");
+            assert_eq!(code(&output), i32::from(len != end), "{len}: {said}");
+        }
+        let file = scratch.write(name, &whole);
+        assert_eq!(code(&rstscope(&["read", &file])), 0);
+    }
+}
+
+#[test]
+fn damage_is_named_with_its_byte_and_costs_only_what_follows() {
+    let scratch = Scratch::new("damage");
+    let mut bytes = legacy(Flavor::LittleMicro, 1, &conversation(), ethernet);
+    let at = bytes.len();
+    bytes.extend([0xff; 64]);
+    let file = scratch.write("damaged.pcap", &bytes);
+    let output = rstscope(&["read", &file]);
+    assert_eq!(code(&output), 1);
+    let said = stderr(&output);
+    assert!(
+        said.contains(&format!("{file}: damaged at byte {at}: ")),
+        "{said}"
+    );
+    assert_eq!(
+        records(&output).len(),
+        1,
+        "the reset stands before the damage"
+    );
+}
+
+#[test]
+fn what_is_no_capture_is_named_and_the_others_go_on() {
+    let scratch = Scratch::new("others");
+    let good = scratch.write(
+        "good",
+        &legacy(Flavor::LittleMicro, 1, &conversation(), ethernet),
+    );
+    let empty = scratch.write("empty", b"");
+    let garbage = scratch.write(
+        "garbage",
+        b"this is no capture, but it is long enough for one",
+    );
+    let gzip = scratch.write("gzip", &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3]);
+    let short = scratch.write("short", &[0xd4, 0xc3, 0xb2, 0xa1, 2]);
+    let missing = scratch.path("missing");
+    for (file, words) in [
+        (&empty, "is empty"),
+        (&garbage, "neither pcap nor pcapng"),
+        (&gzip, "gzip -dc"),
+        (&short, "cut short at byte 0"),
+        (&missing, "cannot open"),
+    ] {
+        let output = rstscope(&["read", file, &good]);
+        assert_eq!(code(&output), 1);
+        let said = stderr(&output);
+        assert!(
+            said.contains(&format!("{file}: ")) && said.contains(words),
+            "{said}"
+        );
+        assert_eq!(
+            records(&output).len(),
+            1,
+            "the good file is judged all the same"
+        );
+    }
+}
+
+#[test]
+fn garbage_behind_a_good_beginning_never_crashes() {
+    let scratch = Scratch::new("fuzz");
+    let seeds = [
+        legacy(Flavor::LittleMicro, 1, &conversation(), ethernet),
+        blocks(true, &conversation()),
+    ];
+    // xorshift: the same bytes on every run.
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state >> 33).unwrap()
+    };
+    for round in 0..150 {
+        let mut bytes = seeds[round % seeds.len()].clone();
+        for _ in 0..=random() % 8 {
+            let at = random() % bytes.len();
+            bytes[at] = u8::try_from(random() % 256).unwrap();
+        }
+        let file = scratch.write("fuzz", &bytes);
+        let output = rstscope(&["read", &file, "-q"]);
+        assert!(
+            matches!(output.status.code(), Some(0 | 1)),
+            "round {round}: {output:?}"
+        );
+        let _ = records(&output);
+    }
+}
+
+#[test]
+fn a_link_type_that_is_not_read_is_named_once_and_is_no_failure() {
+    let scratch = Scratch::new("link");
+    let file = scratch.write(
+        "wifi",
+        &legacy(Flavor::LittleMicro, 127, &conversation(), bare),
+    );
+    let output = rstscope(&["read", &file]);
+    assert_eq!(code(&output), 0);
+    let said = stderr(&output);
+    assert_eq!(said.matches("link type 127").count(), 1, "{said}");
+    assert!(said.contains("5 packets passed over"), "{said}");
+}
+
+#[test]
+fn files_are_appended_to_and_other_outputs_get_the_same() {
+    let scratch = Scratch::new("append");
+    let file = scratch.write(
+        "good",
+        &legacy(Flavor::LittleMicro, 1, &conversation(), ethernet),
+    );
+    let target = scratch.path("out.jsonl");
+    let url = format!("file://{target}");
+    for _ in 0..2 {
+        let output = rstscope(&["read", &file, "--output", &url, "--output", "-"]);
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        assert_eq!(records(&output).len(), 1);
+    }
+    let text = fs::read_to_string(&target).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 2);
+    assert_eq!(lines[0], lines[1], "a retry writes the same record");
+    assert!(text.ends_with('\n'));
+}
+
+#[test]
+fn an_output_that_cannot_be_opened_fails_before_anything_is_read() {
+    let scratch = Scratch::new("unwritable");
+    let file = scratch.write(
+        "good",
+        &legacy(Flavor::LittleMicro, 1, &conversation(), ethernet),
+    );
+    let output = rstscope(&["read", &file, "--output", "file:///nowhere/at/all"]);
+    assert_eq!(code(&output), 1);
+    let said = stderr(&output);
+    assert!(
+        said.contains("/nowhere/at/all") && said.contains("create its directory"),
+        "{said}"
+    );
+    let itself = format!("file://{file}");
+    let before = fs::read(&file).unwrap();
+    assert_eq!(code(&rstscope(&["read", &file, "--output", &itself])), 1);
+    assert_eq!(
+        fs::read(&file).unwrap(),
+        before,
+        "a capture is never written to"
+    );
+}
+
+#[test]
+fn a_full_disk_is_told_and_is_a_failure() {
+    let scratch = Scratch::new("full");
+    let file = scratch.write(
+        "good",
+        &legacy(Flavor::LittleMicro, 1, &conversation(), ethernet),
+    );
+    let output = rstscope(&[
+        "read",
+        &file,
+        "--output",
+        "file:///dev/full",
+        "--output",
+        "-",
+    ]);
+    assert_eq!(code(&output), 1);
+    let said = stderr(&output);
+    assert!(said.contains("file:///dev/full: cannot write"), "{said}");
+    assert!(said.contains("1 records were lost"), "{said}");
+    assert_eq!(records(&output).len(), 1, "the other output goes on");
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_the_program_quietly() {
+    let scratch = Scratch::new("pipe");
+    let file = scratch.write(
+        "good",
+        &legacy(Flavor::LittleMicro, 1, &conversation(), ethernet),
+    );
+    let files: Vec<&str> = std::iter::repeat_n(file.as_str(), 200).collect();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_rstscope"))
+        .args(["read", "-q"])
+        .args(files)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(code(&output), 0);
+    assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn verbose_tells_a_person_the_evidence() {
+    let scratch = Scratch::new("verbose");
+    let file = scratch.write(
+        "good",
+        &legacy(Flavor::LittleMicro, 1, &conversation(), ethernet),
+    );
+    let output = rstscope(&["read", "-v", &file]);
+    assert_eq!(code(&output), 0);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let first = text.lines().next().unwrap();
+    assert!(first.starts_with("22:13:20.004 "), "{text}");
+    assert!(
+        first.contains("198.51.100.10:443 → 203.0.113.9:51514"),
+        "{text}"
+    );
+    assert!(!text.contains('\u{1b}'), "no color into a pipe");
+}
+
+#[test]
+fn a_story_is_told_from_a_capture_and_from_its_record_alike() {
+    let scratch = Scratch::new("explain");
+    let file = scratch.write(
+        "good",
+        &legacy(Flavor::LittleMicro, 1, &conversation(), ethernet),
+    );
+    let read = rstscope(&["read", "-q", &file]);
+    let id = records(&read)[0]["event"]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let written = scratch.write("r.jsonl", &read.stdout);
+    let story = |arguments: &[&str]| {
+        let output = rstscope(arguments);
+        assert_eq!(code(&output), 0, "{arguments:?}: {}", stderr(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let told = story(&["explain", &written, &id]);
+    for words in [
+        "198.51.100.10:443 → 203.0.113.9:51514: REMOTE",
+        "What came, from 2023-11-14T22:13:20.004",
+        "in decibans",
+        "in all: a third party at",
+        "What to do next",
+    ] {
+        assert!(told.contains(words), "{words}\n{told}");
+    }
+    assert_eq!(told, story(&["explain", &file]));
+    let flow = "203.0.113.9:51514-198.51.100.10:443";
+    assert_eq!(told, story(&["explain", &file, "--flow", flow]));
+}
+
+#[test]
+fn a_story_that_is_not_there_is_a_failure_with_a_hint() {
+    let scratch = Scratch::new("no-story");
+    let file = scratch.write(
+        "good",
+        &legacy(Flavor::LittleMicro, 1, &conversation(), ethernet),
+    );
+    let none = scratch.write("none", b"{\"event\": {}}\nnonsense\n");
+    let other = "203.0.113.9:51514-198.51.100.10:80";
+    for (arguments, words) in [
+        (&["explain", &file, "nobody-7"][..], "nobody-7"),
+        (
+            &["explain", &file, "--flow", other],
+            other.split('-').next().unwrap(),
+        ),
+        (&["explain", &none], "1 lines are no records"),
+        (&["explain", "/nowhere/at/all"], "cannot open"),
+    ] {
+        let output = rstscope(arguments);
+        assert_eq!(code(&output), 1, "{arguments:?}");
+        assert!(stderr(&output).contains(words), "{}", stderr(&output));
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn own_devices_are_taken_from_the_command_line_and_a_file_and_clear_nobody() {
+    let scratch = Scratch::new("device");
+    let file = scratch.write(
+        "good",
+        &legacy(Flavor::LittleMicro, 1, &conversation(), ethernet),
+    );
+    let config = scratch.write(
+        "rstscope.toml",
+        b"[[own_device]]\nname = \"fw2\"\nmac = \"02:00:00:00:00:02\"\n",
+    );
+    let plain = records(&rstscope(&["read", &file]));
+    let device = "fw1=hop-limit=64,ip-id=counter,address=198.51.100.0/24";
+    let with = rstscope(&["read", &file, "--own-device", device, "--config", &config]);
+    assert_eq!(
+        records(&with),
+        plain,
+        "a genuine reset is nobody's device's"
+    );
+    let vague = rstscope(&["read", &file, "--own-device", "fw1"]);
+    assert_eq!(code(&vague), 2);
+    assert!(stderr(&vague).contains("needs mac or hop-limit"));
+}
+
+#[test]
+fn the_labelled_captures_read_without_a_failure() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/captures");
+    if !folder.is_dir() {
+        println!(
+            "skipped: there are no labelled captures at {}",
+            folder.display()
+        );
+        return;
+    }
+    let mut waiting = vec![folder];
+    let mut files = Vec::new();
+    while let Some(folder) = waiting.pop() {
+        for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            let path = entry.path();
+            if path.is_dir() {
+                waiting.push(path);
+            } else if path
+                .extension()
+                .is_some_and(|end| end == "pcap" || end == "pcapng")
+            {
+                files.push(path.to_str().unwrap().to_owned());
+            }
+        }
+    }
+    let arguments: Vec<&str> = ["read"]
+        .into_iter()
+        .chain(files.iter().map(String::as_str))
+        .collect();
+    let output = rstscope(&arguments);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(!records(&output).is_empty());
+}

@@ -1,0 +1,399 @@
+//! Real TCP between network namespaces, and what the kernel's events and the tc programs say of
+//! it: which process reset, why, what was accepted, what was forwarded. Needs root and `ip`; the
+//! test runs itself again inside the namespace that it looks at.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a test that panics has failed, as it should; it may print and wait"
+)]
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rstscope::events::{Config, Event, Events, FrameOrigin, own_netns};
+use rstscope::host::{
+    KernelEvent, KernelEventKind, KnownReason, ResetReason, SocketView, TcpState,
+};
+use rstscope::time::Timestamp;
+use rstscope::wire::{LinkLayer, Segment, parse};
+use rstscope::xdp::{self, Steer};
+
+const HOST: &str = "bpf_ev_host";
+const CLIENT: &str = "bpf_ev_client";
+const BACKEND: &str = "bpf_ev_backend";
+const INSIDE: &str = "RSTSCOPE_TEST_INSIDE";
+
+fn ip(arguments: &str) -> bool {
+    let mut command = Command::new("ip");
+    command.args(arguments.split(' ')).stderr(Stdio::null());
+    command.status().expect("ip (iproute2)").success()
+}
+
+fn python(netns: &str, script: &str) -> std::process::Child {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", netns, "python3", "-c", script]);
+    command.stdout(Stdio::piped()).spawn().expect("python3")
+}
+
+struct Network;
+
+impl Network {
+    fn new() -> Self {
+        drop(Self);
+        for line in [
+            format!("netns add {HOST}"),
+            format!("netns add {CLIENT}"),
+            format!("netns add {BACKEND}"),
+            format!("-n {HOST} link add h0 type veth peer name c0 netns {CLIENT}"),
+            format!("-n {HOST} link add h1 type veth peer name b0 netns {BACKEND}"),
+            format!("-n {HOST} addr add 10.77.0.1/24 dev h0"),
+            format!("-n {HOST} addr add fd77::1/64 dev h0 nodad"),
+            format!("-n {HOST} addr add 10.78.0.1/24 dev h1"),
+            format!("-n {CLIENT} addr add 10.77.0.2/24 dev c0"),
+            format!("-n {CLIENT} addr add fd77::2/64 dev c0 nodad"),
+            format!("-n {BACKEND} addr add 10.78.0.2/24 dev b0"),
+            format!("-n {HOST} link set h0 up"),
+            format!("-n {HOST} link set h1 up"),
+            format!("-n {CLIENT} link set c0 up"),
+            format!("-n {BACKEND} link set b0 up"),
+            format!("-n {CLIENT} route add default via 10.77.0.1"),
+            format!("-n {BACKEND} route add default via 10.78.0.1"),
+            format!("netns exec {HOST} sysctl -qw net.ipv4.ip_forward=1"),
+        ] {
+            assert!(ip(&line), "ip {line}");
+        }
+        Self
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        for netns in [HOST, CLIENT, BACKEND] {
+            ip(&format!("netns del {netns}"));
+        }
+    }
+}
+
+/// Everything that was seen while one scenario ran.
+#[derive(Default, Debug)]
+struct Seen {
+    kernel: Vec<KernelEvent>,
+    frames: Vec<(FrameOrigin, Segment, Option<SocketView>)>,
+}
+
+impl Seen {
+    fn resets_of(&self, origin: FrameOrigin) -> Vec<&Segment> {
+        let resets = self
+            .frames
+            .iter()
+            .filter(|(o, s, _)| *o == origin && s.flags.rst());
+        resets.map(|(_, segment, _)| segment).collect()
+    }
+
+    fn sent(&self) -> Vec<&KernelEvent> {
+        let is_sent = |e: &&KernelEvent| matches!(e.kind, KernelEventKind::ResetSent { .. });
+        self.kernel.iter().filter(is_sent).collect()
+    }
+}
+
+const LEAVING: FrameOrigin = FrameOrigin::Egress { forwarded: false };
+
+/// Runs a server in the host and a client elsewhere, and collects until both have ended.
+fn play(events: &mut Events, server: &str, client: &str) -> Seen {
+    let prelude = "import socket,struct,time\nL=struct.pack('ii',1,0)\n\
+        def listen(port):\n s=socket.socket();s.setsockopt(1,2,1);s.bind(('10.77.0.1',port));s.listen();return s\n";
+    let mut seen = Seen::default();
+    let mut running = Vec::new();
+    if !server.is_empty() {
+        running.push(python(HOST, &format!("{prelude}{server}")));
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    running.push(python(CLIENT, &format!("{prelude}{client}")));
+    let end = Instant::now() + Duration::from_secs(10);
+    let mut quiet = 0;
+    while quiet < 3 && Instant::now() < end {
+        let is_over = running
+            .iter_mut()
+            .all(|child| child.try_wait().expect("wait").is_some());
+        quiet = if is_over { quiet + 1 } else { 0 };
+        events
+            .poll(Duration::from_millis(50), &mut |event| match event {
+                Event::Kernel(kernel) => seen.kernel.push(kernel),
+                Event::Frame(frame) => {
+                    let segment = parse(LinkLayer::Ethernet, frame.frame).expect("a segment");
+                    seen.frames.push((frame.origin, segment, frame.socket));
+                }
+            })
+            .expect("poll");
+    }
+    seen
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_kernel_tells_who_reset_and_why() {
+    if std::env::var_os(INSIDE).is_some() {
+        return inside();
+    }
+    let _network = Network::new();
+    let test = std::env::current_exe().expect("own path");
+    let mut command = Command::new("ip");
+    command
+        .args(["netns", "exec", HOST])
+        .arg(test)
+        .env(INSIDE, "1");
+    command.args([
+        "--exact",
+        "the_kernel_tells_who_reset_and_why",
+        "--ignored",
+        "--nocapture",
+    ]);
+    assert!(command.status().expect("ip netns exec").success());
+}
+
+fn inside() {
+    let mut events = Events::open(Config::for_netns(own_netns().expect("/proc"))).expect("open");
+    println!("missing on this kernel: {:?}", events.missing());
+    for interface in ["h0", "h1"] {
+        let index = fs::read_to_string(format!("/sys/class/net/{interface}/ifindex")).expect("sys");
+        let index = index.trim().parse().expect("a number");
+        events.attach_egress(interface, index).expect("egress");
+        events
+            .attach_mirror(interface, index, &[], Timestamp::default())
+            .expect("mirror");
+    }
+    native_or_nothing(&events);
+    closed_ports(&mut events);
+    aborts(&mut events);
+    a_stray_segment(&mut events);
+    an_accepted_reset(&mut events);
+    a_forwarded_reset(&mut events);
+    a_firewall_reject(&mut events);
+    let counters = events.host_counters().expect("counters");
+    assert!(counters.egress_copied > 0 && counters.events > 0 && counters.mirrored > 0);
+    assert_eq!(
+        (
+            counters.egress_lost,
+            counters.events_lost,
+            counters.mirror_lost
+        ),
+        (0, 0, 0)
+    );
+    assert_eq!(events.unknown_records(), 0);
+}
+
+/// `steer` attaches to a veth natively, once; never generically.
+fn native_or_nothing(events: &Events) {
+    let index = |interface: &str| {
+        let index = fs::read_to_string(format!("/sys/class/net/{interface}/ifindex")).expect("sys");
+        index.trim().parse().expect("a number")
+    };
+    let load = || Steer::load(xdp::Config::default(), events.ring_fd()).expect("load");
+    let (mut first, mut second) = (load(), load());
+    first.attach("h1", index("h1")).expect("native XDP on veth");
+    assert!(first.link_id().is_some());
+    let taken = second.attach("h1", index("h1"));
+    assert!(matches!(taken, Err(xdp::Error::SlotTaken(_))), "{taken:?}");
+    let gone = second.attach("none", 4_000);
+    assert!(matches!(gone, Err(xdp::Error::Gone(_))), "{gone:?}");
+    let generic = second.attach("lo", 1);
+    assert!(
+        matches!(generic, Err(xdp::Error::NoNativeMode(_))),
+        "{generic:?}"
+    );
+    drop(first);
+    second.attach("h1", index("h1")).expect("free again");
+    assert!(second.counters().expect("counters").len() == xdp::COUNTERS);
+    assert!(events.load_handback().is_ok());
+}
+
+fn closed_ports(events: &mut Events) {
+    for (family, address) in [
+        ("socket.AF_INET", "10.77.0.1"),
+        ("socket.AF_INET6", "fd77::1"),
+    ] {
+        let seen = play(
+            events,
+            "",
+            &format!("socket.socket({family}).connect_ex(('{address}',9))"),
+        );
+        let sent = seen.sent();
+        assert_eq!(sent.len(), 1, "{seen:?}");
+        assert_eq!(
+            (
+                sent[0].tuple.src.to_string().as_str(),
+                sent[0].tuple.src_port
+            ),
+            (address, 9)
+        );
+        let KernelEventKind::ResetSent {
+            active,
+            reason,
+            state,
+            process,
+            answered_len,
+            ..
+        } = sent[0].kind
+        else {
+            panic!()
+        };
+        assert_eq!(
+            (active, state, process, answered_len),
+            (false, None, None, Some(0))
+        );
+        assert_eq!(reason, Some(ResetReason::Known(KnownReason::NoSocket)));
+        let left = seen.resets_of(LEAVING);
+        assert_eq!(left.len(), 1);
+        assert_eq!(left[0].tuple, sent[0].tuple);
+    }
+}
+
+fn aborts(events: &mut Events) {
+    let linger = "c,_=listen(81).accept();c.recv(9);c.setsockopt(1,13,L);c.close()";
+    let unread = "c,_=listen(81).accept();time.sleep(.3);c.close()";
+    let client = "s=socket.create_connection(('10.77.0.1',81));s.send(b'hello');time.sleep(.6)";
+    for (server, known) in [
+        (linger, None),
+        (unread, Some(ResetReason::Known(KnownReason::AbortOnClose))),
+    ] {
+        let seen = play(events, server, client);
+        let sent = seen.sent();
+        assert_eq!(sent.len(), 1, "{seen:?}");
+        let KernelEventKind::ResetSent {
+            active,
+            reason,
+            process,
+            ..
+        } = sent[0].kind
+        else {
+            panic!()
+        };
+        assert!(
+            active && process.expect("a process").name().starts_with("python"),
+            "{sent:?}"
+        );
+        assert!(
+            known.is_none_or(|known| reason == Some(known)),
+            "{reason:?}"
+        );
+        let established = KernelEventKind::Established {
+            process: None,
+            originator: false,
+        };
+        let established = seen.kernel.iter().find(|event| event.kind == established);
+        let established = established.expect("established");
+        assert_eq!(established.tuple, sent[0].tuple);
+        assert!(established.cookie.is_some() && established.cookie == sent[0].cookie);
+        assert_eq!(seen.resets_of(LEAVING).len(), 1);
+    }
+}
+
+/// A listener's socket does not know the peer: the tuple must come from the segment.
+fn a_stray_segment(events: &mut Events) {
+    let client = "r=socket.socket(2,3,6);a=socket.inet_aton\n\
+        t=struct.pack('!HHIIBBHHH',4444,82,1000,7,80,16,99,0,0)\n\
+        p=a('10.77.0.2')+a('10.77.0.1')+struct.pack('!HH',6,len(t))+t\n\
+        s=sum(struct.unpack('!%dH'%(len(p)//2),p));s=(s&65535)+(s>>16);s=(s&65535)+(s>>16)\n\
+        r.sendto(t[:16]+struct.pack('!H',~s&65535)+t[18:],('10.77.0.1',0))";
+    let seen = play(events, "s=listen(82);time.sleep(1)", client);
+    let sent = seen.sent();
+    assert_eq!(sent.len(), 1, "{seen:?}");
+    let tuple = sent[0].tuple;
+    assert_eq!(
+        (tuple.src.to_string().as_str(), tuple.src_port),
+        ("10.77.0.1", 82)
+    );
+    assert_eq!(
+        (tuple.dst.to_string().as_str(), tuple.dst_port),
+        ("10.77.0.2", 4444)
+    );
+    let KernelEventKind::ResetSent {
+        active,
+        state,
+        answered_seq,
+        answered_len,
+        process,
+        ..
+    } = sent[0].kind
+    else {
+        panic!()
+    };
+    assert_eq!(
+        (active, state, process),
+        (false, Some(TcpState::Listen), None)
+    );
+    assert_eq!(
+        (answered_seq.map(|s| s.0), answered_len),
+        (Some(1000), Some(0))
+    );
+}
+
+fn an_accepted_reset(events: &mut Events) {
+    let server = "c,_=listen(83).accept();c.recv(9);time.sleep(.8);c.close()";
+    let client = "s=socket.create_connection(('10.77.0.1',83));s.send(b'hello');time.sleep(.2)\n\
+        s.setsockopt(1,13,L);s.close()";
+    let seen = play(events, server, client);
+    let state = Some(TcpState::Established);
+    let accepted = KernelEventKind::ResetAccepted { state };
+    let accepted = seen
+        .kernel
+        .iter()
+        .find(|event| event.kind == accepted)
+        .expect("accepted");
+    assert_eq!((accepted.tuple.src_port, seen.sent().len()), (83, 0));
+    let owner = seen.kernel.iter().find_map(|event| match event.kind {
+        KernelEventKind::OwnerKnown { process } => Some((process.name(), event.cookie)),
+        _ => None,
+    });
+    let (name, cookie) = owner.expect("whose it was");
+    assert!(
+        name.starts_with("python") && cookie == accepted.cookie,
+        "{name}"
+    );
+    let reset = seen
+        .frames
+        .iter()
+        .find(|(o, s, _)| *o == FrameOrigin::Mirrored && s.flags.rst());
+    let (_, segment, view) = reset.expect("the reset, mirrored");
+    let sequence = view
+        .as_ref()
+        .and_then(SocketView::sequence)
+        .expect("a full socket");
+    assert_eq!(sequence.rcv_nxt, segment.seq, "an exact reset");
+    assert_eq!(
+        (sequence.bytes_in, sequence.srtt_us.is_some()),
+        (Some(5), true)
+    );
+    assert!(sequence.ts_recent.is_some() && sequence.segs_in >= Some(2));
+    let idle = sequence.idle_ns.expect("idle");
+    assert!(
+        (100_000_000..2_000_000_000).contains(&idle),
+        "the client slept 200 ms: {idle}"
+    );
+}
+
+fn a_forwarded_reset(events: &mut Events) {
+    let seen = play(events, "", "socket.socket().connect_ex(('10.78.0.2',9))");
+    let forwarded = seen.resets_of(FrameOrigin::Egress { forwarded: true });
+    assert_eq!(forwarded.len(), 1, "{seen:?}");
+    assert_eq!(forwarded[0].tuple.src.to_string(), "10.78.0.2");
+    assert_eq!((seen.resets_of(LEAVING).len(), seen.kernel.len()), (0, 0));
+}
+
+fn a_firewall_reject(events: &mut Events) {
+    let rules = "add table inet t; add chain inet t i { type filter hook input priority 0; }; \
+        add rule inet t i tcp dport 84 reject with tcp reset";
+    let nft = Command::new("nft").arg(rules).status();
+    if !nft.is_ok_and(|status| status.success()) {
+        println!("SKIPPED: the firewall's reject, since nft is missing");
+        return;
+    }
+    let seen = play(events, "", "socket.socket().connect_ex(('10.77.0.1',84))");
+    assert_eq!(seen.resets_of(LEAVING).len(), 1, "{seen:?}");
+    assert_eq!(seen.sent().len(), 0, "no socket sent it");
+}

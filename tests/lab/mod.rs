@@ -1,0 +1,256 @@
+//! The lab as a value: made when it is asked for, taken away when it is dropped, whatever the test
+//! came to. Starts the sensor in it and listens to what it says.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+const PYTHON: &str = "/usr/bin/python3";
+/// The sensor.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_rstscope");
+/// What it watches.
+pub const INTERFACES: [&str; 4] = ["--iface", "up0", "--iface", "dn0"];
+
+/// The network of namespaces, and a scratch directory that any user may read.
+pub struct Lab {
+    pub prefix: String,
+    pub dir: PathBuf,
+}
+
+impl Lab {
+    pub fn up() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let prefix = format!("rl{}x{number}-", std::process::id());
+        let dir = std::env::temp_dir().join(format!("{prefix}records"));
+        fs::create_dir_all(&dir).unwrap();
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
+        let lab = Self { prefix, dir };
+        let up = command(&format!("{ROOT}/scripts/lab"), &["up", &lab.prefix])
+            .output()
+            .unwrap();
+        assert!(
+            up.status.success(),
+            "the lab could not be set up: {}",
+            text(&up.stderr)
+        );
+        lab
+    }
+
+    /// A command in a namespace.
+    pub fn exec(&self, namespace: &str, words: &[&str]) -> Command {
+        let namespace = format!("{}{namespace}", self.prefix);
+        let mut made = command("ip", &["netns", "exec", &namespace]);
+        made.args(words);
+        made
+    }
+
+    pub fn shell(&self, namespace: &str, script: &str) -> String {
+        text(
+            &self
+                .exec(namespace, &["sh", "-c", script])
+                .output()
+                .unwrap()
+                .stdout,
+        )
+    }
+
+    /// One of the lab's Python programs.
+    pub fn python(&self, program: &str, words: &[&str]) -> Command {
+        let mut made = command(
+            PYTHON,
+            &[
+                "-B",
+                &format!("{ROOT}/tests/lab/{program}"),
+                "--lab",
+                &self.prefix,
+            ],
+        );
+        made.args(words);
+        made
+    }
+
+    /// Fetches `count` pages through the proxy, one connection each.
+    pub fn requests(&self, count: u32) -> Child {
+        self.python("peer.py", &["--http", &count.to_string()])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
+    pub fn assert_traffic_flows(&self) {
+        assert_all_succeeded(self.requests(50));
+    }
+
+    pub fn records_path(&self) -> PathBuf {
+        self.dir.join("records")
+    }
+
+    pub fn output(&self) -> String {
+        format!("file://{}", self.records_path().display())
+    }
+
+    /// What an operator would see of the load balancer host's network: links with their XDP
+    /// programs, tc, offloads, addresses, routes, sysctls and firewall; without counters.
+    pub fn state(&self) -> String {
+        self.shell(
+            "lb",
+            "ip -d link; ip address | grep -v valid_lft; ip route show table all; \
+             ip -6 route show table all; ip rule; \
+             for dev in up0 dn0; do tc qdisc show dev $dev; tc filter show dev $dev ingress; \
+             tc filter show dev $dev egress; ethtool -k $dev; ethtool -l $dev; done; nft list ruleset; \
+             sysctl -a 2>/dev/null | grep '^net\\.ipv[46]\\.conf\\|^net\\.core'",
+        )
+    }
+
+    /// Starts the sensor and waits until it is ready.
+    pub fn sensor(&self, more: &[&str]) -> Sensor {
+        let output = self.output();
+        let mut words = vec!["--output", output.as_str()];
+        words.extend(more);
+        let sensor = self.start(&words);
+        assert!(
+            sensor.await_line("rstscope: ready"),
+            "not ready: {}",
+            sensor.said()
+        );
+        sensor
+    }
+
+    pub fn start(&self, more: &[&str]) -> Sensor {
+        let mut words = vec![BINARY, "run"];
+        words.extend(INTERFACES);
+        words.extend(more);
+        Sensor::spawn(self.exec("lb", &words))
+    }
+
+    /// Runs the sensor where it has to give up: its exit code and what it said.
+    pub fn refused(&self, words: &[&str]) -> (Option<i32>, String) {
+        let mut all = vec!["timeout", "20", BINARY, "run"];
+        all.extend(words);
+        let done = self.exec("lb", &all).stdin(Stdio::null()).output().unwrap();
+        (done.status.code(), text(&done.stderr))
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let _ = command(&format!("{ROOT}/scripts/lab"), &["down", &self.prefix]).status();
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// A running sensor and the lines of its standard error.
+pub struct Sensor {
+    pub child: Child,
+    pub lines: Arc<Mutex<Vec<String>>>,
+    /// It has nothing more to say.
+    pub silent: Arc<AtomicBool>,
+}
+
+impl Sensor {
+    pub fn spawn(mut command: Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("ip is there");
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let silent = Arc::new(AtomicBool::new(false));
+        let (pipe, heard) = (child.stderr.take().unwrap(), Arc::clone(&lines));
+        let ended = Arc::clone(&silent);
+        thread::spawn(move || {
+            for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                heard.lock().unwrap().push(line);
+            }
+            ended.store(true, Ordering::Release);
+        });
+        Self {
+            child,
+            lines,
+            silent,
+        }
+    }
+
+    pub fn said(&self) -> String {
+        self.lines.lock().unwrap().join("\n")
+    }
+
+    /// Waits for a line that holds `words`.
+    pub fn await_line(&self, words: &str) -> bool {
+        let end = Instant::now() + Duration::from_secs(15);
+        loop {
+            // Asked first, so that what it said last is not overlooked.
+            let over = self.silent.load(Ordering::Acquire) || Instant::now() >= end;
+            if self.said().contains(words) {
+                return true;
+            }
+            if over {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(
+            command("kill", &["-s", name, &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    /// Waits for its end; `None` when it does not come, or comes by a signal.
+    pub fn end(&mut self) -> Option<i32> {
+        let end = Instant::now() + Duration::from_secs(15);
+        while Instant::now() < end {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                thread::sleep(Duration::from_millis(50));
+                return status.code();
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        None
+    }
+
+    /// Ends it as an operator would.
+    pub fn stop(&mut self) -> Option<i32> {
+        self.signal("TERM");
+        self.end()
+    }
+}
+
+impl Drop for Sensor {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn command(program: &str, words: &[&str]) -> Command {
+    let mut made = Command::new(program);
+    made.args(words);
+    made
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+pub fn assert_all_succeeded(requests: Child) {
+    let done: Output = requests.wait_with_output().unwrap();
+    assert!(
+        done.status.success(),
+        "requests through the proxy failed: {}",
+        text(&done.stdout)
+    );
+}

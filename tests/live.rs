@@ -1,0 +1,383 @@
+//! The sensor on real traffic: starts the built binary inline in the lab of `scripts/lab` and holds
+//! its records against what was really done. Needs root; refuses to judge a run in which the lab
+//! itself did not do as it promised. See docs/testing.md.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    reason = "a test may panic, and waits by the clock"
+)]
+
+mod lab;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use lab::{BINARY, INTERFACES, Lab, Sensor, assert_all_succeeded, text};
+
+/// Every line of a file of records, parsed.
+fn records(path: &Path) -> Vec<Value> {
+    let content = fs::read_to_string(path).unwrap();
+    content
+        .lines()
+        .map(|line| {
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in record {line}"))
+        })
+        .collect()
+}
+
+/// An error message is one sentence that names the object.
+fn assert_one_sentence(said: &str, object: &str) {
+    let naming: Vec<_> = said.lines().filter(|line| line.contains(object)).collect();
+    assert_eq!(naming.len(), 1, "not one sentence about {object}:\n{said}");
+    assert!(naming[0].starts_with("rstscope: "), "{}", naming[0]);
+    assert!(!said.contains("panicked"), "{said}");
+}
+
+/// The four-tuple of a promise, or of a record.
+fn flow(promise: &Value) -> [String; 4] {
+    ["source", "source_port", "destination", "destination_port"]
+        .map(|name| promise[name].to_string())
+}
+
+fn flow_of(record: &Value) -> [String; 4] {
+    let part = |end: &str, name: &str| record[end][name].to_string();
+    [
+        part("source", "ip"),
+        part("source", "port"),
+        part("destination", "ip"),
+        part("destination", "port"),
+    ]
+}
+
+/// What is wrong with the records about one promise, or nothing.
+fn complaint(promise: &Value, resets: &[&Value]) -> Option<String> {
+    let wanted = flow(promise);
+    let reversed = [
+        wanted[2].clone(),
+        wanted[3].clone(),
+        wanted[0].clone(),
+        wanted[1].clone(),
+    ];
+    let about: Vec<_> = resets
+        .iter()
+        .filter(|record| flow_of(record) == wanted || flow_of(record) == reversed)
+        .collect();
+    let scenario = &promise["scenario"];
+    let [record] = about.as_slice() else {
+        return Some(format!(
+            "{scenario}: {} records instead of one: {about:#?}",
+            about.len()
+        ));
+    };
+    let scope = &record["rstscope"];
+    let causes = promise["expect_cause"].as_array().unwrap();
+    let right = flow_of(record) == wanted
+        && scope["verdict"] == promise["expect_verdict"]
+        && (causes.is_empty() || causes.contains(&scope["cause"]));
+    (!right).then(|| {
+        format!(
+            "{scenario}: expected {}/{causes:?}: {record}",
+            promise["expect_verdict"]
+        )
+    })
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_lab_makes_the_resets_that_it_promises() {
+    let lab = Lab::up();
+    let done = lab
+        .python("scenarios.py", &["--all", "--both", "--verify"])
+        .output()
+        .unwrap();
+    assert!(
+        done.status.success(),
+        "{}\n{}",
+        text(&done.stderr),
+        text(&done.stdout)
+    );
+}
+
+#[test]
+#[ignore = "needs root"]
+fn every_scenario_gets_its_verdict_and_the_host_is_left_as_it_was_found() {
+    let lab = Lab::up();
+    let before = lab.state();
+    // Some connections are to be older than the sensor.
+    // One after the other: one process plays all of this host's, and as a crowd its resets would
+    // look like a proxy's.
+    let mut play = lab
+        .python(
+            "scenarios.py",
+            &["--all", "--both", "--hold", "--jobs", "1"],
+        )
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = BufReader::new(play.stdout.take().unwrap()).lines();
+    assert_eq!(stdout.next().unwrap().unwrap(), "held");
+    let mut sensor = lab.sensor(&[]);
+    play.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    let promises: Vec<Value> = stdout
+        .map(|line| serde_json::from_str(&line.unwrap()).unwrap())
+        .collect();
+    assert!(play.wait().unwrap().success(), "the lab broke a promise");
+
+    assert_eq!(sensor.stop(), Some(0), "{}", sensor.said());
+    assert_eq!(lab.state(), before, "the host is not as it was found");
+    let all = records(&lab.records_path());
+    let resets: Vec<_> = all
+        .iter()
+        .filter(|record| record["event"]["dataset"] == "rstscope.reset")
+        .collect();
+    let wrong: Vec<_> = promises
+        .iter()
+        .filter_map(|promise| complaint(promise, &resets))
+        .collect();
+    assert!(
+        promises.len() >= 70,
+        "only {} resets were promised",
+        promises.len()
+    );
+    assert!(
+        wrong.is_empty(),
+        "{} of {} are wrong:\n{}",
+        wrong.len(),
+        promises.len(),
+        wrong.join("\n")
+    );
+    assert!(all.len() > resets.len(), "there is no coverage record");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn among_everyday_traffic_the_verdicts_hold() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/live");
+    let words = ["--sensor", BINARY, "--repeats", "2", "--connections", "500"];
+    let done = lab::command(script, &words).output().unwrap();
+    assert!(
+        done.status.success(),
+        "{}\n{}",
+        text(&done.stdout),
+        text(&done.stderr)
+    );
+}
+
+#[test]
+#[ignore = "needs root"]
+fn two_thousand_requests_succeed_with_the_sensor_on() {
+    let lab = Lab::up();
+    let mut sensor = lab.sensor(&[]);
+    assert_all_succeeded(lab.requests(2000));
+    assert_eq!(sensor.stop(), Some(0), "{}", sensor.said());
+    lab.assert_traffic_flows();
+}
+
+#[test]
+#[ignore = "needs root"]
+fn two_thousand_requests_succeed_across_kill_9_and_the_next_start_cleans_up() {
+    let lab = Lab::up();
+    let before = lab.state();
+    let mut sensor = lab.sensor(&[]);
+    let requests = lab.requests(2000);
+    thread::sleep(Duration::from_millis(150));
+    sensor.signal("KILL");
+    assert_eq!(sensor.end(), None);
+    assert_all_succeeded(requests);
+    let mut sensor = lab.sensor(&[]);
+    lab.assert_traffic_flows();
+    assert_eq!(sensor.stop(), Some(0), "{}", sensor.said());
+    assert_eq!(lab.state(), before, "the crash left something behind");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn two_thousand_requests_succeed_across_stop_and_continue() {
+    let lab = Lab::up();
+    let mut sensor = lab.sensor(&[]);
+    let requests = lab.requests(2000);
+    thread::sleep(Duration::from_millis(150));
+    sensor.signal("STOP");
+    assert_all_succeeded(requests);
+    assert_all_succeeded(lab.requests(200));
+    sensor.signal("CONT");
+    lab.assert_traffic_flows();
+    assert_eq!(sensor.stop(), Some(0), "{}", sensor.said());
+}
+
+#[test]
+#[ignore = "needs root"]
+fn an_unknown_interface_is_named() {
+    let lab = Lab::up();
+    let (code, said) = lab.refused(&["--iface", "up7", "--output", &lab.output()]);
+    assert_eq!(code, Some(4), "{said}");
+    assert_one_sentence(&said, "up7");
+    lab.assert_traffic_flows();
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_lack_of_permission_is_said() {
+    let lab = Lab::up();
+    let copy = lab.dir.join("rstscope");
+    fs::copy(BINARY, &copy).unwrap();
+    let copy = copy.display().to_string();
+    let words = [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        "--inh-caps=-all",
+    ];
+    let mut run = lab.exec("lb", &words);
+    let done = run
+        .arg(&copy)
+        .arg("run")
+        .args(INTERFACES)
+        .args(["--output", "-"])
+        .output()
+        .unwrap();
+    let said = text(&done.stderr);
+    assert_eq!(done.status.code(), Some(3), "{said}");
+    assert_eq!(
+        said.lines()
+            .filter(|line| line.starts_with("rstscope: "))
+            .count(),
+        1,
+        "{said}"
+    );
+    lab.assert_traffic_flows();
+}
+
+#[test]
+#[ignore = "needs root"]
+fn an_output_that_cannot_be_written_is_named_before_traffic_is_touched() {
+    let lab = Lab::up();
+    let before = lab.state();
+    let path = lab.dir.join("no/such/directory/records");
+    let mut words = INTERFACES.to_vec();
+    let output = format!("file://{}", path.display());
+    words.extend(["--output", &output]);
+    let (code, said) = lab.refused(&words);
+    assert_eq!(code, Some(1), "{said}");
+    assert_one_sentence(&said, &path.display().to_string());
+    assert_eq!(lab.state(), before);
+    lab.assert_traffic_flows();
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_second_instance_is_refused_and_the_first_goes_on() {
+    let lab = Lab::up();
+    let mut first = lab.sensor(&[]);
+    let mut words = INTERFACES.to_vec();
+    let output = format!("file://{}", lab.dir.join("second").display());
+    words.extend(["--output", &output]);
+    let (code, said) = lab.refused(&words);
+    assert_eq!(code, Some(4), "{said}");
+    assert_one_sentence(&said, "up0");
+    let play = lab
+        .python("scenarios.py", &["--run", "client_abort"])
+        .output()
+        .unwrap();
+    let promise: Value = serde_json::from_slice(&play.stdout).unwrap();
+    assert_eq!(first.stop(), Some(0), "{}", first.said());
+    let all = records(&lab.records_path());
+    assert_eq!(complaint(&promise, &all.iter().collect::<Vec<_>>()), None);
+    lab.assert_traffic_flows();
+}
+
+#[test]
+#[ignore = "needs root"]
+fn an_interface_that_goes_away_is_named_and_the_others_are_watched_on() {
+    let lab = Lab::up();
+    let mut sensor = lab.sensor(&[]);
+    let delete = |interface| {
+        let done = lab.exec("lb", &["ip", "link", "del", interface]).status();
+        assert!(done.unwrap().success());
+    };
+    delete("dn0");
+    assert!(sensor.await_line("dn0"), "not a word: {}", sensor.said());
+    // The client still reaches this host: HAProxy answers that its backend is away.
+    let fetch = [
+        "curl",
+        "-s",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code}",
+        "http://10.77.2.2:8080/",
+    ];
+    let answer = lab.exec("cl", &fetch).output().unwrap();
+    assert_eq!(text(&answer.stdout), "503");
+    let play = lab
+        .python("scenarios.py", &["--run", "client_abort"])
+        .output();
+    let promise: Value = serde_json::from_slice(&play.unwrap().stdout).unwrap();
+    thread::sleep(Duration::from_millis(1500));
+    assert!(
+        sensor.child.try_wait().unwrap().is_none(),
+        "it ended: {}",
+        sensor.said()
+    );
+    let all = records(&lab.records_path());
+    assert_eq!(complaint(&promise, &all.iter().collect::<Vec<_>>()), None);
+    delete("up0");
+    assert_eq!(sensor.end(), Some(1), "{}", sensor.said());
+    assert!(sensor.await_line("up0"), "not a word: {}", sensor.said());
+    assert!(!sensor.said().contains("panicked"), "{}", sensor.said());
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_full_disk_is_named_and_costs_no_traffic() {
+    let lab = Lab::up();
+    let dir = lab.dir.join("small");
+    fs::create_dir(&dir).unwrap();
+    let dir = dir.display().to_string();
+    // The file system is mounted in the mount namespace of this command only.
+    let script = format!(
+        "mount -t tmpfs -o size=16k tmpfs {dir} && \
+         exec {BINARY} run --iface up0 --iface dn0 --settle 0 --output file://{dir}/records"
+    );
+    let mut sensor = Sensor::spawn(lab.exec("lb", &["sh", "-c", &script]));
+    assert!(
+        sensor.await_line("rstscope: ready"),
+        "not ready: {}",
+        sensor.said()
+    );
+    let fill = ["--run", "client_abort", "--repeat", "20"];
+    assert!(
+        lab.python("scenarios.py", &fill)
+            .output()
+            .unwrap()
+            .status
+            .success()
+    );
+    assert!(
+        sensor.await_line("/small/records"),
+        "not a word: {}",
+        sensor.said()
+    );
+    lab.assert_traffic_flows();
+    if sensor.child.try_wait().unwrap().is_none() {
+        sensor.signal("TERM");
+    }
+    assert_eq!(
+        sensor.end(),
+        Some(1),
+        "records were lost: {}",
+        sensor.said()
+    );
+    lab.assert_traffic_flows();
+}
