@@ -7,7 +7,7 @@ use super::facts;
 use super::legs::{Join, Legs};
 use super::message::{Told, tell};
 use super::{Closed, EngineConfig};
-use crate::evidence::{Case, Evidence, Favors, Group, InjectorMemory};
+use crate::evidence::{Case, Evidence, Favors, Group, InjectorMemory, SiblingMemory};
 use crate::flow::{Endpoint, Side};
 use crate::host::ResetReason;
 use crate::record::{KernelFacts, Related, ResetRecord};
@@ -20,6 +20,8 @@ pub(super) struct Context<'a> {
     pub(super) legs: &'a Legs,
     /// What earlier forged resets had in common.
     pub(super) injectors: &'a InjectorMemory,
+    /// The resets of late, of whatever origin.
+    pub(super) siblings: &'a SiblingMemory,
     /// An earlier episode of the same flow, already recorded.
     pub(super) earlier: Option<Closed>,
     pub(super) sequence: u64,
@@ -130,7 +132,7 @@ fn sentence(settled: &Settled, decision: &Decision, stage: Stage) -> String {
 
 fn decide(settled: &Settled, context: &Context<'_>) -> Decision {
     let mut decision = match attribute(settled, context.config, context.legs) {
-        Some(attribution) => attested(settled, attribution),
+        Some(attribution) => attested_or_told(settled, attribution, context),
         None => weigh(settled, &settled.view, context),
     };
     if decision.verdict != Verdict::Injected {
@@ -150,6 +152,23 @@ fn decide(settled: &Settled, context: &Context<'_>) -> Decision {
     decision
 }
 
+/// What is attested. A capture may begin after the connection did: that it holds no other segment of
+/// a reset's flow makes it a stray only as long as the reset itself does not tell of a third party (a
+/// device that writes its name, a known injector's fingerprint).
+fn attested_or_told(
+    settled: &Settled,
+    attribution: Attribution,
+    context: &Context<'_>,
+) -> Decision {
+    if attribution.verdict == Verdict::Stray && context.config.offline {
+        let weighed = weigh(settled, &settled.view, context);
+        if weighed.total_db.is_some_and(|total| total > 0.0) {
+            return weighed;
+        }
+    }
+    attested(settled, attribution)
+}
+
 fn weigh(settled: &Settled, view: &View, context: &Context<'_>) -> Decision {
     let config = context.config;
     let interface = usize::from(view.first.vantage.interface.0);
@@ -162,9 +181,14 @@ fn weigh(settled: &Settled, view: &View, context: &Context<'_>) -> Decision {
         reopened: settled.episode.reopened,
         from_capture: config.offline,
         own_mac: config.own_macs.get(interface).copied().flatten(),
-        injectors: context
-            .injectors
-            .facts(&view.first.segment, view.first.time),
+        injectors: context.injectors.facts(
+            &view.first.segment,
+            view.facts.sender_is_originator,
+            view.first.time,
+        ),
+        siblings: context
+            .siblings
+            .facts(&view.first.segment, &view.facts, view.first.time),
     });
     let judged = view.resets.get(judgement.at..).unwrap_or_default();
     let device = (judgement.verdict == Verdict::Injected)

@@ -4,7 +4,7 @@
 use super::EngineConfig;
 use super::episode::{Settled, View};
 use crate::evidence::{ResetSeen, SequenceFit};
-use crate::flow::{Endpoint, HalfFlow};
+use crate::flow::{Endpoint, HalfFlow, PathFacts};
 use crate::host::{SocketSequence, SocketView, TcpState};
 use crate::record::{BaselineEntry, ResetEntry};
 use crate::time::Timestamp;
@@ -123,7 +123,7 @@ pub(super) fn baseline(settled: &Settled) -> Option<BaselineEntry> {
             source,
         });
     }
-    if let Some(path) = &settled.view.facts.path {
+    if let Some(path) = settled.view.facts.path.filter(PathFacts::has_address) {
         return Some(BaselineEntry {
             hop_limit: path.hop_limits.usual(),
             mac: path.mac,

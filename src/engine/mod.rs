@@ -17,7 +17,7 @@ mod tests;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 
-use crate::evidence::{AfterReset, InjectorMemory, ResetSeen};
+use crate::evidence::{AfterReset, InjectorMemory, ResetSeen, SiblingMemory};
 use crate::flow::{FlowKey, Side, Sighting, TableCounters, Tracker, TrackerConfig};
 use crate::host::{KernelEvent, KernelEventKind, Process, SocketView};
 use crate::record::{Related, ResetEntry, ResetRecord};
@@ -48,8 +48,9 @@ const CLOSED_REMEMBERED: usize = 8192;
 pub struct EngineConfig {
     /// How long after the last reset of a flow its episode is judged; 0: at the next tick.
     pub settle_ns: u64,
-    /// How long after its last reset an episode with a forged reset is judged, if that is later: for
-    /// captures, where time costs nothing. Live an alert does not wait: 0.
+    /// How long after its last reset an episode with a forged reset, or with one that is undetermined
+    /// so far, is judged, if that is later: for captures, where time costs nothing. Live an alert does
+    /// not wait: 0.
     pub forged_linger_ns: u64,
     /// Flows that its own tracker holds.
     pub flow_capacity: usize,
@@ -107,6 +108,7 @@ pub struct Engine {
     legs: Legs,
     resting: Resting,
     injectors: InjectorMemory,
+    siblings: SiblingMemory,
     closed: HashMap<FlowKey, Closed>,
     closed_order: VecDeque<FlowKey>,
     sequence: u64,
@@ -130,6 +132,7 @@ impl Engine {
             legs: Legs::default(),
             resting: Resting::default(),
             injectors: InjectorMemory::default(),
+            siblings: SiblingMemory::default(),
             closed: HashMap::new(),
             closed_order: VecDeque::new(),
             sequence: 0,
@@ -363,6 +366,17 @@ impl Engine {
             &flow,
             self.config.offline,
         );
+        let is_known = flow.sender.is_some()
+            || flow.receiver.is_some()
+            || sighting
+                .socket
+                .as_ref()
+                .is_some_and(|s| s.sequence().is_some());
+        let comes_in = matches!(sighting.vantage.path, Path::Ingress | Path::Capture);
+        if is_known && comes_in {
+            // What belongs to no connection, as in a flood, shall not crowd the others out.
+            self.siblings.learn(&sighting.segment, &flow, sighting.time);
+        }
         let reset = ResetSeen {
             time: sighting.time,
             vantage: sighting.vantage,
@@ -462,11 +476,14 @@ impl Engine {
                 config: &self.config,
                 legs: &self.legs,
                 injectors: &self.injectors,
+                siblings: &self.siblings,
                 earlier: self.closed.get(key).copied(),
                 sequence: self.sequence + 1,
             },
         );
-        let lingers = record.verdict == Verdict::Injected && !is_last;
+        // Also what is not decided yet: other flows may have more to say of the same device.
+        let is_open = matches!(record.verdict, Verdict::Injected | Verdict::Undetermined);
+        let lingers = is_open && !is_last;
         if let Some(until) = self.linger_until(&settled).filter(|_| lingers) {
             self.enqueue(until, *key);
             let mut episode = settled.episode;
@@ -494,6 +511,7 @@ impl Engine {
                 config: &self.config,
                 legs: &self.legs,
                 injectors: &self.injectors,
+                siblings: &self.siblings,
                 earlier: None,
                 sequence: self.sequence + 1,
             },
@@ -525,7 +543,9 @@ impl Engine {
         if record.verdict == Verdict::Injected {
             self.resting.forget(key);
             if let Some(reset) = record.resets.iter().find(forged) {
-                self.injectors.learn(&reset.segment, reset.time);
+                let by_originator = record.client.map(|client| client == record.source);
+                self.injectors
+                    .learn(&reset.segment, by_originator, reset.time);
             }
         }
         let is_low = key.low == record.source;
@@ -541,7 +561,7 @@ impl Engine {
         emit(record);
     }
 
-    /// Until when a forged reset's episode is held open, where nobody waits for its record: what the
+    /// Until when the episode of a reset that is not cleared is held open, where nobody waits for its record: what the
     /// two ends say to one another about it comes within some retransmissions. `None` once that
     /// time is over.
     fn linger_until(&self, settled: &Settled) -> Option<Timestamp> {

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::basis::{hops, initial_hop_limit, is_far};
 use super::{Case, Evidence, Group, Kind, Value};
+use crate::flow::{HopLimits, PrefixFacts};
 
 /// Three or more away from everything that the sender showed, by value and by hops.
 pub const MISMATCH: Kind = Kind::injected("hop_limit_mismatch", Group::HopLimit);
@@ -20,6 +21,10 @@ pub const HANDSHAKE_ONLY: Kind = Kind::injected("hop_limit_handshake_only", Grou
 pub const MATCH: Kind = Kind::remote("hop_limit_match", Group::HopLimit);
 /// The same, but only other connections of the sender are known.
 pub const PATH_MATCH: Kind = Kind::remote("hop_limit_path_match", Group::HopLimit);
+/// The same, but only other addresses of the sender's network are known, all at one distance.
+pub const PREFIX_MISMATCH: Kind = Kind::injected("hop_limit_prefix_mismatch", Group::HopLimit);
+/// That network's distance, give or take one.
+pub const PREFIX_MATCH: Kind = Kind::remote("hop_limit_prefix_match", Group::HopLimit);
 /// A mismatch with a distance that more than one witness had found always the same.
 pub const STEADY: Kind = Kind::injected("hop_limit_steady", Group::HopLimit);
 /// The reset comes from at most one hop away, the sender does not.
@@ -36,10 +41,15 @@ const SET_ON_PURPOSE: u8 = 5;
 enum Source {
     Flow,
     Path,
+    Prefix,
 }
 
+/// Flows of a network from which on it says something of an address that was never heard: one
+/// alone may have been anybody's.
+const FLOWS_OF_NETWORK: u32 = 3;
+
 /// The hop limit to compare with: the nearest known mode of the sender in this flow; else what the
-/// true peer sent after the reset; else what its address showed in other flows.
+/// true peer sent after the reset; else what its address showed in other flows; else its network.
 fn base(case: &Case<'_>) -> Option<(u8, Source)> {
     let reset = case.first()?.segment.hop_limit;
     if let Some(known) = case
@@ -52,8 +62,23 @@ fn base(case: &Case<'_>) -> Option<(u8, Source)> {
     if let Some(known) = after.min_by_key(|known| known.abs_diff(reset)) {
         return Some((known, Source::Flow));
     }
-    let known = case.flow.path.as_ref()?.hop_limits.nearest(reset)?;
-    Some((known, Source::Path))
+    let path = case.flow.path.as_ref()?;
+    if let Some(known) = path.hop_limits.nearest(reset) {
+        return Some((known, Source::Path));
+    }
+    let known = one_distance(&path.prefix)?.nearest(reset)?;
+    Some((known, Source::Prefix))
+}
+
+/// The hop limits of a network all of whose addresses are equally far, give or take one hop.
+fn one_distance(prefix: &PrefixFacts) -> Option<HopLimits> {
+    let usual = prefix.hop_limits.usual()?;
+    let even = prefix
+        .hop_limits
+        .modes()
+        .all(|mode| hops(mode.hop_limit).abs_diff(hops(usual)) <= 1);
+    let many = prefix.has_several && prefix.flows >= FLOWS_OF_NETWORK;
+    (even && many && !prefix.is_crowded).then_some(prefix.hop_limits)
 }
 
 /// Whether the first reset's hop limit lies far from the sender's own, for other tests.
@@ -72,23 +97,27 @@ pub(super) fn reset_is_far(case: &Case<'_>) -> bool {
 /// False positives: a socket with its own TTL (GTSM, RFC 5082) next to a kernel reset with the
 /// default one; a load balancer front whose SYN-ACK and resets come from different machines
 /// (hence all known modes of the sender count); an anycast or ECMP shift of one or two hops
-/// (hence nothing is said at 2). False negatives: devices that copy the hop limit.
+/// (hence nothing is said at 2); a network whose hosts stand at several distances (hence it speaks
+/// only where all that was heard of it is equally far). False negatives: devices that copy the hop
+/// limit.
 #[must_use]
 pub fn distance(case: &Case<'_>) -> Option<Evidence> {
     let reset = case.first()?.segment.hop_limit;
     let (known, source) = base(case)?;
-    let on_path = source == Source::Path;
+    let elsewhere = source != Source::Flow;
     let raw = reset.abs_diff(known);
     let kind = match raw {
-        0 | 1 if on_path => PATH_MATCH,
+        0 | 1 if source == Source::Prefix => PREFIX_MATCH,
+        0 | 1 if elsewhere => PATH_MATCH,
         0 | 1 if is_handshake_only(case, known) => HANDSHAKE_ONLY,
         0 | 1 => MATCH,
         2 => return None,
         _ if known <= SET_ON_PURPOSE || reset <= SET_ON_PURPOSE && hops(known) == 0 => return None,
-        _ if is_far(reset, known) && on_path => PATH_MISMATCH,
+        _ if is_far(reset, known) && source == Source::Prefix => PREFIX_MISMATCH,
+        _ if is_far(reset, known) && elsewhere => PATH_MISMATCH,
         _ if is_far(reset, known) => MISMATCH,
         // Other flows may have ended at another machine behind the same address.
-        _ if on_path => return None,
+        _ if elsewhere => return None,
         _ if hops(reset) == hops(known) => CLASS_SAME,
         _ => CLASS_NEAR,
     };
@@ -244,6 +273,7 @@ fn is_public(address: Ipv4Addr) -> bool {
 mod tests {
     use super::{adjacent, distance, no_hops, steady};
     use crate::evidence::testing::{Scene, name};
+    use crate::flow::PathFacts;
 
     fn at(base: u8, reset: u8) -> Scene {
         Scene::established()
@@ -327,6 +357,39 @@ mod tests {
             name("hop_limit_path_match")
         );
         assert_eq!(scene.reset(|r| r.hop_limit = 242).check(distance), None);
+    }
+
+    fn in_network(hop_limits: &[u8], reset: u8) -> Scene {
+        let mut scene = Scene::established().no_sender().path_hop_limit(0);
+        let path = scene.flow.path.as_mut().unwrap();
+        *path = PathFacts::default();
+        for hop_limit in hop_limits {
+            path.prefix.hop_limits.note(*hop_limit);
+            path.prefix.flows += 1;
+        }
+        path.prefix.has_several = true;
+        scene.reset(|r| r.hop_limit = reset)
+    }
+
+    #[test]
+    fn a_network_at_one_distance_speaks_for_addresses_never_heard() {
+        let near = |reset| in_network(&[50, 114, 50], reset);
+        assert_eq!(near(100).check(distance), name("hop_limit_prefix_mismatch"));
+        assert_eq!(near(51).check(distance), name("hop_limit_prefix_match"));
+        assert_eq!(near(242).check(distance), None);
+        assert_eq!(near(100).check(steady), None, "hearsay is no witness");
+    }
+
+    #[test]
+    fn a_network_that_is_hardly_known_or_uneven_says_nothing() {
+        assert_eq!(in_network(&[50, 50], 100).check(distance), None);
+        assert_eq!(in_network(&[50, 50, 47], 100).check(distance), None);
+        let mut crowded = in_network(&[50, 50, 50], 100);
+        crowded.flow.path.as_mut().unwrap().prefix.is_crowded = true;
+        assert_eq!(crowded.check(distance), None);
+        let mut one = in_network(&[50, 50, 50], 100);
+        one.flow.path.as_mut().unwrap().prefix.has_several = false;
+        assert_eq!(one.check(distance), None);
     }
 
     #[test]

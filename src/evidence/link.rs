@@ -3,6 +3,8 @@
 
 use super::basis::is_active;
 use super::{Case, Evidence, Group, Kind};
+use crate::flow::PathFacts;
+use crate::time::SECOND;
 use crate::wire::Mac;
 
 /// Another MAC than the sender's frames, and that one is well established.
@@ -22,17 +24,23 @@ const SETTLED: u16 = 32;
 /// others are two witnesses.
 const STEADY: u16 = 16;
 const STEADY_FLOWS: u32 = 3;
+/// A router that is silent for longer may have been replaced: VRRP takes 3 to 4 s for it (RFC 9568
+/// §6.1, three advertisements and the skew), HSRP 10 s.
+const REPLACED_NS: u64 = 3 * SECOND;
 
 /// E-H16: source MAC. A device on this link (ARP or NDP spoofing, an IDS on a mirror port) answers
 /// with its own. Snort 129:9 and 129:10.
 ///
-/// A router that takes over with a MAC of its own makes genuine resets look so until the address's
-/// next SYN or FIN is heard: rare, but many flows at once; hence no certainty for any number of
-/// frames, and nothing steady in captures, whose order of interfaces is not known.
+/// A router that takes over with a MAC of its own makes genuine resets look so, many at once. It is no
+/// stranger from the first handshakes on that it carries for the sender's network, or for many
+/// others; before that the old one has fallen silent, so that nothing is steady unless the usual MAC
+/// was heard just before. Nothing is steady in captures, whose order of interfaces is not known.
 ///
 /// False positives, each silent: VRRP and HSRP addresses move between routers; two routers share
-/// the way back, so that the address's last frames bore the reset's MAC; a router's own frames in a
-/// capture of both its sides. Blind to a bridge that keeps the MAC (`nf_send_reset`).
+/// the way back (ECMP, MLAG), so that other frames of the address or its network bore the reset's
+/// MAC; a router's own frames in a capture of both its sides. Not so a neighbor's MAC, which carries
+/// one address: that many hosts of a link are heard says nothing for any of them. Blind to a bridge
+/// that keeps the MAC (`nf_send_reset`), and to a neighbor who forges handshakes first.
 #[must_use]
 pub fn mac(case: &Case<'_>) -> Option<Evidence> {
     let seen = case.first()?.segment.link?.src;
@@ -41,8 +49,11 @@ pub fn mac(case: &Case<'_>) -> Option<Evidence> {
     let usual = sender
         .and_then(|s| s.mac)
         .or_else(|| path.and_then(|p| p.mac))?;
-    let on_path = path.is_some_and(|p| p.mac == Some(seen));
-    if seen == usual || on_path || seen.is_virtual_router() || usual.is_virtual_router() {
+    if seen == usual
+        || path.is_some_and(|p| carries(p, seen))
+        || seen.is_virtual_router()
+        || usual.is_virtual_router()
+    {
         return None;
     }
     // Loopback and captures without Ethernet have none.
@@ -56,14 +67,28 @@ pub fn mac(case: &Case<'_>) -> Option<Evidence> {
     let settled = path.is_some_and(|p| p.mac == Some(usual) && p.mac_count >= SETTLED)
         || sender.is_some_and(|s| s.mac_count >= SETTLED);
     let own = sender.is_some_and(|s| s.mac.is_some());
-    let agreed = path
-        .is_some_and(|p| p.mac == Some(usual) && p.mac_count >= STEADY && p.flows >= STEADY_FLOWS);
+    let agreed = path.is_some_and(|p| is_steady(p, usual));
     let kind = match own {
         true if agreed && !case.from_capture => MAC_STEADY,
         true if settled => MAC,
         _ => MAC_FEW,
     };
     Some(kind.found(seen.to_string(), usual.to_string()))
+}
+
+/// Whether genuine handshakes came by this MAC: of the address, its network, or many networks.
+fn carries(path: &PathFacts, mac: Mac) -> bool {
+    path.mac == Some(mac) || path.prefix.macs.contains(mac) || path.routers.contains(mac)
+}
+
+/// Whether all that came of the address of late came by this MAC, which is still in use.
+fn is_steady(path: &PathFacts, usual: Mac) -> bool {
+    path.mac == Some(usual)
+        && path.mac_count >= STEADY
+        && path.flows >= STEADY_FLOWS
+        && path
+            .mac_silent_ns
+            .is_some_and(|silent| silent < REPLACED_NS)
 }
 
 /// E-H17: VLAN. False positives: sub-interfaces of one bundle, policy routing; a capture of both
@@ -100,7 +125,8 @@ pub fn flow_label(case: &Case<'_>) -> Option<Evidence> {
 mod tests {
     use super::{flow_label, mac, vlan};
     use crate::evidence::testing::{SENDER_MAC, Scene, name};
-    use crate::flow::{HopLimits, PathFacts};
+    use crate::flow::PathFacts;
+    use crate::time::SECOND;
     use crate::wire::{LinkAddresses, Mac};
 
     const OTHER: Mac = Mac([2, 0, 0, 0, 0, 9]);
@@ -110,12 +136,12 @@ mod tests {
     }
 
     fn path(mut scene: Scene, mac: Mac, mac_count: u16) -> Scene {
-        let hop_limits = HopLimits::default();
         scene.flow.path = Some(PathFacts {
-            hop_limits,
             mac: Some(mac),
             mac_count,
+            mac_silent_ns: Some(SECOND / 10),
             flows: 9,
+            ..PathFacts::default()
         });
         scene
     }
@@ -157,6 +183,29 @@ mod tests {
     #[test]
     fn a_second_router_of_the_path_is_no_stranger() {
         assert_eq!(path(from(OTHER), OTHER, 3).check(mac), None);
+    }
+
+    fn known(change: impl FnOnce(&mut PathFacts)) -> Scene {
+        let mut scene = path(from(OTHER).socket(|_| ()), SENDER_MAC, 99);
+        change(scene.flow.path.as_mut().unwrap());
+        scene
+    }
+
+    #[test]
+    fn a_mac_that_carries_other_handshakes_is_no_stranger() {
+        assert_eq!(known(|_| ()).check(mac), name("mac_mismatch_steady"));
+        let of_network = known(|p| p.prefix.macs.insert(OTHER));
+        assert_eq!(of_network.check(mac), None);
+        assert_eq!(known(|p| p.routers.insert(OTHER)).check(mac), None);
+        let another = known(|p| p.prefix.macs.insert(SENDER_MAC));
+        assert_eq!(another.check(mac), name("mac_mismatch_steady"));
+    }
+
+    #[test]
+    fn a_router_that_fell_silent_may_have_been_replaced() {
+        let silent = |ns| known(|p| p.mac_silent_ns = Some(ns)).check(mac);
+        assert_eq!(silent(2 * SECOND), name("mac_mismatch_steady"));
+        assert_eq!(silent(4 * SECOND), name("mac_mismatch"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod link;
 pub mod race;
 pub mod sequence;
 pub mod shape;
+pub mod siblings;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod timing;
@@ -18,6 +19,7 @@ pub mod train;
 
 pub use basis::{Stack, initial_hop_limit};
 pub use injectors::{InjectorFacts, InjectorMemory};
+pub use siblings::{SiblingFacts, SiblingMemory};
 
 use std::fmt;
 
@@ -222,6 +224,8 @@ pub const TESTS: &[Test] = &[
     train::lock_step,
     train::falling,
     injectors::residue_repeats,
+    siblings::counter,
+    siblings::one_place,
     sequence::exact,
     sequence::inexact,
     sequence::guesses,
@@ -238,6 +242,7 @@ pub const TESTS: &[Test] = &[
     link::flow_label,
     timing::first_flight,
     timing::idle_timer,
+    injectors::residual,
     acceptance::kernel,
 ];
 
@@ -343,6 +348,8 @@ pub struct Case<'a> {
     pub own_mac: Option<Mac>,
     /// What forged resets of other flows have in common with the first one.
     pub injectors: InjectorFacts,
+    /// What resets of other flows about that time have in common with the first one.
+    pub siblings: SiblingFacts,
 }
 
 impl<'a> Case<'a> {

@@ -11,7 +11,8 @@ use crate::wire::{
 };
 
 use super::{
-    AfterReset, AnsweredAfterReset, Case, Evidence, InjectorFacts, ResetSeen, SequenceFit, Test,
+    AfterReset, AnsweredAfterReset, Case, Evidence, InjectorFacts, ResetSeen, SequenceFit,
+    SiblingFacts, Test,
 };
 
 pub const SENDER_ISN: SeqNum = SeqNum(1000);
@@ -32,6 +33,7 @@ pub struct Scene {
     pub reopened: bool,
     pub from_capture: bool,
     pub injectors: InjectorFacts,
+    pub siblings: SiblingFacts,
 }
 
 /// What [`Scene::check`] gives when a test fires with that name.
@@ -159,6 +161,7 @@ impl Scene {
             reopened: false,
             from_capture: true,
             injectors: InjectorFacts::default(),
+            siblings: SiblingFacts::default(),
         }
     }
 
@@ -237,9 +240,8 @@ impl Scene {
         hop_limits.note(hop_limit);
         self.flow.path = Some(PathFacts {
             hop_limits,
-            mac: None,
-            mac_count: 0,
             flows: 1,
+            ..PathFacts::default()
         });
         self
     }
@@ -351,6 +353,7 @@ impl Scene {
             from_capture: self.from_capture,
             own_mac: None,
             injectors: self.injectors,
+            siblings: self.siblings,
         }
     }
 

@@ -1,6 +1,7 @@
 //! What one end of a connection looked like before the reset: the baseline that a reset is held
 //! against. Resets never enter it, nor does what came after one.
 
+use super::PathFacts;
 use crate::time::Timestamp;
 use crate::wire::{Mac, Options, SeqNum, Timestamps};
 
@@ -134,20 +135,6 @@ pub struct HalfFlow {
     pub duplicates: u16,
 }
 
-/// What is known of the other segments from the same source address, when the flow's own baseline
-/// was never seen (connections older than the sensor).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PathFacts {
-    /// Hop limits seen from that address.
-    pub hop_limits: HopLimits,
-    /// Source MAC seen last.
-    pub mac: Option<Mac>,
-    /// Segments in a row that had this MAC.
-    pub mac_count: u16,
-    /// Flows that contributed.
-    pub flows: u32,
-}
-
 /// A snapshot of both ends at one moment, with the side that matters first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FlowFacts {
@@ -155,7 +142,7 @@ pub struct FlowFacts {
     pub sender: Option<HalfFlow>,
     /// The other end.
     pub receiver: Option<HalfFlow>,
-    /// Other traffic from the sender's address.
+    /// Other traffic from the sender's address and network.
     pub path: Option<PathFacts>,
     /// The sender of this segment also sent the connection's first SYN; `None` when no SYN and no
     /// SYN-ACK was seen.

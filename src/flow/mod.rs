@@ -5,12 +5,14 @@
 mod baseline;
 mod key;
 mod path;
+mod prefix;
 mod table;
 mod tracker;
 
-pub use baseline::{FlowFacts, HOP_LIMIT_MODES, HalfFlow, HopLimits, Mode, PathFacts, SynFacts};
+pub use baseline::{FlowFacts, HOP_LIMIT_MODES, HalfFlow, HopLimits, Mode, SynFacts};
 pub use key::{Endpoint, FlowKey, Side};
-pub use path::PathTable;
+pub use path::{PathFacts, PathTable};
+pub use prefix::{MacSet, PrefixFacts};
 pub use table::{FlowTable, TableCounters};
 pub use tracker::{Tracker, TrackerConfig};
 

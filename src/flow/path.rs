@@ -1,28 +1,61 @@
-//! What other traffic from one source address looks like: the baseline of last resort for a
-//! connection whose own SYN was never seen. Learned from SYN, SYN-ACK and FIN only, never from a
-//! reset or from what follows one.
+//! What other traffic from one source address and its network looks like: the baseline of last
+//! resort for a connection whose own SYN was never seen. Learned from SYN, SYN-ACK and FIN only,
+//! never from a reset or from what follows one.
 
 use std::net::IpAddr;
 
-use super::{HopLimits, PathFacts};
-use crate::time::{SECOND, Timestamp};
-use crate::wire::Segment;
+use super::prefix::{Carriers, PrefixTable, STALE_AFTER_NS};
+use super::{HopLimits, MacSet, PrefixFacts};
+use crate::time::Timestamp;
+use crate::wire::{Mac, Segment};
 
-/// After this time without traffic an address's facts are stale: routes change within days, and
-/// a quarter of an hour spans the pauses of a busy peer.
-const STALE_AFTER_NS: u64 = 900 * SECOND;
+/// Addresses for each network that is remembered: servers stand together, clients hardly do.
+const ADDRESSES_PER_NETWORK: usize = 2;
+
+/// What is known of the other segments from the same source address, when the flow's own baseline
+/// was never seen (connections older than the sensor), and of its network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PathFacts {
+    /// Hop limits seen from that address; none where only others of its network were heard.
+    pub hop_limits: HopLimits,
+    /// Source MAC seen last.
+    pub mac: Option<Mac>,
+    /// Segments in a row that had this MAC.
+    pub mac_count: u16,
+    /// Nanoseconds since that MAC was heard, in the name of whatever address.
+    pub mac_silent_ns: Option<u64>,
+    /// Flows that contributed.
+    pub flows: u32,
+    /// Its network, itself included.
+    pub prefix: PrefixFacts,
+    /// MACs that carry handshakes of many networks.
+    pub routers: MacSet,
+}
+
+impl PathFacts {
+    /// Whether the address itself was heard.
+    #[must_use]
+    pub fn has_address(&self) -> bool {
+        self.hop_limits.usual().is_some()
+    }
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     address: IpAddr,
-    facts: PathFacts,
+    hop_limits: HopLimits,
+    mac: Option<Mac>,
+    mac_count: u16,
+    flows: u32,
     last_seen: Timestamp,
 }
 
-/// Facts by source address; direct-mapped, fixed size.
+/// Facts by source address and by source network; direct-mapped, fixed size.
 #[derive(Debug)]
 pub struct PathTable {
     entries: Box<[Option<Entry>]>,
+    prefixes: PrefixTable,
+    carriers: Carriers,
     key: u64,
 }
 
@@ -32,20 +65,43 @@ impl PathTable {
     pub fn new(capacity: usize, key: u64) -> Self {
         Self {
             entries: vec![None; capacity.max(1).next_power_of_two()].into_boxed_slice(),
+            prefixes: PrefixTable::new(capacity / ADDRESSES_PER_NETWORK, key),
+            carriers: Carriers::default(),
             key,
         }
     }
 
-    /// What is known of an address.
+    /// What is known of an address, or at least of its network.
     #[must_use]
     pub fn get(&self, address: IpAddr, now: Timestamp) -> Option<PathFacts> {
-        let entry = self.entries.get(self.slot(address))?.as_ref()?;
-        (entry.address == address && now.since(entry.last_seen) < STALE_AFTER_NS)
-            .then_some(entry.facts)
+        let entry = self
+            .entries
+            .get(self.slot(address))
+            .and_then(Option::as_ref)
+            .filter(|e| e.address == address && now.since(e.last_seen) < STALE_AFTER_NS);
+        let prefix = self.prefixes.get(address, now);
+        if entry.is_none() && prefix.is_none() {
+            return None;
+        }
+        let mut facts = PathFacts {
+            prefix: prefix.unwrap_or_default(),
+            routers: self.carriers.routers(now),
+            ..PathFacts::default()
+        };
+        if let Some(entry) = entry {
+            let heard = |mac| self.carriers.last_seen(mac).unwrap_or(entry.last_seen);
+            facts.hop_limits = entry.hop_limits;
+            (facts.mac, facts.mac_count) = (entry.mac, entry.mac_count);
+            facts.mac_silent_ns = entry.mac.map(|mac| now.since(heard(mac)));
+            facts.flows = entry.flows;
+        }
+        Some(facts)
     }
 
     /// Learns from one segment of a connection's start or end.
     pub fn learn(&mut self, segment: &Segment, opens_flow: bool, now: Timestamp) {
+        self.prefixes.learn(segment, opens_flow, now);
+        self.carriers.learn(segment, now);
         let slot = self.slot(segment.tuple.src);
         let Some(place) = self.entries.get_mut(slot) else {
             return;
@@ -53,32 +109,30 @@ impl PathTable {
         let entry = match place {
             Some(entry) if entry.address == segment.tuple.src => entry,
             // A busy address keeps its slot; one that was heard once or long ago gives way.
-            Some(entry) if entry.facts.flows > 1 && now.since(entry.last_seen) < STALE_AFTER_NS => {
+            Some(entry) if entry.flows > 1 && now.since(entry.last_seen) < STALE_AFTER_NS => {
                 return;
             }
             _ => place.insert(Entry {
                 address: segment.tuple.src,
-                facts: PathFacts {
-                    hop_limits: HopLimits::default(),
-                    mac: None,
-                    mac_count: 0,
-                    flows: 0,
-                },
+                hop_limits: HopLimits::default(),
+                mac: None,
+                mac_count: 0,
+                flows: 0,
                 last_seen: now,
             }),
         };
         if now.since(entry.last_seen) >= STALE_AFTER_NS {
-            entry.facts.hop_limits = HopLimits::default();
+            entry.hop_limits = HopLimits::default();
         }
         entry.last_seen = now;
-        entry.facts.hop_limits.note(segment.hop_limit);
-        entry.facts.flows = entry.facts.flows.saturating_add(u32::from(opens_flow));
+        entry.hop_limits.note(segment.hop_limit);
+        entry.flows = entry.flows.saturating_add(u32::from(opens_flow));
         let mac = segment.link.map(|link| link.src);
-        if entry.facts.mac == mac {
-            entry.facts.mac_count = entry.facts.mac_count.saturating_add(1);
+        if entry.mac == mac {
+            entry.mac_count = entry.mac_count.saturating_add(1);
         } else {
-            entry.facts.mac = mac;
-            entry.facts.mac_count = 1;
+            entry.mac = mac;
+            entry.mac_count = 1;
         }
     }
 
@@ -95,5 +149,142 @@ impl PathTable {
         let mixed = mixed ^ (mixed >> 29);
         usize::try_from(mixed.wrapping_mul(self.key | 1) >> 32).unwrap_or_default()
             & (self.entries.len() - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::PathTable;
+    use crate::evidence::testing::Scene;
+    use crate::time::{SECOND, Timestamp};
+    use crate::wire::{LinkAddresses, Mac, Segment};
+
+    const OLD: Mac = Mac([2, 0, 0, 0, 0, 0xa]);
+    const NEW: Mac = Mac([2, 0, 0, 0, 0, 0xb]);
+
+    fn at(second: u64) -> Timestamp {
+        Timestamp::from_nanos(second * SECOND)
+    }
+
+    fn syn(address: &str, hop_limit: u8, src: Mac) -> Segment {
+        let mut segment = Scene::established().resets[0].segment;
+        segment.tuple.src = address.parse().unwrap();
+        segment.hop_limit = hop_limit;
+        segment.link = Some(LinkAddresses { src, dst: None });
+        segment
+    }
+
+    fn table() -> PathTable {
+        PathTable::new(64, 5)
+    }
+
+    #[test]
+    fn an_address_never_heard_leans_on_its_network() {
+        let mut table = table();
+        for (host, hop_limit) in [(1, 50), (2, 114), (3, 50)] {
+            table.learn(
+                &syn(&format!("192.0.2.{host}"), hop_limit, OLD),
+                true,
+                at(1),
+            );
+        }
+        let path = table.get("192.0.2.77".parse().unwrap(), at(2)).unwrap();
+        assert!(!path.has_address());
+        assert_eq!((path.flows, path.prefix.flows), (0, 3));
+        assert!(path.prefix.has_several && !path.prefix.is_crowded);
+        assert_eq!(path.prefix.hop_limits.usual(), Some(50));
+        assert_eq!(table.get("192.0.3.77".parse().unwrap(), at(2)), None);
+        assert_eq!(table.get("192.0.2.77".parse().unwrap(), at(1_000)), None);
+    }
+
+    #[test]
+    fn an_ipv6_site_is_one_network_and_its_neighbor_another() {
+        let mut table = table();
+        table.learn(&syn("2001:db8:7:1::9", 57, OLD), true, at(1));
+        let seen = |address: &str| table.get(address.parse().unwrap(), at(2)).is_some();
+        assert!(seen("2001:db8:7:ffff::1"));
+        assert!(!seen("2001:db8:8:1::9"));
+    }
+
+    #[test]
+    fn a_network_at_many_distances_is_crowded_until_it_settles() {
+        let mut table = table();
+        for (host, hop_limit) in [(1, 50), (2, 52), (3, 54), (4, 56), (5, 58)] {
+            table.learn(
+                &syn(&format!("192.0.2.{host}"), hop_limit, OLD),
+                true,
+                at(1),
+            );
+        }
+        let host = "192.0.2.9".parse().unwrap();
+        assert!(table.get(host, at(1)).unwrap().prefix.is_crowded);
+        for later in [500, 1_000, 1_500, 2_000] {
+            table.learn(&syn("192.0.2.1", 50, OLD), false, at(later));
+        }
+        let prefix = table.get(host, at(2_000)).unwrap().prefix;
+        assert!(!prefix.is_crowded);
+        assert_eq!(prefix.hop_limits.modes().count(), 1, "halved away");
+    }
+
+    #[test]
+    fn a_router_that_takes_over_is_known_by_the_first_handshakes_that_it_carries() {
+        let mut table = table();
+        let older = "192.0.2.1".parse().unwrap();
+        table.learn(&syn("192.0.2.1", 50, OLD), true, at(1));
+        table.learn(&syn("192.0.2.2", 50, OLD), true, at(1));
+        let knows = |table: &PathTable, mac| {
+            let path = table.get(older, at(3)).unwrap();
+            path.prefix.macs.contains(mac)
+        };
+        assert!(knows(&table, OLD) && !knows(&table, NEW));
+        table.learn(&syn("192.0.2.3", 50, NEW), true, at(2));
+        assert!(!knows(&table, NEW), "it may be that host's own");
+        table.learn(&syn("192.0.2.4", 50, NEW), true, at(2));
+        assert!(knows(&table, NEW) && knows(&table, OLD));
+    }
+
+    #[test]
+    fn a_neighbors_own_mac_speaks_for_its_own_address_only() {
+        let mut table = table();
+        for host in 1..9 {
+            let own = Mac([2, 0, 0, 0, 1, host]);
+            table.learn(&syn(&format!("192.0.2.{host}"), 64, own), true, at(1));
+            table.learn(&syn(&format!("192.0.2.{host}"), 64, own), false, at(2));
+        }
+        let last = table.get("192.0.2.8".parse().unwrap(), at(3)).unwrap();
+        assert!(last.prefix.macs.contains(Mac([2, 0, 0, 0, 1, 8])));
+        assert!(!last.prefix.macs.contains(Mac([2, 0, 0, 0, 1, 7])));
+        assert!(!last.routers.contains(Mac([2, 0, 0, 0, 1, 8])));
+    }
+
+    #[test]
+    fn a_mac_that_carries_many_networks_is_a_routers_until_it_falls_silent() {
+        let mut table = table();
+        for network in 1..5 {
+            table.learn(&syn(&format!("192.0.{network}.1"), 50, OLD), true, at(1));
+            let path = table.get("192.0.1.1".parse().unwrap(), at(1)).unwrap();
+            assert_eq!(path.routers.contains(OLD), network == 4);
+        }
+        table.learn(&syn("192.0.1.1", 50, NEW), true, at(899));
+        let path = table.get("192.0.1.1".parse().unwrap(), at(902)).unwrap();
+        assert!(!path.routers.contains(OLD));
+        assert_eq!((path.mac, path.mac_count), (Some(NEW), 1));
+        assert_eq!(path.mac_silent_ns, Some(3 * SECOND));
+    }
+
+    #[test]
+    fn a_busy_network_keeps_its_place_and_a_quiet_one_gives_way() {
+        let mut table = PathTable::new(1, 5);
+        table.learn(&syn("192.0.2.1", 50, OLD), true, at(1));
+        table.learn(&syn("192.0.2.1", 50, OLD), true, at(1));
+        table.learn(&syn("203.0.113.1", 40, OLD), true, at(2));
+        assert!(table.get("203.0.113.1".parse().unwrap(), at(2)).is_none());
+        table.learn(&syn("203.0.113.1", 40, OLD), true, at(1_000));
+        assert!(
+            table
+                .get("203.0.113.1".parse().unwrap(), at(1_000))
+                .is_some()
+        );
+        assert!(table.get("192.0.2.1".parse().unwrap(), at(1_000)).is_none());
     }
 }

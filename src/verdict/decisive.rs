@@ -47,6 +47,7 @@ fn neighbor() -> Scene {
     let mut scene = abort().path_hop_limit(50);
     let path = scene.flow.path.as_mut().unwrap();
     (path.mac, path.mac_count, path.flows) = (Some(SENDER_MAC), 99, 9);
+    path.mac_silent_ns = Some(0);
     scene.reset(|r| {
         r.link = Some(LinkAddresses {
             src: Mac([2, 0, 0, 0, 0, 9]),

@@ -218,7 +218,7 @@ fn decide(case: &Case<'_>, evidence: &[Evidence], sum: &Sum) -> (Verdict, Option
     if sum.total_db > REMOTE_DB {
         return (Verdict::Undetermined, Some(what_is_missing(case)));
     }
-    let has_base = case.sender().is_some() || case.flow.path.is_some();
+    let has_base = case.sender().is_some() || case.flow.path.is_some_and(|p| p.has_address());
     let met_socket = case.first().is_some_and(|first| first.socket.is_some());
     let for_endpoint = evidence.iter().any(|e| e.favors == Favors::Remote);
     if has_base || met_socket || for_endpoint {
@@ -268,7 +268,8 @@ const ADJACENT: [&str; 3] = [
 const GUESS_OFFSET: u32 = 1 << 20;
 
 /// Which kind of third party. Blind and adjacent senders are known by how they work, a device by
-/// where it stands or by what it waits for; whoever else sees the connection is on its path.
+/// where it stands, by what it waits for, or because it resets many flows of several networks in one
+/// moment; whoever else sees the connection is on its path.
 fn injected_cause(case: &Case<'_>, evidence: &[Evidence]) -> Cause {
     let has = |names: &[&str]| evidence.iter().any(|e| names.contains(&e.name));
     if has(&["sequence_guesses", "sequence_guesses_in_steps"]) {
@@ -280,7 +281,7 @@ fn injected_cause(case: &Case<'_>, evidence: &[Evidence]) -> Cause {
     if has(&ADJACENT) {
         return Cause::Adjacent;
     }
-    if has(&DEVICE) && !has(&GENERATOR) {
+    if (has(&DEVICE) || case.siblings.is_wave()) && !has(&GENERATOR) {
         return Cause::Middlebox;
     }
     Cause::OnPath
@@ -474,6 +475,7 @@ mod tests {
         let mut scene = Scene::established().socket(|_| ()).path_hop_limit(50);
         let path = scene.flow.path.as_mut().unwrap();
         (path.mac, path.mac_count, path.flows) = (Some(SENDER_MAC), 99, 9);
+        path.mac_silent_ns = Some(0);
         scene.accepted = Some(true);
         let neighbor = Mac([2, 0, 0, 0, 0, 9]);
         let scene = scene.reset(|r| {

@@ -4,8 +4,8 @@
 //! the labels lean on some of the same fields, and flows of one capture are no independent sample.
 
 use crate::evidence::{
-    Group, Kind, acceptance, hop_limit, injectors, ip_id, link, race, sequence, shape, timing,
-    train,
+    Group, Kind, acceptance, hop_limit, injectors, ip_id, link, race, sequence, shape, siblings,
+    timing, train,
 };
 
 /// One kind of fact and what it is worth.
@@ -72,6 +72,16 @@ pub const WEIGHTS: &[Weight] = &[
         "an injector with random hop limit hits within one at 3.9 % (14 dB); devices that copy it always",
     ),
     weight(hop_limit::PATH_MATCH, 4.0, "the same with a weaker base"),
+    weight(
+        hop_limit::PREFIX_MISMATCH,
+        5.0,
+        "no capture has it: hosts of one /24 share the way, but a proxy among them need not",
+    ),
+    weight(
+        hop_limit::PREFIX_MATCH,
+        2.0,
+        "half of what its own address would say",
+    ),
     // IP ID and Don't Fragment.
     weight(
         ip_id::OFF_COUNTER,
@@ -117,6 +127,11 @@ pub const WEIGHTS: &[Weight] = &[
         ip_id::IN_RANGE,
         7.0,
         "a random ID hits a range of 2000 at 3 %",
+    ),
+    weight(
+        siblings::COUNTER,
+        15.0,
+        "no two networks' hosts share one; two witnesses by chance at 0.01 %; held down for hosts of many addresses",
     ),
     // Shape.
     weight(
@@ -228,6 +243,11 @@ pub const WEIGHTS: &[Weight] = &[
         18.0,
         "a residue that came back already: few of those are remembered of one network",
     ),
+    weight(
+        siblings::ONE_PLACE,
+        12.0,
+        "by estimate: several distances that become one within a second are no route's; never captured",
+    ),
     // Validity.
     weight(
         sequence::EXACT,
@@ -313,7 +333,7 @@ pub const WEIGHTS: &[Weight] = &[
     weight(
         link::MAC_STEADY,
         27.0,
-        "one injector in twenty is a neighbor; routers that take over move one reset in 10,000",
+        "one injector in twenty is a neighbor; a reset in 10,000 comes by a router that carried no handshake yet while the old one still talks",
     ),
     weight(link::MAC_FEW, 5.0, "several routers may share the way"),
     weight(link::VLAN, 5.0, "several links may share the way"),
@@ -325,6 +345,11 @@ pub const WEIGHTS: &[Weight] = &[
     // Context.
     weight(timing::FIRST_FLIGHT, 2.0, "clients give up too"),
     weight(timing::IDLE_TIMER, 3.0, "applications have timers too"),
+    weight(
+        injectors::RESIDUAL,
+        3.0,
+        "clients try again what fails for other reasons too",
+    ),
     // The kernel.
     weight(acceptance::ACCEPTED, 1.0, "against guessing only"),
     weight(acceptance::REFUSED, 2.0, "goes with an inexact SEQ"),
@@ -386,7 +411,8 @@ mod tests {
     use crate::evidence::Favors;
 
     /// The sources of all tests: what they can find is declared there and nowhere else.
-    const SOURCES: [&str; 10] = [
+    const SOURCES: [&str; 11] = [
+        include_str!("../evidence/siblings.rs"),
         include_str!("../evidence/injectors.rs"),
         include_str!("../evidence/hop_limit.rs"),
         include_str!("../evidence/ip_id.rs"),

@@ -1,0 +1,284 @@
+//! What the traffic of one source network looks like, and which MACs carry it: for addresses that
+//! were never heard, and for links with several routers. Learned from SYN, SYN-ACK and FIN only, never
+//! from a reset or from what follows one; fixed size, and what is not heard again is forgotten.
+
+use std::net::IpAddr;
+
+use super::HopLimits;
+use crate::time::{SECOND, Timestamp};
+use crate::wire::{Mac, Segment};
+
+/// After this time without traffic a network's facts are stale, and after this time the weight of
+/// what was seen before is halved: routes change within days, and a quarter of an hour spans the
+/// pauses of a busy peer.
+pub(super) const STALE_AFTER_NS: u64 = 900 * SECOND;
+
+/// MACs that are remembered of a network: two routers of a redundant pair, each with its virtual
+/// address (VRRP, HSRP) or as two members of an ECMP group.
+const MACS_OF_NETWORK: usize = 4;
+
+/// MACs that are remembered of the link as a whole: the routers of both sides of a busy host, and a
+/// few neighbors whose entries come and go.
+const MACS_OF_LINK: usize = 8;
+
+/// A MAC that carried this many networks is a router's. A neighbor of its own has fewer: one of
+/// IPv4, and for IPv6 one that is global and one that is local (RFC 4193).
+const NETWORKS_OF_ROUTER: usize = 4;
+
+/// A few MACs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MacSet {
+    macs: [Mac; MACS_OF_LINK],
+    len: u8,
+}
+
+impl MacSet {
+    /// Takes one in; beyond the set's size nothing happens.
+    pub fn insert(&mut self, mac: Mac) {
+        if self.contains(mac) {
+            return;
+        }
+        if let Some(place) = self.macs.get_mut(usize::from(self.len)) {
+            *place = mac;
+            self.len += 1;
+        }
+    }
+
+    /// Whether it is in the set.
+    #[must_use]
+    pub fn contains(&self, mac: Mac) -> bool {
+        self.macs
+            .iter()
+            .take(usize::from(self.len))
+            .any(|known| *known == mac)
+    }
+}
+
+/// What is known of the segments from one source network: IPv4 /24, the longest that is routed
+/// between networks; IPv6 /48, a site's (RFC 6177), since a /64 is one link whose hosts change their
+/// addresses at will, so that most of them would be heard once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PrefixFacts {
+    /// Hop limits seen from it.
+    pub hop_limits: HopLimits,
+    /// More different hop limits were seen than are remembered: it says nothing about a distance.
+    pub is_crowded: bool,
+    /// Flows that contributed.
+    pub flows: u32,
+    /// They came from more than one address.
+    pub has_several: bool,
+    /// MACs that carry it: such as carried several of its addresses, or this one.
+    pub macs: MacSet,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct MacUse {
+    mac: Mac,
+    /// The address that it was first seen with.
+    address: IpAddr,
+    /// It carried others too: a router's, not a neighbor's own.
+    has_several: bool,
+    last_seen: Timestamp,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    network: u64,
+    address: IpAddr,
+    facts: PrefixFacts,
+    macs: [Option<MacUse>; MACS_OF_NETWORK],
+    halved: Timestamp,
+    last_seen: Timestamp,
+}
+
+/// Facts by source network; direct-mapped, fixed size.
+#[derive(Debug)]
+pub(super) struct PrefixTable {
+    entries: Box<[Option<Entry>]>,
+    key: u64,
+}
+
+impl PrefixTable {
+    pub(super) fn new(capacity: usize, key: u64) -> Self {
+        Self {
+            entries: vec![None; capacity.max(1).next_power_of_two()].into_boxed_slice(),
+            key,
+        }
+    }
+
+    /// What is known of the network of an address.
+    pub(super) fn get(&self, address: IpAddr, now: Timestamp) -> Option<PrefixFacts> {
+        let network = network(address);
+        let entry = self.entries.get(self.slot(network))?.as_ref()?;
+        if entry.network != network || now.since(entry.last_seen) >= STALE_AFTER_NS {
+            return None;
+        }
+        let mut facts = entry.facts;
+        for used in entry.macs.iter().flatten() {
+            let fresh = now.since(used.last_seen) < STALE_AFTER_NS;
+            if fresh && (used.has_several || used.address == address) {
+                facts.macs.insert(used.mac);
+            }
+        }
+        Some(facts)
+    }
+
+    /// Learns from one segment of a connection's start or end.
+    pub(super) fn learn(&mut self, segment: &Segment, opens_flow: bool, now: Timestamp) {
+        let address = segment.tuple.src;
+        let network = network(address);
+        let slot = self.slot(network);
+        let Some(place) = self.entries.get_mut(slot) else {
+            return;
+        };
+        let entry = match place {
+            Some(entry)
+                if entry.network == network && now.since(entry.last_seen) < STALE_AFTER_NS =>
+            {
+                entry
+            }
+            // A busy network keeps its slot; one that was heard once or long ago gives way.
+            Some(entry)
+                if entry.network != network
+                    && entry.facts.flows > 1
+                    && now.since(entry.last_seen) < STALE_AFTER_NS =>
+            {
+                return;
+            }
+            _ => place.insert(Entry {
+                network,
+                address,
+                facts: PrefixFacts::default(),
+                macs: [None; MACS_OF_NETWORK],
+                halved: now,
+                last_seen: now,
+            }),
+        };
+        entry.last_seen = now;
+        entry.note(segment, opens_flow, now);
+    }
+
+    fn slot(&self, network: u64) -> usize {
+        let mixed = (network ^ self.key).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed = mixed ^ (mixed >> 29);
+        usize::try_from(mixed.wrapping_mul(self.key | 1) >> 32).unwrap_or_default()
+            & (self.entries.len() - 1)
+    }
+}
+
+impl Entry {
+    fn note(&mut self, segment: &Segment, opens_flow: bool, now: Timestamp) {
+        let facts = &mut self.facts;
+        if now.since(self.halved) >= STALE_AFTER_NS {
+            self.halved = now;
+            facts.is_crowded = false;
+            for mode in &mut facts.hop_limits.0 {
+                mode.count /= 2;
+            }
+        }
+        let known = |mode: super::Mode| mode.hop_limit == segment.hop_limit;
+        let is_full = facts.hop_limits.modes().count() == facts.hop_limits.0.len();
+        facts.is_crowded |= is_full && !facts.hop_limits.modes().any(known);
+        facts.hop_limits.note(segment.hop_limit);
+        facts.flows = facts.flows.saturating_add(u32::from(opens_flow));
+        facts.has_several |= self.address != segment.tuple.src;
+        if let Some(link) = segment.link {
+            self.note_mac(link.src, segment.tuple.src, now);
+        }
+    }
+
+    fn note_mac(&mut self, mac: Mac, address: IpAddr, now: Timestamp) {
+        if let Some(used) = self.macs.iter_mut().flatten().find(|used| used.mac == mac) {
+            used.last_seen = now;
+            used.has_several |= used.address != address;
+            return;
+        }
+        // On a link without routers every host has a MAC of its own: those go first.
+        let rank = |used: &Option<MacUse>| used.map(|used| (used.has_several, used.last_seen));
+        if let Some(place) = self.macs.iter_mut().min_by_key(|used| rank(used)) {
+            *place = Some(MacUse {
+                mac,
+                address,
+                has_several: false,
+                last_seen: now,
+            });
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Carrier {
+    mac: Mac,
+    networks: [Option<u64>; NETWORKS_OF_ROUTER],
+    last_seen: Timestamp,
+}
+
+/// The MACs that carry handshakes on this link, whatever their network.
+#[derive(Debug, Default)]
+pub(super) struct Carriers([Option<Carrier>; MACS_OF_LINK]);
+
+impl Carriers {
+    /// Learns from one segment of a connection's start or end.
+    pub(super) fn learn(&mut self, segment: &Segment, now: Timestamp) {
+        let Some(mac) = segment.link.map(|link| link.src) else {
+            return;
+        };
+        let network = network(segment.tuple.src);
+        if let Some(carrier) = self.0.iter_mut().flatten().find(|c| c.mac == mac) {
+            if now.since(carrier.last_seen) >= STALE_AFTER_NS {
+                carrier.networks = [None; NETWORKS_OF_ROUTER];
+            }
+            carrier.last_seen = now;
+            let free = carrier
+                .networks
+                .iter_mut()
+                .find(|known| known.is_none_or(|known| known == network));
+            if let Some(place) = free {
+                *place = Some(network);
+            }
+            return;
+        }
+        let rank = |carrier: &Option<Carrier>| carrier.map(|c| (c.is_router(), c.last_seen));
+        if let Some(place) = self.0.iter_mut().min_by_key(|carrier| rank(carrier)) {
+            let mut networks = [None; NETWORKS_OF_ROUTER];
+            networks[0] = Some(network);
+            *place = Some(Carrier {
+                mac,
+                networks,
+                last_seen: now,
+            });
+        }
+    }
+
+    /// The MACs of routers: those that carried [`NETWORKS_OF_ROUTER`] networks or more.
+    pub(super) fn routers(&self, now: Timestamp) -> MacSet {
+        let mut set = MacSet::default();
+        let fresh = |c: &&Carrier| now.since(c.last_seen) < STALE_AFTER_NS && c.is_router();
+        self.0
+            .iter()
+            .flatten()
+            .filter(fresh)
+            .for_each(|c| set.insert(c.mac));
+        set
+    }
+
+    /// When a MAC was heard last.
+    pub(super) fn last_seen(&self, mac: Mac) -> Option<Timestamp> {
+        let carrier = self.0.iter().flatten().find(|c| c.mac == mac)?;
+        Some(carrier.last_seen)
+    }
+}
+
+impl Carrier {
+    fn is_router(&self) -> bool {
+        self.networks.iter().all(Option::is_some)
+    }
+}
+
+/// IPv4 /24 or IPv6 /48, as a number that no two share.
+fn network(address: IpAddr) -> u64 {
+    match address {
+        IpAddr::V4(v4) => u64::from(v4.to_bits() >> 8),
+        IpAddr::V6(v6) => 1 << 63 | u64::try_from(v6.to_bits() >> 80).unwrap_or_default(),
+    }
+}
