@@ -13,6 +13,8 @@ mod message;
 mod resting;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod waves;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
