@@ -150,6 +150,7 @@ fn judge(
         local: config.local.clone(),
         offline: true,
         kernel_events: false,
+        tells_answers: false,
         own_macs: Vec::new(),
         own_devices: config.own_devices.clone(),
         hash_key: HASH_KEY,

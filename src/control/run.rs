@@ -81,7 +81,7 @@ pub fn run(config: &RunConfig) -> Result<(), Error> {
 
 fn engine_config(
     config: &RunConfig,
-    kernel_events: bool,
+    (kernel_events, tells_answers): (bool, bool),
     own_macs: Vec<Option<Mac>>,
     hash_key: [u64; 2],
 ) -> EngineConfig {
@@ -93,6 +93,7 @@ fn engine_config(
         local: Vec::new(),
         offline: false,
         kernel_events,
+        tells_answers,
         own_macs,
         own_devices: config.own_devices.clone(),
         hash_key,
@@ -156,7 +157,7 @@ impl Sensor {
         let own_macs = interfaces.iter().map(|(nic, _)| nic.mac()).collect();
         let watch = Watch::new(&indexes).map_err(Error::Nic)?;
         let posts = take_up(config, interfaces, hash_key, &mut events)?;
-        let has_events = events.missing().is_empty();
+        let has_events = (events.missing().is_empty(), events.tells_answers());
         let engine = Engine::new(engine_config(config, has_events, own_macs, hash_key));
         let now = clock::monotonic();
         let (coverage_out, coverage_in) = bounded(posts.len() * 4);

@@ -162,17 +162,19 @@ fn passed(settled: &Settled, sent: Option<Call>) -> Passed {
 }
 
 /// An egress reset without a kernel event: no socket sent it. That holds only while every event
-/// reached us.
+/// reached us, and for the answers to segments of no connection only where the kernel tells of them.
 fn without_event(settled: &Settled, config: &EngineConfig) -> Attribution {
     let segment = &settled.view.first.segment;
-    if !config.kernel_events || settled.episode.lossy {
+    let by_shape = cause_by_shape(segment);
+    let is_told = config.tells_answers || by_shape == Some(Cause::Process);
+    if !config.kernel_events || settled.episode.lossy || !is_told {
         let evidence = vec![attested(
             "left_this_host",
             Favors::Local,
             30.0,
             segment.flags.letters().into(),
         )];
-        return Attribution::local(cause_by_shape(segment), 0.9, evidence);
+        return Attribution::local(by_shape, 0.9, evidence);
     }
     let evidence = vec![
         attested(

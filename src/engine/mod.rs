@@ -64,6 +64,8 @@ pub struct EngineConfig {
     pub offline: bool,
     /// The kernel's events reach us, so that their absence means something.
     pub kernel_events: bool,
+    /// They tell of resets in answer to segments of no connection as well (Linux 6.10 and later).
+    pub tells_answers: bool,
     /// MAC of each interface, by `InterfaceId`.
     pub own_macs: Vec<Option<Mac>>,
     /// Devices that give their name to the resets that they forge.

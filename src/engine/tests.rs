@@ -40,6 +40,7 @@ fn config() -> EngineConfig {
         local: Vec::new(),
         offline: false,
         kernel_events: true,
+        tells_answers: true,
         own_macs: vec![None],
         own_devices: Vec::new(),
         hash_key: [11, 13],
@@ -212,6 +213,28 @@ fn a_reset_that_no_socket_sent_is_a_packet_filters() {
         observe(engine, 10, OUT, &segment(tuple().reversed(), Flags::RST, 5));
     });
     assert_eq!(records[0].cause, Some(Cause::Firewall));
+}
+
+#[test]
+fn a_kernel_that_does_not_tell_of_its_answers_accuses_no_packet_filter() {
+    let sent_by = |segment: Segment| {
+        let mut engine = Engine::new(EngineConfig {
+            tells_answers: false,
+            ..config()
+        });
+        let mut out = Vec::new();
+        engine.observe(at(10), OUT, &segment, None, &mut |_| ());
+        engine.finish(&mut |record| out.push(record));
+        out[0].cause
+    };
+    let answer = segment(tuple().reversed(), Flags::RST, 5);
+    assert_eq!(sent_by(answer), Some(Cause::Kernel));
+    // Of its sockets' own aborts it tells.
+    let abort = Segment {
+        window: 64,
+        ..segment(tuple().reversed(), Flags::RST | Flags::ACK, 5)
+    };
+    assert_eq!(sent_by(abort), Some(Cause::Firewall));
 }
 
 #[test]
@@ -403,6 +426,7 @@ fn captured_until(
     let mut engine = Engine::new(EngineConfig {
         offline: true,
         kernel_events: false,
+        tells_answers: false,
         forged_linger_ns: 5 * SECOND,
         own_devices,
         ..config()

@@ -103,6 +103,7 @@ impl Sensor {
                 local: Vec::new(),
                 offline: false,
                 kernel_events: true,
+                tells_answers: true,
                 own_macs: vec![None],
                 own_devices: Vec::new(),
                 hash_key: [11, 13],

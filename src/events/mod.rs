@@ -156,6 +156,7 @@ pub struct Events {
     config: Config,
     reasons: Reasons,
     missing: Vec<String>,
+    tells_answers: bool,
     egress: Option<OwnedFd>,
     mirror: Option<OwnedFd>,
     /// Tracepoints; detached when dropped.
@@ -199,6 +200,7 @@ impl Events {
             config,
             reasons: Reasons::default(),
             missing: Vec::new(),
+            tells_answers: false,
             egress: None,
             mirror: None,
             links: Vec::new(),
@@ -219,6 +221,14 @@ impl Events {
     #[must_use]
     pub fn missing(&self) -> &[String] {
         &self.missing
+    }
+
+    /// Whether this kernel also tells of the resets with which it answers segments of no connection:
+    /// before 6.10, which gave the event its reason, it does not (`tcp_v4_send_reset`: the event was
+    /// for full sockets only).
+    #[must_use]
+    pub const fn tells_answers(&self) -> bool {
+        self.tells_answers
     }
 
     /// Records that this program did not understand; 0 unless it is at fault.
@@ -423,6 +433,7 @@ impl Events {
             matches!(send_reset_arguments, Some(3..)),
             send_reset_arguments.is_some(),
         );
+        self.tells_answers = has_reason;
         open.progs.on_reset_sent.set_autoload(has_reason);
         open.progs
             .on_reset_sent_no_reason
