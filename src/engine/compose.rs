@@ -178,7 +178,7 @@ fn weigh(settled: &Settled, view: &View, context: &Context<'_>) -> Decision {
         after: &view.after,
         answered: &view.answered,
         accepted: facts::accepted(settled, view, config),
-        reopened: settled.episode.reopened,
+        reopened: settled.episode.reopened.is_some(),
         from_capture: config.offline,
         own_mac: config.own_macs.get(interface).copied().flatten(),
         injectors: context.injectors.facts(

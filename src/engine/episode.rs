@@ -3,7 +3,7 @@
 
 use crate::evidence::{AfterReset, AnsweredAfterReset, KEPT, ResetSeen};
 use crate::flow::{FlowFacts, FlowKey, Side};
-use crate::host::{Process, ResetReason, TcpState};
+use crate::host::{Process, ResetReason, SocketView, TcpState};
 use crate::time::Timestamp;
 use crate::vantage::Path;
 use crate::wire::SeqNum;
@@ -44,7 +44,9 @@ pub(super) struct Episode {
     pub(super) sent: Vec<Sent>,
     pub(super) accepted: Option<Accepted>,
     pub(super) owner: Option<Process>,
-    pub(super) reopened: bool,
+    /// When a connection was opened anew on the same four-tuple, after a reset: what comes then is not
+    /// of the one that was reset.
+    pub(super) reopened: Option<Timestamp>,
     /// Frames of the same flow seen leaving by another interface: this host routes it.
     pub(super) routed: Vec<ResetSeen>,
     /// Something was lost while it was open: what is not there proves nothing.
@@ -65,7 +67,7 @@ impl Episode {
             sent: Vec::new(),
             accepted: None,
             owner: None,
-            reopened: false,
+            reopened: None,
             routed: Vec::new(),
             lossy: false,
         }
@@ -155,6 +157,24 @@ impl Episode {
         })
     }
 
+    fn is_of_old(&self, time: Timestamp) -> bool {
+        self.reopened.is_none_or(|reopened| time < reopened)
+    }
+
+    /// Takes in that a handshake was completed on the four-tuple. Where a reset had met a connection
+    /// that was open already, it is another one; a reset during the handshake may have failed.
+    pub(super) fn note_established(&mut self, time: Timestamp) {
+        let met_open = |reset: &ResetSeen| {
+            let state = reset.socket.as_ref().filter(|s| s.sequence().is_some());
+            let state = state.and_then(SocketView::state);
+            state.is_some_and(|s| !matches!(s, TcpState::SynSent | TcpState::SynRecv))
+        };
+        let is_another = |(_, reset): &(Side, ResetSeen)| reset.time < time && met_open(reset);
+        if self.resets.iter().any(is_another) {
+            self.reopened.get_or_insert(time);
+        }
+    }
+
     /// The episode as it looks when the reset at `index` is the one to be judged.
     fn seen_from(&self, index: usize) -> Option<View> {
         let (sender, first) = *self.resets.get(index)?;
@@ -171,12 +191,14 @@ impl Episode {
             .after
             .iter()
             .filter(|(side, seen)| *side == sender && seen.time > first.time)
+            .filter(|(_, seen)| self.is_of_old(seen.time))
             .map(|(_, seen)| *seen)
             .collect();
         let answered = self
             .sent
             .iter()
             .filter(|sent| !sent.active && sent.time > first.time)
+            .filter(|sent| self.is_of_old(sent.time))
             .map(|sent| AnsweredAfterReset {
                 time: sent.time,
                 seq: sent.answered_seq,

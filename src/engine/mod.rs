@@ -209,7 +209,7 @@ impl Engine {
         if let Some(sighting) = self.tracker.observe(time, vantage, segment, socket) {
             self.sight(&sighting);
         } else if is_anew && let Some(episode) = self.episodes.get_mut(&key) {
-            episode.reopened = true;
+            episode.reopened.get_or_insert(time);
         }
     }
 
@@ -280,6 +280,9 @@ impl Engine {
                 self.resting.forget(&key);
                 let opener = if originator { local } else { local.other() };
                 self.tracker.note_established(&key, opener, event.time);
+                if let Some(episode) = self.episodes.get_mut(&key) {
+                    episode.note_established(event.time);
+                }
             }
             KernelEventKind::OwnerKnown { process } => {
                 let Some(episode) = self.episodes.get_mut(&key) else {

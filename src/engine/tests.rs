@@ -567,3 +567,35 @@ fn a_new_connection_on_the_same_ports_corrects_nothing() {
         "{records:?}"
     );
 }
+
+#[test]
+fn ports_used_anew_hold_nothing_against_the_reset_before() {
+    let judged = |state: TcpState| {
+        let mut engine = Engine::new(config());
+        let mut records = Vec::new();
+        let SocketView::Full { sequence, .. } = established(5) else {
+            unreachable!()
+        };
+        let met = SocketView::Full { state, sequence };
+        engine.sight(&incoming(10, tuple(), 5, met));
+        let opened = KernelEventKind::Established {
+            process: None,
+            originator: false,
+        };
+        engine.kernel_event(&event(300, tuple().reversed(), opened));
+        // The new connection's ISN is near by chance.
+        let data = Segment {
+            payload_len: 100,
+            ..segment(tuple(), Flags::ACK | Flags::PSH, 900)
+        };
+        observe(&mut engine, 310, IN, &data);
+        engine.finish(&mut |record| records.push(record));
+        let lives = |name: &str| records[0].evidence.iter().any(|fact| fact.name == name);
+        lives("peer_sends_on")
+    };
+    assert!(!judged(TcpState::Established));
+    assert!(
+        judged(TcpState::SynRecv),
+        "the handshake that the reset did not end"
+    );
+}

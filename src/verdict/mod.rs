@@ -5,6 +5,8 @@
 
 #[cfg(test)]
 mod decisive;
+#[cfg(test)]
+mod guards;
 mod judge;
 mod weights;
 

@@ -1,0 +1,290 @@
+//! The false positives that the evidence notes name, one by one: a genuine reset that shows such a
+//! sign is never called injected by it. What must be silent about it is tested beside each test; here
+//! is what the sum makes of those that cannot be silent.
+
+use super::Verdict;
+use super::judge::judge;
+use crate::evidence::testing::{RECEIVER_ISN, SENDER_ISN, Scene};
+use crate::time::SECOND;
+use crate::wire::{Flags, LinkAddresses, Mac, Options, Segment, SeqNum, Timestamps};
+
+/// Id in the notes, the world that it lies in, and a genuine reset there.
+type Guard = (&'static str, &'static str, Scene);
+
+/// A reset that met its socket and is right in every field but for `change`.
+fn abort(change: impl FnOnce(&mut Segment)) -> Scene {
+    Scene::established()
+        .reset(change)
+        .socket(|s| s.srtt_us = Some(100))
+}
+
+fn bare(change: impl FnOnce(&mut Segment)) -> Scene {
+    Scene::established()
+        .passive()
+        .reset(change)
+        .socket(|s| s.srtt_us = Some(100))
+}
+
+fn no_options(r: &mut Segment) {
+    r.options = Options::default();
+}
+
+fn by_numbers() -> Vec<Guard> {
+    let lost = abort(|r| r.seq = r.seq.plus(400));
+    let mut ahead = lost.clone().again(100_000, |r| {
+        r.seq = SeqNum(r.seq.0 - 400);
+        (r.flags, r.ack, r.window) = (Flags(Flags::RST), SeqNum(0), 0);
+        no_options(r);
+    });
+    ahead = ahead.socket(|s| s.rcv_nxt = SENDER_ISN.plus(101));
+    let duplicate = bare(|_| ()).socket(|s| s.rcv_nxt = s.rcv_nxt.plus(70_000));
+    let burst = bare(|_| ())
+        .again(50, |r| r.seq = r.seq.plus(1_460))
+        .again(90, |r| r.seq = r.seq.plus(2_920));
+    let answers_each = Scene::established()
+        .again(20_000, |r| (r.ip_id, r.ack) = (Some(30_235), r.ack.plus(1)))
+        .again(90_000, |r| r.ip_id = Some(30_236));
+    let doubled = Scene::established()
+        .again(2, |_| ())
+        .again(4, |_| ())
+        .sender(|s| s.duplicates = 1);
+    vec![
+        ("E-V2", "data before the abort was lost", ahead),
+        ("E-V3", "an old duplicate", duplicate),
+        ("E-V4", "a kernel answers a burst", burst),
+        ("E-V5", "a stack that answers each segment", answers_each),
+        ("E-V5", "a capture that holds frames three times", doubled),
+        (
+            "E-V7",
+            "sequence numbers rewritten on the way",
+            abort(|r| r.ack = r.ack.plus(1 << 29)),
+        ),
+        (
+            "E-V9",
+            "Windows fills the ACK field",
+            bare(|r| r.ack = r.seq.plus(5)).sender(|s| {
+                s.syn.as_mut().unwrap().options.order = 0;
+            }),
+        ),
+        (
+            "E-V10",
+            "a client that gives up its SYN",
+            Scene::established()
+                .passive()
+                .sender(|s| s.has_data = false),
+        ),
+        ("E-V10", "a refusal without ACK", {
+            Scene::refused().reset(|r| r.flags = Flags(Flags::RST))
+        }),
+    ]
+}
+
+fn by_network_header() -> Vec<Guard> {
+    vec![
+        ("E-H1", "a socket with its own TTL, a kernel without", {
+            Scene::established()
+                .passive()
+                .hop_limit(255)
+                .reset(|r| r.hop_limit = 64)
+        }),
+        ("E-H1", "a front end with two stacks", {
+            Scene::established()
+                .passive()
+                .hop_limit(123)
+                .reset(|r| r.hop_limit = 59)
+        }),
+        (
+            "E-H1",
+            "an anycast address moves, heard once before",
+            bare(|r| r.hop_limit = 39),
+        ),
+        (
+            "E-H1",
+            "a route that grows by two",
+            bare(|r| r.hop_limit = 48),
+        ),
+        (
+            "E-H5",
+            "a NAT that renumbers",
+            abort(|r| r.ip_id = Some(4_660)),
+        ),
+        ("E-H5", "a NAT that renumbers, in a capture", {
+            Scene::established().reset(|r| r.ip_id = Some(4_660))
+        }),
+        ("E-H6", "the receiver's ID by chance", {
+            abort(|r| r.ip_id = Some(5_461)).receiver(|r| r.ip_id = Some(5_461))
+        }),
+        (
+            "E-H8",
+            "a tunnel that clears Don't Fragment",
+            bare(|r| r.dont_fragment = Some(false)),
+        ),
+    ]
+}
+
+fn by_tcp_header() -> Vec<Guard> {
+    let scanner = Scene::established()
+        .passive()
+        .hop_limit(242)
+        .sender(|s| s.dont_fragment = (false, true))
+        .reset(|r| (r.hop_limit, r.seq) = (51, SENDER_ISN.plus(1)));
+    vec![
+        (
+            "E-H9",
+            "an old router's bare reset with a window",
+            bare(|r| r.window = 4_128),
+        ),
+        (
+            "E-H10",
+            "a proxy that leaves timestamps out",
+            abort(no_options),
+        ),
+        ("E-H11", "a proxy that rewrites the clock", {
+            abort(|r| {
+                r.options.timestamps = Some(Timestamps {
+                    value: 7,
+                    echo: 900_900,
+                });
+            })
+        }),
+        (
+            "E-H12",
+            "a window that both ends know",
+            abort(|r| r.window = 65_160),
+        ),
+        (
+            "E-H13",
+            "an old stack that writes text",
+            abort(|r| {
+                (r.payload_len, r.payload_head[0]) = (20, b'N');
+            }),
+        ),
+        (
+            "E-H14",
+            "a stack that sets PSH",
+            abort(|r| r.flags = Flags(0x1c)),
+        ),
+        (
+            "E-H14",
+            "an experimental option",
+            abort(|r| r.options.malformed = true),
+        ),
+        ("E-C4", "a scanner and its kernel", scanner),
+    ]
+}
+
+fn by_link() -> Vec<Guard> {
+    let second_router = LinkAddresses {
+        src: Mac([2, 0, 0, 0, 0, 9]),
+        dst: None,
+    };
+    vec![
+        (
+            "E-H16",
+            "a second router, hardly known",
+            abort(|r| r.link = Some(second_router)),
+        ),
+        ("E-H16", "a second router, well known the first", {
+            abort(|r| r.link = Some(second_router)).sender(|s| s.mac_count = 99)
+        }),
+        (
+            "E-H17",
+            "another link of a bundle",
+            abort(|r| r.vlan = Some(7)),
+        ),
+        ("E-H18", "a path that failed over, with a new label", {
+            abort(|r| r.flow_label = Some(7)).v6().sender(|s| {
+                s.syn.as_mut().unwrap().flow_label = Some(9);
+            })
+        }),
+        (
+            "E-H20",
+            "a peer one hop away",
+            abort(|r| r.hop_limit = 63).hop_limit(63),
+        ),
+    ]
+}
+
+fn by_what_follows() -> Vec<Guard> {
+    vec![
+        (
+            "E-R1",
+            "data that the network reordered",
+            bare(|_| ()).after(0, |s| {
+                (s.payload_len, s.seq) = (100, SeqNum(s.seq.0 - 100));
+            }),
+        ),
+        (
+            "E-R1",
+            "one late acknowledgement",
+            abort(|_| ()).after(50, |_| ()),
+        ),
+        ("E-R2", "data in flight that met no socket", {
+            let seq = SENDER_ISN.plus(1);
+            bare(|_| ()).answered(1, seq, 100)
+        }),
+        ("E-R3", "two initial hop limits, one after the other", {
+            Scene::established()
+                .reset(|r| r.hop_limit = 114)
+                .again(50_000, |r| {
+                    (r.flags, r.window, r.hop_limit) = (Flags(Flags::RST), 0, 50);
+                })
+        }),
+        (
+            "E-R5",
+            "a port that opened meanwhile",
+            Scene::refused().after(1_000, |s| {
+                s.flags = Flags(Flags::SYN | Flags::ACK);
+                (s.seq, s.ack) = (SeqNum(7), RECEIVER_ISN.plus(1));
+            }),
+        ),
+    ]
+}
+
+fn by_circumstance() -> Vec<Guard> {
+    let mut again = bare(|_| ());
+    again.injectors.blocked_ns = Some(SECOND);
+    let mut many = bare(|_| ());
+    (many.siblings.at_once, many.siblings.networks) = (60, 40);
+    let mut relayed = abort(|_| ());
+    relayed.siblings.on_counter = 9;
+    vec![
+        (
+            "E-T2",
+            "a client that gives up after its request",
+            Scene::established(),
+        ),
+        ("E-T3", "an application with a timer", {
+            bare(|_| ()).socket(|s| s.idle_ns = Some(350 * SECOND))
+        }),
+        ("E-T4", "many resets at once, each from its own place", many),
+        ("E-T4", "a NAT that numbers what it relays", relayed),
+        ("E-T5", "a client that tries again", again),
+    ]
+}
+
+#[test]
+fn no_sign_that_genuine_resets_show_convicts_alone() {
+    let mut accused = Vec::new();
+    for (id, world, scene) in [
+        by_numbers(),
+        by_network_header(),
+        by_tcp_header(),
+        by_link(),
+        by_what_follows(),
+        by_circumstance(),
+    ]
+    .into_iter()
+    .flatten()
+    {
+        let judged = judge(&scene.case());
+        if judged.verdict == Verdict::Injected {
+            let facts: Vec<&str> = judged.evidence.iter().map(|e| e.name).collect();
+            accused.push(format!(
+                "{id}, {world}: {} dB by {facts:?}",
+                judged.total_db
+            ));
+        }
+    }
+    assert!(accused.is_empty(), "{accused:#?}");
+}
