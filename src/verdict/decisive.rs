@@ -3,10 +3,11 @@
 
 use super::Verdict;
 use super::judge::{judge, judge_by};
-use super::weights::db_of;
+use super::weights::{WEIGHTS, db_of};
+use crate::evidence::SiblingFacts;
 use crate::evidence::testing::{RECEIVER_ISN, SENDER_ISN, SENDER_MAC, Scene};
 use crate::time::SECOND;
-use crate::wire::{Flags, LinkAddresses, Mac, Options, Segment, SeqNum};
+use crate::wire::{Flags, LinkAddresses, Mac, Options, Segment, SeqNum, Timestamps};
 
 /// Clear of the sender's hop limit by more than any route's jitter.
 const FAR: u8 = 31;
@@ -152,11 +153,186 @@ fn by_numbers() -> Vec<Edge> {
         (forged, guess, &["sequence_never_acknowledged"]),
         (forged, scan, &["sequence_guesses_in_steps"]),
         (forged, takes_back, &["ack_impossible"]),
-        (forged, mirror, &["syn_answer_acks_isn"]),
+        (
+            forged,
+            mirror,
+            &["syn_answer_acks_isn", "reserved_bits_set"],
+        ),
         (
             forged,
             quiet().after(50, |_| ()),
             &["unprovoked_bare_reset", "peer_acknowledges_on"],
+        ),
+    ]
+}
+
+/// A sender that does not count, and a reset that lacks its timestamps and is two hops off: 0 dB.
+fn no_clock(change: impl FnOnce(&mut Segment)) -> Scene {
+    Scene::established()
+        .sender(|s| s.ip_id_jumps = 1)
+        .reset(|r| {
+            no_options(r);
+            r.hop_limit = NEXT;
+            change(r);
+        })
+}
+
+/// The reset of an IPv6 peer that jumped, in a capture: two decibans short of nothing.
+fn jumped() -> Scene {
+    Scene::established().passive().v6().reset(far)
+}
+
+fn by_ids() -> Vec<Edge> {
+    let forged = Verdict::Injected;
+    let behind_nat = || {
+        let mut scene = Scene::refused().reset(|r| {
+            r.hop_limit = 255;
+            r.tuple.src = "61.238.173.128".parse().unwrap();
+        });
+        scene.siblings.on_counter = 3;
+        scene
+    };
+    let skipped = no_clock(|r| r.ip_id = Some(42_315)).after(200, |s| {
+        s.ip_id = Some(30_223);
+        s.seq = SeqNum(s.seq.0 - 100);
+    });
+    let mirrored = no_clock(|r| r.ip_id = Some(5_461)).receiver(|r| r.ip_id = Some(5_461));
+    let airtel = no_clock(|r| (r.ip_id, r.window, r.dont_fragment) = (Some(242), 16, Some(false)))
+        .sender(|s| s.dont_fragment = (true, true));
+    let copies = no_clock(|_| ()).again(5, |_| ());
+    let steps = no_clock(|_| ()).again(50, |r| (r.ip_id, r.ack) = (Some(7), r.ack.plus(1_424)));
+    let stranger = LinkAddresses {
+        src: Mac([2, 0, 0, 0, 0, 9]),
+        dst: None,
+    };
+    let neighbor = no_clock(|r| r.link = Some(stranger)).sender(|s| s.mac_count = 99);
+    vec![
+        (
+            forged,
+            behind_nat(),
+            &["hop_limit_zero_across_nat", "ip_id_counter_shared"],
+        ),
+        (
+            forged,
+            skipped,
+            &["ip_id_counter_skips_reset", "timestamps_missing"],
+        ),
+        (forged, mirrored, &["ip_id_mirrored", "timestamps_missing"]),
+        (
+            forged,
+            airtel,
+            &["ip_id_known_injector", "timestamps_missing"],
+        ),
+        (forged, copies, &["train_copies", "timestamps_missing"]),
+        (forged, steps, &["train_ack_steps", "timestamps_missing"]),
+        (forged, neighbor, &["mac_mismatch", "timestamps_missing"]),
+    ]
+}
+
+fn by_shape() -> Vec<Edge> {
+    let forged = Verdict::Injected;
+    let hybrid = Scene::established().reset(|r| {
+        far(r);
+        no_options(r);
+        r.window = 0;
+    });
+    let clock = Scene::established().reset(|r| {
+        far(r);
+        r.options.timestamps = Some(Timestamps {
+            value: 7,
+            echo: 900_900,
+        });
+    });
+    let henan = Scene::established().reset(|r| {
+        (r.dont_fragment, r.ip_id, r.payload_len) = (Some(false), Some(1), 10);
+        r.payload_head[..10].copy_from_slice(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 0]);
+    });
+    let big_ip = Scene::established().hop_limit(44).passive().reset(|r| {
+        (r.hop_limit, r.payload_len) = (237, 58);
+        r.payload_head[..7].copy_from_slice(b"BIG-IP:");
+    });
+    let mut front = Scene::established().passive().reset(|r| {
+        r.dont_fragment = Some(false);
+    });
+    for _ in 0..6 {
+        front = front.sender(|s| s.hop_limits.note(FAR));
+    }
+    vec![
+        (
+            forged,
+            hybrid,
+            &["reset_shape_hybrid", "hop_limit_mismatch"],
+        ),
+        (forged, clock, &["timestamps_wrong", "hop_limit_mismatch"]),
+        (forged, henan, &["payload_known_injector"]),
+        (
+            forged,
+            big_ip,
+            &["payload_names_device", "hop_limit_class_near"],
+        ),
+        (
+            forged,
+            front,
+            &["hop_limit_handshake_only", "dont_fragment_flip"],
+        ),
+    ]
+}
+
+fn by_other_flows() -> Vec<Edge> {
+    let forged = Verdict::Injected;
+    let mut residue = without_timestamps(Scene::established().v6().reset(far));
+    residue.injectors.same_residue = 1;
+    let mut wave = jumped();
+    wave.siblings = SiblingFacts {
+        at_once: 20,
+        networks: 9,
+        is_one_place: true,
+        ..SiblingFacts::default()
+    };
+    let mut network = Scene::established().forged().no_sender().path_hop_limit(50);
+    network.injectors.same_residue = 2;
+    let path = network.flow.path.as_mut().unwrap();
+    let hop_limits = std::mem::take(&mut path.hop_limits);
+    (path.prefix.hop_limits, path.prefix.flows) = (hop_limits, 9);
+    path.prefix.has_several = true;
+    let step = |n: u32| move |r: &mut Segment| r.seq = r.seq.plus(n << 24);
+    let guesses = Scene::established()
+        .reset(|r| {
+            r.seq = SENDER_ISN.plus(1 << 26);
+            (r.ip_id, r.dont_fragment) = (Some(0), Some(false));
+            r.hop_limit = NEXT;
+        })
+        .again(10, step(1))
+        .again(20, step(3))
+        .socket(|s| s.rcv_nxt = SENDER_ISN.plus(1));
+    let odd_stack = quiet()
+        .reset(|r| r.hop_limit = NEXT)
+        .sender(|s| s.syn = None)
+        .after(50, |_| ());
+    vec![
+        (
+            forged,
+            residue,
+            &["injector_residue_seen", "hop_limit_mismatch"],
+        ),
+        (
+            forged,
+            wave,
+            &["reset_with_many_from_one_place", "hop_limit_mismatch"],
+        ),
+        (
+            forged,
+            network,
+            &["hop_limit_prefix_mismatch", "injector_residue_repeats"],
+        ),
+        (forged, guesses, &["sequence_guesses"]),
+        (
+            forged,
+            odd_stack,
+            &[
+                "unprovoked_bare_reset_unknown_stack",
+                "peer_acknowledges_on",
+            ],
         ),
     ]
 }
@@ -220,6 +396,10 @@ fn genuine() -> Vec<Edge> {
     let odd_stack = quiet()
         .reset(|r| r.hop_limit = NEXT)
         .sender(|s| s.syn = None);
+    let proxied = abort().reset(|r| {
+        no_options(r);
+        r.hop_limit = NEXT;
+    });
     vec![
         (
             Verdict::Remote,
@@ -228,14 +408,35 @@ fn genuine() -> Vec<Edge> {
         ),
         (Verdict::Remote, elsewhere, &["timestamps_match"]),
         (Verdict::Remote, odd_stack, &["reset_shape_passive"]),
+        (Verdict::Remote, proxied, &["ip_id_on_counter"]),
     ]
+}
+
+fn edges() -> Vec<Edge> {
+    [
+        by_header(),
+        by_ids(),
+        by_shape(),
+        by_numbers(),
+        by_other_flows(),
+        by_what_follows(),
+        genuine(),
+    ]
+    .concat()
+}
+
+#[test]
+fn every_weight_of_ten_decibans_decides_some_case() {
+    let named: Vec<&str> = edges().iter().flat_map(|edge| edge.2).copied().collect();
+    for weight in WEIGHTS.iter().filter(|weight| weight.db >= 10.0) {
+        assert!(named.contains(&weight.kind.name), "{}", weight.kind.name);
+    }
 }
 
 #[test]
 fn every_decisive_weight_has_a_case_that_falls_without_it() {
-    let edges = [by_header(), by_numbers(), by_what_follows(), genuine()];
     let mut wrong = Vec::new();
-    for (verdict, scene, weights) in edges.into_iter().flatten() {
+    for (verdict, scene, weights) in edges() {
         let judged = judge(&scene.case());
         if judged.verdict != verdict {
             let facts: Vec<&str> = judged.evidence.iter().map(|e| e.name).collect();
