@@ -22,7 +22,7 @@ pub struct InjectorFacts {
     /// limit.
     pub same_residue: u32,
     /// Nanoseconds since a forged reset of another connection of the same client to the same
-    /// service, within [`BLOCKED_NS`].
+    /// service, within three minutes.
     pub blocked_ns: Option<u64>,
 }
 

@@ -20,12 +20,12 @@ pub const ONE_PLACE: Kind = Kind::injected("reset_with_many_from_one_place", Gro
 pub struct SiblingFacts {
     /// Flows of other networks whose resets the same counter numbered.
     pub on_counter: u32,
-    /// Flows that were reset within [`AT_ONCE_NS`] from the same hop limit and MAC, this one
+    /// Flows that were reset within a second from the same hop limit and MAC, this one
     /// included, where few were before; 0 where nothing happened at once.
     pub at_once: u32,
     /// Networks that these flows came from.
     pub networks: u32,
-    /// Of these networks at least [`NETWORKS`] are known to stand elsewhere, and at different
+    /// Of these networks at least three are known to stand elsewhere, and at different
     /// distances.
     pub is_one_place: bool,
 }
