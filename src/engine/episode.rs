@@ -161,6 +161,14 @@ impl Episode {
         self.reopened.is_none_or(|reopened| time < reopened)
     }
 
+    /// Takes in a SYN that opens a connection. One from before the reset, which only now comes to be
+    /// heard (it went another way through the sensor), opened the one that was reset.
+    pub(super) fn note_syn(&mut self, time: Timestamp) {
+        if self.resets.iter().any(|(_, reset)| reset.time < time) {
+            self.reopened.get_or_insert(time);
+        }
+    }
+
     /// Takes in that a handshake was completed on the four-tuple. Where a reset had met a connection
     /// that was open already, it is another one; a reset during the handshake may have failed.
     pub(super) fn note_established(&mut self, time: Timestamp) {

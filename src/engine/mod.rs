@@ -209,7 +209,7 @@ impl Engine {
         if let Some(sighting) = self.tracker.observe(time, vantage, segment, socket) {
             self.sight(&sighting);
         } else if is_anew && let Some(episode) = self.episodes.get_mut(&key) {
-            episode.reopened.get_or_insert(time);
+            episode.note_syn(time);
         }
     }
 
