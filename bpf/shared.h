@@ -82,6 +82,7 @@ enum event_kind {
 	EVENT_RESET_ACCEPTED = 3,
 	EVENT_ESTABLISHED = 4,
 	EVENT_OWNER = 5,
+	EVENT_CLOSED = 6, /* in order, soon after some socket was reset */
 };
 
 /* Why a frame was copied rather than (or before it was) looked at in a worker. */
@@ -187,8 +188,9 @@ enum host_counter {
 	HOST_EVENTS,
 	HOST_EVENTS_LOST,
 	HOST_MIRRORED,
-	HOST_MIRROR_LOST, /* the ring buffer was full */
-	HOST_HANDED_BACK, /* frames that the hand-back veth's peer gave to the interface */
+	HOST_MIRROR_LOST,     /* the ring buffer was full */
+	HOST_HANDED_BACK,     /* frames that the hand-back veth's peer gave to the interface */
+	HOST_CLOSINGS_UNTOLD, /* orderly closings soon after a reset, beyond the budget */
 	HOST_COUNTERS,
 };
 

@@ -450,6 +450,12 @@ pub enum KernelEventKind {
         /// This host sent the first SYN.
         originator: bool,
     },
+    /// `inet_sock_set_state` in a process's context: it closed a connection in order (FIN). Told
+    /// only soon after some socket of this host was reset, and only so many of them.
+    Closed {
+        /// The process that closed it.
+        process: Process,
+    },
     /// `tcp_destroy_sock` in a process's context, of a socket that a reset had ended: whose it was.
     OwnerKnown {
         /// The process that closed it.

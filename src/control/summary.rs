@@ -35,6 +35,12 @@ pub(super) fn print(
             "{lost} kernel events were lost: the ring buffer was full"
         ));
     }
+    if host.closings_untold > 0 {
+        notice::say(format_args!(
+            "rstscope: {} orderly closings soon after a reset were not looked at",
+            host.closings_untold
+        ));
+    }
     if engine.counters.episodes_refused > 0 {
         let refused = engine.counters.episodes_refused;
         notice::warn(format_args!(

@@ -154,6 +154,7 @@ fn passed(settled: &Settled, sent: Option<Call>) -> Passed {
     let key = settled.episode.key;
     Passed {
         key,
+        local: view.sender,
         time: view.first.time,
         sent,
         began: view.facts.first_seen,

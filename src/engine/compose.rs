@@ -6,6 +6,7 @@ use super::episode::{Settled, View};
 use super::facts;
 use super::legs::{Join, Legs};
 use super::message::{Told, tell};
+use super::other_leg;
 use super::{Closed, EngineConfig};
 use crate::evidence::{Case, Evidence, Favors, Group, InjectorMemory, SiblingMemory};
 use crate::flow::{Endpoint, Side};
@@ -145,6 +146,9 @@ fn decide(settled: &Settled, context: &Context<'_>) -> Decision {
     }
     as_forwarded(settled, &mut decision);
     as_consequence(settled, context.earlier.as_ref(), &mut decision);
+    decision
+        .related
+        .extend(other_leg::of(settled, context.legs));
     let strength = |item: &Evidence| item.weight_db;
     decision
         .evidence

@@ -10,6 +10,7 @@ mod facts;
 mod fit;
 mod legs;
 mod message;
+mod other_leg;
 mod resting;
 #[cfg(test)]
 mod tests;
@@ -262,7 +263,8 @@ impl Engine {
                     answered_len,
                 };
                 if active && let Some(process) = process {
-                    self.note_sent(&key, local, event.time, process);
+                    let sent = self.passed(&key, local, event.time, process);
+                    self.legs.note_sent(sent);
                 }
                 if let Some(episode) = self.episode(&key, event.time) {
                     episode.add_sent(sent);
@@ -283,6 +285,10 @@ impl Engine {
                 if let Some(episode) = self.episodes.get_mut(&key) {
                     episode.note_established(event.time);
                 }
+            }
+            KernelEventKind::Closed { process } => {
+                let closed = self.passed(&key, local, event.time, process);
+                self.legs.note_closed(closed);
             }
             KernelEventKind::OwnerKnown { process } => {
                 let Some(episode) = self.episodes.get_mut(&key) else {
@@ -308,16 +314,17 @@ impl Engine {
         }
     }
 
-    /// A process reset a connection: it may pass on a reset of its other leg.
-    fn note_sent(&mut self, key: &FlowKey, local: Side, time: Timestamp, process: Process) {
+    /// A process ended a connection: it may be the other leg of one that was reset.
+    fn passed(&self, key: &FlowKey, local: Side, time: Timestamp, process: Process) -> Passed {
         let facts = self.tracker.facts(key, local, time);
-        self.legs.note_sent(Passed {
+        Passed {
             key: *key,
+            local,
             time,
             sent: Some(Call { process, time }),
             began: facts.first_seen,
             is_outbound: legs::is_outbound(facts.sender_is_originator, key, local),
-        });
+        }
     }
 
     /// Frames or events were lost: for the episodes that are open, absence proves nothing.

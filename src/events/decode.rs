@@ -29,6 +29,7 @@ const EVENT_RESET_SENT: u32 = 2;
 const EVENT_RESET_ACCEPTED: u32 = 3;
 const EVENT_ESTABLISHED: u32 = 4;
 const EVENT_OWNER: u32 = 5;
+const EVENT_CLOSED: u32 = 6;
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -84,6 +85,7 @@ fn kernel(record: &[u8], reasons: &Reasons) -> Option<KernelEvent> {
             originator: active != 0,
         },
         EVENT_OWNER => KernelEventKind::OwnerKnown { process: process? },
+        EVENT_CLOSED => KernelEventKind::Closed { process: process? },
         _ => return None,
     };
     Some(KernelEvent {

@@ -96,9 +96,11 @@ pub struct HostCounters {
     pub mirror_lost: u64,
     /// Frames that the hand-back veth's peer gave to the interface.
     pub handed_back: u64,
+    /// Orderly closings soon after a reset that were not told: more than the budget.
+    pub closings_untold: u64,
 }
 
-const HOST_COUNTERS: u32 = 7;
+const HOST_COUNTERS: u32 = 8;
 
 /// What to load.
 #[derive(Debug, Clone, Copy)]
@@ -291,6 +293,7 @@ impl Events {
             mirrored: read(4)?,
             mirror_lost: read(5)?,
             handed_back: read(6)?,
+            closings_untold: read(7)?,
         })
     }
 

@@ -4,8 +4,8 @@
                 [--busy N] [--only NAME…] [--seed N] [--keep DIRECTORY]
 
 The connections of the scenarios named older_* begin before the sensor does. Exit code 1 when fewer
-than 99 % of the verdicts are right, when more than 5 % of the joins of HAProxy's legs are not what
-its log says, when a reset is called injected that nobody forged, when a forged one is not, when
+than 99 % of the verdicts are right, when more than 5 % of the joins of proxies' legs are not what
+the scenario or HAProxy's log says, when a reset is called injected that nobody forged, when a forged one is not, when
 everyday traffic suffered, or when the sensor did not end well.
 """
 
@@ -39,8 +39,8 @@ SETTLE = 1.5
 #: Takes seconds, of which it waits most: a worker of its own for each family.
 SLOW = "keepalive_failure"
 RIGHT_SHARE = 0.99
-#: Joins of HAProxy's legs that may be wrong. They are a few dozen in the small form, where one wrong
-#: one says little: see `Distance::confidence` in src/engine/legs.rs for what was measured.
+#: Joins of a proxy's legs that may be wrong. They are a few dozen in the small form, where one wrong
+#: one says little: see `Distance::confidence` in src/engine/legs/ for what was measured.
 WRONG_JOINS_SHARE, WRONG_JOINS = 0.05, 2
 
 
@@ -230,6 +230,19 @@ def one_each(promises, about):
             yield from ((promise, records) for promise in alike)
 
 
+def joined_rightly(one, other, stated, legs):
+    """Whether two flows are the legs of one connection: by what the scenario says, or HAProxy's log.
+    Of what neither knows, nothing belongs together."""
+    ends = frozenset((one[:2], one[2:]))
+    if ends in stated:
+        return other in stated[ends]
+    for opened, answered in ((one, other), (other, one)):
+        for leg in (opened[:2], opened[2:]):
+            if leg in legs:
+                return answered[:2] in legs[leg] or answered[2:] in legs[leg]
+    return False
+
+
 class Judgement:
     """Promises beside records."""
 
@@ -255,10 +268,20 @@ class Judgement:
         self.false_alarms = [record for ends, records in about.items() if ends not in forged
                              for record in records
                              if record["rstscope"]["verdict"] == "injected"]
-        self.joins = collections.Counter(
-            flow(related)[:2] in legs[flow(record)[:2]] for record in resets
-            if flow(record)[:2] in legs for related in record["rstscope"].get("related", [])
-            if related["join"] == "process")
+        #: Joins by what they are: right or not; and the same by confidence.
+        self.joins, self.by_confidence = collections.Counter(), collections.defaultdict(
+            collections.Counter)
+        stated = collections.defaultdict(list)
+        for promise in promises:
+            if "other_leg" in promise:
+                stated[ends_of(promise)].append(tuple(promise["other_leg"]))
+        for record in resets:
+            for related in record["rstscope"].get("related", []):
+                if related["join"] in ("process", "closing"):
+                    is_right = joined_rightly(flow(record), flow(related), stated, legs)
+                    self.joins[is_right] += 1
+                    key = related["join"], round(related["confidence"], 2)
+                    self.by_confidence[key][is_right] += 1
 
     def show(self):
         for name in sorted(self.wrong):
@@ -283,6 +306,8 @@ def verdict(given, judged, broke, everyday, code, seconds):
           f"{forged_missed} forged missed, {len(judged.false_alarms)} false alarms, "
           f"{judged.joins[True]} legs joined rightly and {judged.joins[False]} wrongly, "
           f"{lost} frames or events lost, {seconds:.0f} s")
+    for (join, confidence), count in sorted(judged.by_confidence.items()):
+        print(f"joined by {join}, {confidence:.2f} sure: {count[True]} of {count.total()} right")
     print("records:", ", ".join(f"{n} {v}" for v, n in judged.verdicts.most_common()))
     bad = []
     if share < RIGHT_SHARE:
@@ -292,7 +317,7 @@ def verdict(given, judged, broke, everyday, code, seconds):
     for record in judged.false_alarms[:5]:
         bad.append("false alarm: " + json.dumps(record))
     if judged.joins[False] > max(WRONG_JOINS, WRONG_JOINS_SHARE * sum(judged.joins.values())):
-        bad.append("legs joined that HAProxy's log keeps apart")
+        bad.append("legs joined that do not belong together")
     if forged_missed:
         bad.append(f"forged resets missed: {dict(judged.missed)}")
     if broke:

@@ -236,9 +236,10 @@ def proxy_client_reset(play):
     try:
         far.recv(1)
     except ConnectionResetError:
-        play.expect(leg[:2], backend, "forwarded", "proxy", story="the client, through HAProxy")
+        play.expect(leg[:2], backend, "forwarded", "proxy", story="the client, through HAProxy",
+                    other_leg=(here, there))
     far.close()
-    play.expect(here, there, "remote", "abort", story="the client")
+    play.expect(here, there, "remote", "abort", story="the client", other_leg=(leg[:2], backend))
     assert len(play.promises) == 2, "HAProxy did not reset the backend"
 
 
@@ -251,12 +252,13 @@ def proxy_backend_refused(play):
         here = near.getsockname()[:2]
         near.sendall(b"hello\n")
         call, _ = tap.await_flags((address("be", play.family), 8182), SYN)
+        leg, backend = (call.source, call.source_port), (call.destination, call.destination_port)
         try:
             near.recv(1)
         except ConnectionResetError:
-            play.expect(there, here, "forwarded", "proxy", story="the backend, through HAProxy")
-    play.expect((call.destination, call.destination_port), (call.source, call.source_port),
-                "remote", "refused", story="the backend")
+            play.expect(there, here, "forwarded", "proxy", story="the backend, through HAProxy",
+                        other_leg=(backend, leg))
+    play.expect(backend, leg, "remote", "refused", story="the backend", other_leg=(there, here))
 
 
 @scenario

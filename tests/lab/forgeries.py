@@ -9,7 +9,7 @@ import time
 
 import forge
 from forge import ACK, RST, SYN
-from peer import address, receive, talk, vanish
+from peer import abort, address, receive, talk, vanish
 from plays import (
     BACKEND, CLIENT, CLIENT_HOP_LIMIT, DEVICE, DN0, NEIGHBOR,
     ROUTER_CLIENT, ROUTER_UP, UP0, free_port, scenario,
@@ -79,6 +79,25 @@ def forged_wrong_ttl(play):
     play.expect(link.near_end, link.far_end, "injected", *DEVICE, hop_limit=117,
                 story="a third party, wrong TTL")
     gone(link)
+
+
+@scenario
+def forged_then_gives_up(play):
+    """A forged reset breaks the connection; the client waits for an answer, then gives up with a
+    reset of its own, long after the first one was recorded."""
+    link = play.connection()
+    with play.tap("rt", "br0") as tap:
+        link.greet()
+        time.sleep(0.1)  # its last acknowledgment would be answered, and tell it
+        tap.send(forged(link, tap, hop_limit=117, window=512, ip_id=4660))
+    assert_reset(link.far)
+    play.expect(link.near_end, link.far_end, "injected", *DEVICE, hop_limit=117,
+                story="a third party, wrong TTL")
+    link.far.close()
+    time.sleep(2.2)
+    abort(link.near)
+    play.expect(link.near_end, link.far_end, "remote", "consequence", hop_limit=CLIENT_HOP_LIMIT,
+                story="the client, who never heard of the forged one")
 
 
 @scenario

@@ -40,13 +40,17 @@ class Lab:
     def __init__(self, prefix):
         self.prefix = prefix
 
-    @property
     @contextlib.contextmanager
-    def proxy(self):
-        """One at a time, over all processes: the backends behind HAProxy have fixed ports."""
-        with open(f"/run/rstscope-lab/{self.prefix}/proxy", "w", encoding="utf-8") as lock:
+    def alone(self, what):
+        """One at a time, over all processes."""
+        with open(f"/run/rstscope-lab/{self.prefix}/{what}", "w", encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+    @property
+    def proxy(self):
+        """The backends behind the proxies have fixed ports."""
+        return self.alone("proxy")
 
     @contextlib.contextmanager
     def inside(self, namespace):

@@ -27,7 +27,9 @@ class Play:
     def __init__(self, lab, name, family):
         self.lab, self.name, self.family, self.promises = lab, name, family, []
 
-    def expect(self, source, destination, verdict, *causes, story="", hop_limit=None):
+    def expect(self, source, destination, verdict, *causes, story="", hop_limit=None,
+               other_leg=None):
+        """One record with this verdict; where it names the proxy's other leg, it is that one."""
         self.promises.append({
             "scenario": self.name + ("_v6" if self.family == 6 else ""),
             "story": story,
@@ -35,6 +37,7 @@ class Play:
             "destination": destination[0], "destination_port": destination[1],
             "expect_verdict": verdict, "expect_cause": list(causes),
             **({"hop_limit": hop_limit} if hop_limit else {}),
+            **({"other_leg": [*other_leg[0], *other_leg[1]]} if other_leg else {}),
         })
 
     def connection(self, *args, **options):

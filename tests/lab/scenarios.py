@@ -24,11 +24,12 @@ import endpoints  # each registers its scenarios, in this order
 import forge
 import forgeries
 import perfect
+import proxies
 from forge import ACK, RST
 from peer import Lab
 from plays import SCENARIOS, Play
 
-assert endpoints and forgeries and perfect
+assert endpoints and forgeries and perfect and proxies
 
 
 class Witness(threading.Thread):

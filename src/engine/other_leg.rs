@@ -1,0 +1,28 @@
+//! Names, in the record of a reset that ended a local socket, the connection that its process ended
+//! for it: a proxy turns an upstream's reset into a FIN or an error page for its client, and a
+//! client's into a FIN for the upstream. That is not forwarded, and changes no verdict.
+
+use super::episode::Settled;
+use super::legs::Legs;
+use crate::record::Related;
+
+/// The other leg of an episode whose reset the kernel accepted; `None` when its process is not
+/// known, or ended nothing near.
+pub(super) fn of(settled: &Settled, legs: &Legs) -> Option<Related> {
+    let episode = &settled.episode;
+    let accepted = episode.accepted.filter(|_| episode.owner.is_some())?;
+    let answer = legs.answer_to(&episode.key, accepted.time)?;
+    let (key, local) = (answer.passed.key, answer.passed.local);
+    Some(Related {
+        record: None,
+        source: key.endpoint(local),
+        destination: key.endpoint(local.other()),
+        delta_ns: answer.delta_ns,
+        confidence: answer.confidence,
+        join: if answer.by_reset {
+            "process"
+        } else {
+            "closing"
+        },
+    })
+}
