@@ -172,6 +172,8 @@ fn inside() {
     aborts(&mut events);
     a_stray_segment(&mut events);
     an_accepted_reset(&mut events);
+    a_closing_after_a_reset(&mut events);
+    a_refused_call_that_forgot_whom_it_called(&mut events);
     a_forwarded_reset(&mut events);
     a_firewall_reject(&mut events);
     let counters = events.host_counters().expect("counters");
@@ -374,6 +376,47 @@ fn an_accepted_reset(events: &mut Events) {
     assert!(
         (100_000_000..2_000_000_000).contains(&idle),
         "the client slept 200 ms: {idle}"
+    );
+}
+
+/// One of three connections is closed before any reset, one is reset, and one is closed for that.
+fn a_closing_after_a_reset(events: &mut Events) {
+    let server = "l=listen(85);z,a,b=[l.accept()[0] for _ in range(3)];z.close();time.sleep(.5)\n\
+        a.close();b.shutdown(1);b.close()";
+    let client = "z,s,t=[socket.create_connection(('10.77.0.1',85)) for _ in range(3)]\n\
+        time.sleep(.2);s.setsockopt(1,13,L);s.close();time.sleep(.8)";
+    let seen = play(events, server, client);
+    let (mut owner, mut closed) = (None, Vec::new());
+    for event in &seen.kernel {
+        match event.kind {
+            KernelEventKind::OwnerKnown { process } => owner = Some((process, event.tuple)),
+            KernelEventKind::Closed { process } => closed.push((process, event.tuple)),
+            _ => {}
+        }
+    }
+    let (owner, reset) = owner.expect("whose it was");
+    assert_eq!(
+        closed.len(),
+        1,
+        "only the one after the reset, once: {seen:?}"
+    );
+    assert_eq!((closed[0].0, closed[0].1.src_port), (owner, 85));
+    assert_ne!(closed[0].1, reset);
+}
+
+/// A second `connect()` after the refusal makes the socket like new before it is closed.
+fn a_refused_call_that_forgot_whom_it_called(events: &mut Events) {
+    let server = "a=('10.77.0.2',9);s=socket.socket();s.setblocking(0);s.connect_ex(a)\n\
+        time.sleep(.2);s.connect_ex(a);s.close()";
+    let seen = play(events, server, "time.sleep(.2)");
+    let owner = seen.kernel.iter().find_map(|event| match event.kind {
+        KernelEventKind::OwnerKnown { .. } => Some(event.tuple),
+        _ => None,
+    });
+    let owner = owner.expect("whose it was");
+    assert_eq!(
+        (owner.dst.to_string(), owner.dst_port),
+        ("10.77.0.2".to_owned(), 9)
     );
 }
 

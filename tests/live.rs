@@ -107,7 +107,7 @@ fn complaint(promises: &[Value], index: usize, resets: &[&Value]) -> Option<Stri
     let leg = promise["other_leg"].as_array()?;
     let leg: Vec<_> = leg.iter().map(ToString::to_string).collect();
     let named = other_leg(record);
-    (named.as_ref().map(<[_]>::as_ref) != Some(leg.as_slice()))
+    (named.as_ref().is_none_or(|named| *named != *leg))
         .then(|| format!("{scenario}: the other leg is {leg:?}, not {named:?}: {record}"))
 }
 

@@ -40,7 +40,7 @@ SETTLE = 1.5
 SLOW = "keepalive_failure"
 RIGHT_SHARE = 0.99
 #: Joins of a proxy's legs that may be wrong. They are a few dozen in the small form, where one wrong
-#: one says little: see `Distance::confidence` in src/engine/legs/ for what was measured.
+#: one says little: see `confidence` in src/engine/legs/mod.rs for what was measured.
 WRONG_JOINS_SHARE, WRONG_JOINS = 0.05, 2
 
 
@@ -106,11 +106,10 @@ class Legs(threading.Thread):
 
     def __init__(self, lab):
         super().__init__(daemon=True)
-        path = f"/run/rstscope-lab/{lab.prefix}/haproxy.log"
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-        self.socket.bind(path)
-        os.chmod(path, 0o666)
+        with lab.inside("lb"):
+            self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)
+        self.socket.bind(("127.0.0.1", 5140))
         #: Clients (address, port) by the proxy's (address, port) towards the backend; more than one
         #: where a port was used again.
         self.clients = collections.defaultdict(set)
