@@ -73,7 +73,7 @@ pub struct BaselineEntry {
     pub source: &'static str,
 }
 
-/// The other flow of a `forwarded` or `consequence`, or the record that this one corrects.
+/// A proxy's other leg, the forged reset before a `consequence`, or the record that this one corrects.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Related {
     /// `event.id` sequence of its record, when that was written already.
@@ -82,11 +82,11 @@ pub struct Related {
     pub source: Endpoint,
     /// The other end.
     pub destination: Endpoint,
-    /// Nanoseconds from its reset to this one.
+    /// Nanoseconds between its reset, or close, and this one.
     pub delta_ns: u64,
     /// Probability that the join is right.
     pub confidence: f32,
-    /// How the join was made: `process`, `time` (in a capture), `segment` (the same frame, one hop
+    /// How the join was made: `process`, `closing` (the process closed that one in order), `time` (in a capture), `segment` (the same frame, one hop
     /// later), `flow` (the same connection earlier), `correction` (the record that this one
     /// replaces).
     pub join: &'static str,
@@ -169,7 +169,7 @@ pub struct ResetRecord {
     pub idle_ns: Option<u64>,
     /// The kernel's word.
     pub kernel: KernelFacts,
-    /// Other legs.
+    /// Other legs, and other records of this story.
     pub related: Vec<Related>,
 }
 

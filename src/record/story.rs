@@ -196,6 +196,7 @@ fn circumstances(out: &mut String, record: &Value) {
         let id = text(other, "/id").map(|id| format!(", event {id}"));
         let joined = match text(other, "/join") {
             Some("correction") => "corrects the record of",
+            Some("closing") => "its process closed for it",
             _ => "belongs to",
         };
         line(
@@ -412,6 +413,14 @@ mod tests {
         let mut record = injected();
         record.total_db = Some(4.0);
         assert!(told(record).contains("  -2.5  taken back"));
+    }
+
+    #[test]
+    fn a_leg_that_was_closed_for_the_reset_is_told_as_such() {
+        let mut record = injected();
+        record.related[0].join = "closing";
+        let words = "its process closed for it: 192.0.2.1:1 → 192.0.2.2:2";
+        assert!(told(record).contains(words));
     }
 
     #[test]

@@ -15,7 +15,11 @@ const ALONE_NS: u64 = 300 * MICROSECOND;
 
 /// What it costs to pair a client with an upstream connection that was there before it: a pool may
 /// have lent that, but far more often it is somebody else's.
-const LENT_NS: u64 = 250 * MICROSECOND;
+const LENT_NS: u64 = 400 * MICROSECOND;
+
+/// How long an interrupted thread may take from one leg to the other: some slices of a scheduler that
+/// has more to run than CPUs.
+const INTERRUPTED_NS: u64 = 10_000 * MICROSECOND;
 
 /// Ends on each side of the one that is asked about: what lies farther does not change its pair.
 const NEIGHBORS: usize = 32;
@@ -60,8 +64,9 @@ impl End {
         }
     }
 
-    /// What it costs to pair two neighbors; `None`: they cannot be one connection's legs.
-    fn cost(&self, next: &Self) -> Option<u64> {
+    /// How far apart two neighbors are, and whether one of them would be lent; `None`: they cannot be
+    /// one connection's legs.
+    fn fits(&self, next: &Self) -> Option<(u64, bool)> {
         let is_possible = match (self, next) {
             (Self::Leg(_), Self::Leg(_)) => false,
             (Self::Leg(leg), Self::Passed { passed, .. })
@@ -78,8 +83,14 @@ impl End {
         let is_lent =
             matches!((opened, answered), (Some(opened), Some(answered)) if opened < answered);
         let gap = self.time().distance(next.time());
-        (is_possible && roles_differ && gap < 2 * ALONE_NS)
-            .then_some(gap + if is_lent { LENT_NS } else { 0 })
+        (is_possible && roles_differ).then_some((gap, is_lent))
+    }
+
+    /// What it costs to pair two neighbors; `None`: they are not to be paired.
+    fn cost(&self, next: &Self) -> Option<u64> {
+        let (gap, is_lent) = self.fits(next)?;
+        let cost = gap + if is_lent { LENT_NS } else { 0 };
+        (cost < 2 * ALONE_NS).then_some(cost)
     }
 }
 
@@ -126,16 +137,36 @@ impl Turn {
     }
 
     /// The partner of a connection, and by how much time the pairing of the whole turn would cost
-    /// more without the two.
+    /// more without the two. A margin of 0: an interrupted thread took long from one to the other,
+    /// and neither has a partner else.
     pub(super) fn partner(&self, key: &FlowKey) -> Option<(End, u64)> {
         let at = self.0.iter().position(|end| end.key() == *key)?;
-        let before = at.checked_sub(1).and_then(|first| self.margin(first));
-        let (first, margin) = match before {
-            Some(margin) => (at - 1, margin),
-            None => (at, self.margin(at)?),
-        };
-        let other = if first == at { at + 1 } else { first };
+        let (other, margin) = self
+            .pair_of(at)
+            .or_else(|| Some((self.lone_neighbor(at)?, 0)))?;
         Some((*self.0.get(other)?, margin))
+    }
+
+    /// Where its partner in the best pairing stands, and the margin.
+    fn pair_of(&self, at: usize) -> Option<(usize, u64)> {
+        let before = at.checked_sub(1);
+        let before = before.and_then(|first| Some((first, self.margin(first)?)));
+        before.or_else(|| Some((at + 1, self.margin(at)?)))
+    }
+
+    /// The one neighbor of an end without partner that has none either, and could be it.
+    fn lone_neighbor(&self, at: usize) -> Option<usize> {
+        let own = self.0.get(at)?;
+        let mut fitting = [at.checked_sub(1), Some(at + 1)]
+            .into_iter()
+            .flatten()
+            .filter(|other| {
+                let fits = self.0.get(*other).and_then(|other| own.fits(other));
+                matches!(fits, Some((gap, false)) if (2 * ALONE_NS..INTERRUPTED_NS).contains(&gap))
+                    && self.pair_of(*other).is_none()
+            });
+        let only = fitting.next()?;
+        fitting.next().is_none().then_some(only)
     }
 
     /// By how much leaving the pair (`first`, its neighbor) out costs more than having it; `None`
@@ -226,9 +257,20 @@ mod tests {
     }
 
     #[test]
-    fn two_ways_that_cost_the_same_are_none() {
+    fn of_two_ways_that_cost_the_same_neither_is_taken() {
         let turn = turn(&[client(1, 100), upstream(11, 110), client(2, 120)]);
         assert_eq!(partner(&turn, 11), None);
+    }
+
+    #[test]
+    fn a_turn_that_was_interrupted_between_two_legs_pairs_them_without_margin() {
+        let leg = End::Leg(leg(1, 90, 100, PROXY));
+        let late = turn(&[leg, upstream(11, 1_500)]);
+        let (end, margin) = late.partner(&key(1)).unwrap();
+        assert_eq!((end.key(), margin), (key(11), 0));
+        let taken = turn(&[leg, upstream(11, 1_500), client(2, 1_520)]);
+        assert_eq!(partner(&taken, 1), None);
+        assert_eq!(partner(&turn(&[leg, upstream(11, 20_000)]), 1), None);
     }
 
     #[test]
