@@ -23,7 +23,8 @@ impl Fnv {
     }
 }
 
-fn hash(fields: &[&[u8]]) -> u64 {
+/// FNV-1a over the fields and their lengths.
+pub(super) fn hash(fields: &[&[u8]]) -> u64 {
     let mut fnv = Fnv::new();
     for field in fields {
         fnv.field(field);

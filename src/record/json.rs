@@ -8,7 +8,7 @@ use super::{
     BaselineEntry, CoverageRecord, ECS_VERSION, Record, Related, ResetEntry, ResetRecord,
     SCHEMA_VERSION, community_id,
 };
-use crate::evidence::{Evidence, SequenceFit};
+use crate::evidence::{Evidence, SequenceFit, Value};
 use crate::flow::Endpoint;
 use crate::host::ResetReason;
 use crate::time::Timestamp;
@@ -49,7 +49,13 @@ impl Emission {
         Wall(jiff::Timestamp::from_nanosecond(nanos).unwrap_or(jiff::Timestamp::UNIX_EPOCH))
     }
 
-    fn event_id(&self, sequence: u64) -> String {
+    /// The same in milliseconds since 1970.
+    pub(super) fn millis(&self, time: Timestamp) -> i64 {
+        self.wall(time).0.as_millisecond()
+    }
+
+    /// `event.id` of the record with this number.
+    pub(super) fn event_id(&self, sequence: u64) -> String {
         format!("{}-{sequence}", self.observer.id_prefix)
     }
 }
@@ -110,7 +116,7 @@ fn reset_json(record: &ResetRecord, emission: &Emission) -> String {
             });
         }
         o.object("container", |o| {
-            o.text_if("id", record.container.as_deref())
+            o.text_if("id", record.container.as_deref().map(one_line).as_deref())
         });
         o.object("rstscope", |o| rstscope(o, record, emission));
     })
@@ -127,11 +133,12 @@ fn event(o: &mut Object, record: &ResetRecord, emission: &Emission) {
             &["network"]
         },
     );
-    let denied = record.stage == Stage::Handshake || record.cause == Some(Cause::Refused);
-    o.texts(
-        "type",
-        &["connection", if denied { "denied" } else { "end" }],
-    );
+    let how = if never_opened(record) {
+        "denied"
+    } else {
+        "end"
+    };
+    o.texts("type", &["connection", how]);
     o.shown(
         "action",
         format_args!("tcp-reset-{}", record.verdict.name()),
@@ -142,6 +149,11 @@ fn event(o: &mut Object, record: &ResetRecord, emission: &Emission) {
     o.text("dataset", "rstscope.reset");
     o.text("module", "rstscope");
     o.text("id", &emission.event_id(record.sequence));
+}
+
+/// The reset denied a connection rather than ended one.
+pub(super) fn never_opened(record: &ResetRecord) -> bool {
+    record.stage == Stage::Handshake || record.cause == Some(Cause::Refused)
 }
 
 fn endpoint(o: &mut Object, endpoint: Endpoint) {
@@ -180,17 +192,23 @@ fn observer(
     ingress: Option<InterfaceId>,
     egress: Option<InterfaceId>,
 ) {
-    o.text_if("hostname", observer.hostname.as_deref());
+    let hostname = observer.hostname.as_deref().map(one_line);
+    o.text_if("hostname", hostname.as_deref());
     for (way, interface) in [("ingress", ingress), ("egress", egress)] {
-        let name = interface.and_then(|id| observer.interface(id));
-        o.object(way, |o| o.object("interface", |o| o.text_if("name", name)));
+        let name = interface
+            .and_then(|id| observer.interface(id))
+            .map(one_line);
+        o.object(way, |o| {
+            o.object("interface", |o| o.text_if("name", name.as_deref()));
+        });
     }
     o.text("product", "rstscope");
     o.text("version", env!("CARGO_PKG_VERSION"));
     o.text("type", "sensor");
 }
 
-fn rstscope(o: &mut Object, record: &ResetRecord, emission: &Emission) {
+/// What ECS has no name for; other formats carry it as it stands.
+pub(super) fn rstscope(o: &mut Object, record: &ResetRecord, emission: &Emission) {
     o.text("schema", SCHEMA_VERSION);
     o.text("verdict", record.verdict.name());
     o.text_if("cause", record.cause.map(Cause::name));
@@ -241,14 +259,9 @@ fn evidence(item: &Evidence, o: &mut Object) {
     o.text("group", item.group.name());
     o.text("favors", item.favors.name());
     o.fraction("weight_db", item.weight_db, 2);
-    o.text_if(
-        "observed",
-        item.observed.as_ref().map(ToString::to_string).as_deref(),
-    );
-    o.text_if(
-        "expected",
-        item.expected.as_ref().map(ToString::to_string).as_deref(),
-    );
+    let words = |value: &Option<Value>| value.as_ref().map(|value| one_line(&value.to_string()));
+    o.text_if("observed", words(&item.observed).as_deref());
+    o.text_if("expected", words(&item.expected).as_deref());
 }
 
 /// The word for a sequence fit in a record.
@@ -323,18 +336,21 @@ fn coverage_json(record: &CoverageRecord, emission: &Emission) -> String {
         o.object("observer", |o| {
             observer(o, &emission.observer, Some(record.interface), None)
         });
-        o.object("rstscope", |o| {
-            o.text("schema", SCHEMA_VERSION);
-            o.object("coverage", |o| {
-                o.number("observed", record.observed);
-                o.number_if("passed", record.passed);
-                o.number("bypassed", record.bypassed);
-                o.number("copied", record.copied);
-                o.number("lost", record.lost);
-                o.flag_if("complete", Some(record.complete));
-            });
-        });
+        o.object("rstscope", |o| coverage(o, record));
     })
+}
+
+/// The same of a coverage record.
+pub(super) fn coverage(o: &mut Object, record: &CoverageRecord) {
+    o.text("schema", SCHEMA_VERSION);
+    o.object("coverage", |o| {
+        o.number("observed", record.observed);
+        o.number_if("passed", record.passed);
+        o.number("bypassed", record.bypassed);
+        o.number("copied", record.copied);
+        o.number("lost", record.lost);
+        o.flag_if("complete", Some(record.complete));
+    });
 }
 
 /// What a coverage record says to a person.
@@ -359,11 +375,18 @@ pub(super) fn coverage_message(record: &CoverageRecord, emission: &Emission) -> 
     ))
 }
 
-/// A text without control characters: it goes to terminals and line-based logs.
+/// What must not stand in a text raw: it ends a line for somebody, moves a terminal's cursor, or turns
+/// the order of what follows (the bidirectional overrides and isolates of UAX #9).
+pub(super) const fn is_unfit(c: char) -> bool {
+    matches!(c, '\u{0}'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2066}'..='\u{2069}')
+}
+
+/// A text without [`is_unfit`] characters: it goes to terminals and line-based logs.
 pub(super) fn one_line(text: &str) -> String {
     text.chars()
         .map(|c| {
-            if c.is_control() {
+            if is_unfit(c) {
                 char::REPLACEMENT_CHARACTER
             } else {
                 c

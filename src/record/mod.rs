@@ -3,6 +3,7 @@
 
 mod advice;
 mod community;
+pub mod format;
 mod identity;
 mod json;
 #[cfg(test)]
@@ -12,6 +13,7 @@ mod text;
 mod writer;
 
 pub use community::community_id;
+pub use format::Format;
 pub use identity::{capture_prefix, live_prefix};
 pub use json::{Emission, Observer, to_json};
 pub use story::story;

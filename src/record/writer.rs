@@ -7,6 +7,8 @@ use std::fmt::{Display, Write};
 
 use serde_json::{Number, Value};
 
+use super::json::is_unfit;
+
 /// Bytes of a usual record.
 const USUAL_BYTES: usize = 2048;
 
@@ -97,6 +99,18 @@ impl Object {
         }
     }
 
+    /// Nanoseconds as seconds with six digits behind the point: the times of Zeek.
+    pub fn seconds(&mut self, key: &'static str, nanos: i128) {
+        let micros = nanos.div_euclid(1000).max(0);
+        self.key(key);
+        let _ = write!(
+            self.text,
+            "{}.{:06}",
+            micros / 1_000_000,
+            micros % 1_000_000
+        );
+    }
+
     /// Yes or no, where it is known.
     pub fn flag_if(&mut self, key: &'static str, value: Option<bool>) {
         if let Some(value) = value {
@@ -116,6 +130,16 @@ impl Object {
             quote(&mut self.text, value);
         }
         self.text.push(']');
+    }
+
+    /// A list of whole numbers.
+    pub fn numbers(&mut self, key: &'static str, values: &[u64]) {
+        self.key(key);
+        for (at, value) in values.iter().enumerate() {
+            let _ = write!(self.text, "{}{value}", if at > 0 { ',' } else { '[' });
+        }
+        self.text
+            .push_str(if values.is_empty() { "[]" } else { "]" });
     }
 
     /// An object within; left out when it gets no field.
@@ -176,10 +200,10 @@ fn quote(out: &mut String, text: &str) {
         out.push('"');
         return;
     }
-    // Control characters that JSON lets stand (DEL, C1) as escapes too, because records end up on
-    // terminals.
+    // What JSON lets stand and a terminal or a log viewer does not (DEL, C1, line separators) as
+    // escapes too.
     for c in Value::from(text).to_string().chars() {
-        if c.is_control() {
+        if is_unfit(c) {
             let _ = write!(out, "\\u{:04x}", u32::from(c));
         } else {
             out.push(c);
@@ -210,9 +234,9 @@ mod tests {
 
     #[test]
     fn any_text_survives_a_reader() {
-        let hostile: String = (0..0x250_u32).filter_map(char::from_u32).collect();
+        let hostile: String = (0..0x2070_u32).filter_map(char::from_u32).collect();
         let text = object(|o| o.text("any", &hostile));
-        assert!(text.chars().all(|c| !c.is_control()), "{text}");
+        assert!(text.chars().all(|c| !super::is_unfit(c)), "{text}");
         let read: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(read["any"], hostile);
     }
@@ -226,11 +250,13 @@ mod tests {
             o.fraction("some", 0.97, 4);
             o.fraction("small", 0.000_001, 4);
             o.fraction("less", -0.000_001, 4);
+            o.seconds("time", 1_777_293_866_833_123_999);
+            o.seconds("before", -1);
         });
         assert_eq!(
             text,
             "{\"max\":18446744073709551615,\"min\":-2147483648,\"one\":1.0,\"some\":0.97,\
-             \"small\":0.0,\"less\":0.0}"
+             \"small\":0.0,\"less\":0.0,\"time\":1777293866.833123,\"before\":0.000000}"
         );
     }
 }
