@@ -29,6 +29,8 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Say what this host can do, and what to change where it cannot.
     Doctor(DoctorArgs),
+    /// Print the JSON Schema (draft 2020-12) of the records.
+    Schema(SchemaArgs),
 }
 
 /// How `run` takes its look at a frame.
@@ -144,6 +146,23 @@ pub struct DoctorArgs {
     /// Interface to examine; repeat for more [default: all that are up].
     #[arg(long = "iface", value_name = "IF")]
     pub ifaces: Vec<String>,
+}
+
+/// Arguments of `schema`.
+#[derive(Debug, Args)]
+pub struct SchemaArgs {
+    /// Which kind of record.
+    #[arg(value_enum, default_value_t = RecordKind::Reset)]
+    pub kind: RecordKind,
+}
+
+/// A kind of record: `event.dataset` behind `rstscope.`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RecordKind {
+    /// One reset flow, judged.
+    Reset,
+    /// What the sensor watched on one interface in one interval.
+    Coverage,
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ fn main() -> ExitCode {
     let result = match config {
         Config::Read(config) => return ExitCode::from(read::run(&config)),
         Config::Explain(config) => return ExitCode::from(explain::run(&config)),
+        Config::Schema(dataset) => return ExitCode::from(control::schema::run(dataset)),
         Config::Run(config) => control::run(&config),
         Config::Doctor(config) => return ExitCode::from(control::doctor::run(&config)),
     };

@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::cli::{Cli, Command, DoctorArgs, ExplainArgs, Mode, ReadArgs, RunArgs};
+use crate::cli::{Cli, Command, DoctorArgs, ExplainArgs, Mode, ReadArgs, RecordKind, RunArgs};
 use crate::engine::Device;
+use crate::record::schema::Dataset;
 use crate::sink::{Style, Target};
 use crate::time::{MILLISECOND, SECOND};
 use crate::wire::{Network, NetworkError};
@@ -42,6 +43,8 @@ pub enum Config {
     Explain(ExplainConfig),
     /// `doctor`.
     Doctor(DoctorConfig),
+    /// `schema`, of that kind of record.
+    Schema(Dataset),
 }
 
 /// What `run` is to do.
@@ -213,6 +216,10 @@ impl Config {
             Command::Explain(args) => Self::Explain(explain(args)?),
             Command::Doctor(DoctorArgs { ifaces }) => Self::Doctor(DoctorConfig {
                 interfaces: interfaces(ifaces)?,
+            }),
+            Command::Schema(args) => Self::Schema(match args.kind {
+                RecordKind::Reset => Dataset::Reset,
+                RecordKind::Coverage => Dataset::Coverage,
             }),
         })
     }

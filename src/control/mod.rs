@@ -10,6 +10,7 @@ mod error;
 pub mod lock;
 mod post;
 mod run;
+pub mod schema;
 mod signals;
 mod summary;
 

@@ -53,6 +53,19 @@ pub enum Group {
 }
 
 impl Group {
+    /// Every group.
+    pub const ALL: [Self; 9] = [
+        Self::HopLimit,
+        Self::IpId,
+        Self::Shape,
+        Self::Train,
+        Self::Validity,
+        Self::Race,
+        Self::Context,
+        Self::Link,
+        Self::Origin,
+    ];
+
     /// The word in a record.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -84,6 +97,9 @@ pub enum Favors {
 }
 
 impl Favors {
+    /// Every side.
+    pub const ALL: [Self; 4] = [Self::Remote, Self::Injected, Self::Local, Self::Forwarded];
+
     /// The word in a record.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -8,6 +8,7 @@ mod identity;
 mod json;
 #[cfg(test)]
 pub(crate) mod sample;
+pub mod schema;
 mod story;
 mod text;
 mod writer;

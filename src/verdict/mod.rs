@@ -87,6 +87,23 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// Every cause.
+    pub const ALL: [Self; 13] = [
+        Self::Process,
+        Self::Kernel,
+        Self::Firewall,
+        Self::Abort,
+        Self::Refused,
+        Self::Answer,
+        Self::Consequence,
+        Self::Proxy,
+        Self::Router,
+        Self::OnPath,
+        Self::Blind,
+        Self::Adjacent,
+        Self::Middlebox,
+    ];
+
     /// The word in a record.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -124,6 +141,15 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// Every stage.
+    pub const ALL: [Self; 5] = [
+        Self::Handshake,
+        Self::Established,
+        Self::Closing,
+        Self::Closed,
+        Self::Unknown,
+    ];
+
     /// The word in a record.
     #[must_use]
     pub const fn name(self) -> &'static str {

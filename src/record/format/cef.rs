@@ -13,39 +13,46 @@ use crate::record::json::{Emission, coverage_message};
 use crate::record::{CoverageRecord, Record, ResetRecord, community_id};
 
 /// An event under construction.
-struct Cef(String);
+struct Cef {
+    text: String,
+    /// Where the extension begins. Not told by a bar at the end: a value may end in one too.
+    extension: usize,
+}
 
 impl Cef {
     /// The header. Its parts are this program's own words; they are escaped all the same.
     fn new(signature: &str, name: &str, severity: Severity) -> Self {
-        let mut event = Self("CEF:0".to_owned());
+        let mut text = "CEF:0".to_owned();
         let severity = severity.of_ten().to_string();
         let version = env!("CARGO_PKG_VERSION");
         for part in [
             "rstscope", "rstscope", version, signature, name, &severity, "",
         ] {
-            event.0.push('|');
-            append(&mut event.0, part, NAME_BYTES, |out, c| {
+            text.push('|');
+            append(&mut text, part, NAME_BYTES, |out, c| {
                 if matches!(c, '|' | '\\') {
                     out.push('\\');
                 }
                 out.push(c);
             });
         }
-        event
+        Self {
+            extension: text.len(),
+            text,
+        }
     }
 
     fn key(&mut self, key: &'static str) {
-        if !self.0.ends_with('|') {
-            self.0.push(' ');
+        if self.text.len() > self.extension {
+            self.text.push(' ');
         }
-        self.0.push_str(key);
-        self.0.push('=');
+        self.text.push_str(key);
+        self.text.push('=');
     }
 
     fn text(&mut self, key: &'static str, value: &str, bytes: usize) {
         self.key(key);
-        append(&mut self.0, value, bytes, |out, c| {
+        append(&mut self.text, value, bytes, |out, c| {
             if matches!(c, '=' | '\\') {
                 out.push('\\');
             }
@@ -63,7 +70,7 @@ impl Cef {
     fn plain(&mut self, key: &'static str, value: impl Display) {
         self.key(key);
         // Writing to a String cannot fail.
-        let _ = write!(self.0, "{value}");
+        let _ = write!(self.text, "{value}");
     }
 
     fn plain_if(&mut self, key: &'static str, value: Option<impl Display>) {
@@ -128,7 +135,7 @@ fn reset_cef(record: &ResetRecord, emission: &Emission) -> String {
     }
     customs(&mut event, record, emission);
     event.text("msg", &record.message, SENTENCE_BYTES);
-    event.0
+    event.text
 }
 
 fn endpoints(event: &mut Cef, record: &ResetRecord) {
@@ -240,7 +247,7 @@ fn coverage_cef(record: &CoverageRecord, emission: &Emission) -> String {
     }
     event_id(&mut event, emission, record.sequence);
     event.text("msg", &coverage_message(record, emission), SENTENCE_BYTES);
-    event.0
+    event.text
 }
 
 #[cfg(test)]

@@ -16,23 +16,31 @@ const DELIMITER: char = '^';
 const TIME_FORMAT: (&str, &str) = ("MMM dd yyyy HH:mm:ss.SSS zzz", "%b %d %Y %H:%M:%S%.3f UTC");
 
 /// An event under construction.
-struct Leef(String);
+struct Leef {
+    text: String,
+    /// Where the fields begin. Not told by a bar at the end: a value may end in one too.
+    fields: usize,
+}
 
 impl Leef {
     fn new(event: &str) -> Self {
-        Self(format!(
+        let text = format!(
             "LEEF:2.0|rstscope|rstscope|{}|{event}|{DELIMITER}|",
             env!("CARGO_PKG_VERSION")
-        ))
+        );
+        Self {
+            fields: text.len(),
+            text,
+        }
     }
 
     fn text(&mut self, key: &'static str, value: &str, bytes: usize) {
-        if !self.0.ends_with('|') {
-            self.0.push(DELIMITER);
+        if self.text.len() > self.fields {
+            self.text.push(DELIMITER);
         }
-        self.0.push_str(key);
-        self.0.push('=');
-        append(&mut self.0, value, bytes, |out, c| {
+        self.text.push_str(key);
+        self.text.push('=');
+        append(&mut self.text, value, bytes, |out, c| {
             out.push(if c == DELIMITER {
                 char::REPLACEMENT_CHARACTER
             } else {
@@ -123,7 +131,7 @@ fn reset_leef(record: &ResetRecord, emission: &Emission) -> String {
         event.text("evidence", &words, SENTENCE_BYTES);
     }
     event.text("msg", &record.message, SENTENCE_BYTES);
-    event.0
+    event.text
 }
 
 fn coverage_leef(record: &CoverageRecord, emission: &Emission) -> String {
@@ -139,7 +147,7 @@ fn coverage_leef(record: &CoverageRecord, emission: &Emission) -> String {
     event.shown("complete", record.complete);
     event.shown("eventId", emission.event_id(record.sequence));
     event.text("msg", &coverage_message(record, emission), SENTENCE_BYTES);
-    event.0
+    event.text
 }
 
 #[cfg(test)]
