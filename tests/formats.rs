@@ -4,12 +4,7 @@
 //!
 //! The lines are left in `target/tmp/formats`, for whoever wants to feed them to the real receivers.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::cast_precision_loss,
-    clippy::cast_possible_wrap,
-    reason = "a test stops where it cannot go on; the numbers are small"
-)]
+#![allow(clippy::unwrap_used, reason = "a test stops where it cannot go on")]
 
 #[path = "formats/keys.rs"]
 mod keys;
@@ -294,6 +289,21 @@ fn cef_has_only_the_dictionarys_keys_each_once_and_labels_in_pairs() {
                 );
             }
         }
+    }
+}
+
+#[test]
+fn leef_has_each_key_once_and_a_time_that_its_format_reads() {
+    for line in lines(Format::Leef) {
+        let fields: BTreeMap<String, String> = keys::leef(&line).into_iter().collect();
+        assert_eq!(fields.len(), keys::leef(&line).len(), "{line}");
+        assert_eq!(fields["devTimeFormat"], "MMM dd yyyy HH:mm:ss.SSS zzz");
+        let parts: Vec<&str> = fields["devTime"].split(' ').collect();
+        assert_eq!(
+            parts.iter().map(|part| part.len()).collect::<Vec<_>>(),
+            [3, 2, 4, 12, 3]
+        );
+        assert_eq!(parts[4], "UTC");
     }
 }
 

@@ -384,6 +384,9 @@ pub(super) const fn is_unfit(c: char) -> bool {
 
 /// A text without [`is_unfit`] characters: it goes to terminals and line-based logs.
 pub(super) fn one_line(text: &str) -> String {
+    if !text.contains(is_unfit) {
+        return text.to_owned();
+    }
     text.chars()
         .map(|c| {
             if is_unfit(c) {

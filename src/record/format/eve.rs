@@ -95,6 +95,14 @@ fn reset_eve(record: &ResetRecord, emission: &Emission) -> String {
             o.text("id", &emission.event_id(record.sequence));
             o.text("message", &one_line(&record.message));
             json::rstscope(o, record, emission);
+            if let Some(process) = record.process {
+                o.object("process", |o| {
+                    o.number("pid", process.pid);
+                    o.text("name", &one_line(&process.name()));
+                });
+            }
+            let container = record.container.as_deref().map(one_line);
+            o.text_if("container", container.as_deref());
         });
     })
 }
@@ -201,6 +209,8 @@ mod tests {
             "rstscope TCP reset injected (on path)"
         );
         assert_eq!(event["rstscope"]["id"], "host-boot-42");
+        assert_eq!(event["rstscope"]["process"]["pid"], 7);
+        assert_eq!(event["rstscope"]["container"], "c0ffee");
         assert!(event["flow_id"].as_u64().unwrap() < 1 << 51);
     }
 

@@ -144,6 +144,7 @@ fn unmapped(o: &mut Object, record: &ResetRecord, emission: &Emission) {
         if record.verdict != Verdict::Local {
             process(o, record);
         }
+        container(o, record);
     });
 }
 
@@ -154,6 +155,13 @@ fn process(o: &mut Object, record: &ResetRecord) {
             let name = one_line(&process.name());
             o.text_if("name", (!name.is_empty()).then_some(name.as_str()));
         });
+    }
+}
+
+/// Its container, by the full id.
+fn container(o: &mut Object, record: &ResetRecord) {
+    if let Some(container) = &record.container {
+        o.object("container", |o| o.text("uid", &one_line(container)));
     }
 }
 
@@ -250,9 +258,7 @@ fn finding(record: &ResetRecord, emission: &Emission) -> String {
         o.objects("evidences", &evidence, |record, o| {
             connection(o, record);
             process(o, record);
-            if let Some(container) = &record.container {
-                o.object("container", |o| o.text("uid", &one_line(container)));
-            }
+            container(o, record);
         });
         let cause = record.cause.map(Cause::name);
         let step = next_step(record.verdict.name(), cause, record.device.as_deref());
@@ -372,6 +378,7 @@ mod tests {
         assert_eq!(event["connection_info"]["direction_id"], 0);
         assert_eq!(event.get("actor"), None);
         assert_eq!(event["unmapped"]["process"]["pid"], 7);
+        assert_eq!(event["unmapped"]["container"]["uid"], "c0ffee");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::verdict::{Cause, Stage, Verdict};
 use crate::wire::ipv4::PROTOCOL_TCP;
 
 /// Digits of a `uid`, in Zeek's order (`uitoa_n`, `src/util.cc`).
-const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+const BASE62: &[u8; 62] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
 /// Digits behind the `C`, as Zeek's 96-bit ids usually have.
 const UID_DIGITS: usize = 17;
 
@@ -96,12 +96,13 @@ fn conn(o: &mut Object, record: &ResetRecord) {
 }
 
 /// By the rules of `scripts/base/protocols/conn/main.zeek`, where what came before the reset does
-/// not matter to them or is known.
+/// not matter to them or is known. An originator that resets its own SYN may be `RSTOS0` or `RSTO`:
+/// that hangs on whether Zeek would have seen the SYN-ACK.
 fn conn_state(record: &ResetRecord) -> Option<&'static str> {
     match (record.stage, source_opened(record)?) {
         (Stage::Established | Stage::Closing, true) => Some("RSTO"),
         (Stage::Established | Stage::Closing, false) => Some("RSTR"),
-        (Stage::Handshake, false) if record.cause == Some(Cause::Refused) => Some("REJ"),
+        (Stage::Handshake, false) => Some("REJ"),
         _ => None,
     }
 }
@@ -141,6 +142,8 @@ fn ours(o: &mut Object, record: &ResetRecord, emission: &Emission) {
         o.number("rstscope.pid", process.pid);
         o.text("rstscope.process", &one_line(&process.name()));
     }
+    let container = record.container.as_deref().map(one_line);
+    o.text_if("rstscope.container", container.as_deref());
     let evidence: Vec<String> = record
         .evidence
         .iter()

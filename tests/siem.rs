@@ -1,0 +1,241 @@
+//! What `packaging/siem` ships, as far as it can be tried without the product: the Elastic template
+//! against the field table, the ClickHouse tables and the dashboard's queries in chDB, the rest for its
+//! form and for fields that do not exist.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    dead_code,
+    reason = "a test stops where it cannot go on, and says aloud what it skips; not every test \
+              program uses all of what they share"
+)]
+
+#[path = "support/records.rs"]
+mod records;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use records::{Chance, Texts, coverage_record, emission, reset_record};
+use rstscope::record::schema::{Dataset, Field};
+use rstscope::record::to_json;
+use serde_json::Value;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn shipped(name: &str) -> String {
+    fs::read_to_string(root().join("packaging/siem").join(name)).unwrap()
+}
+
+fn shipped_json(name: &str) -> Value {
+    serde_json::from_str(&shipped(name)).unwrap()
+}
+
+fn fields() -> impl Iterator<Item = &'static Field> {
+    Dataset::ALL
+        .into_iter()
+        .flat_map(|dataset| dataset.fields())
+}
+
+/// Types of a mapping by path.
+fn mapped(properties: &Value, path: &str, types: &mut BTreeMap<String, String>) {
+    for (key, value) in properties.as_object().unwrap() {
+        let path = if path.is_empty() {
+            key.clone()
+        } else {
+            format!("{path}.{key}")
+        };
+        match value.get("properties") {
+            Some(below) => mapped(below, &path, types),
+            None => {
+                types.insert(path, value["type"].as_str().unwrap().to_owned());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_elastic_template_maps_every_field_with_its_type_and_no_other() {
+    let component = shipped_json("elastic/component-template.json");
+    let mut types = BTreeMap::new();
+    mapped(
+        &component["template"]["mappings"]["properties"],
+        "",
+        &mut types,
+    );
+    let expected: BTreeMap<String, String> = fields()
+        .map(|field| {
+            (
+                field.path.replace("[]", ""),
+                field.kind.elastic_type().to_owned(),
+            )
+        })
+        .collect();
+    assert_eq!(types, expected);
+    let limit = &component["template"]["settings"]["index"]["mapping"]["total_fields"]["limit"];
+    assert!(limit.as_u64().unwrap() > 2 * types.len() as u64);
+    let index = shipped_json("elastic/index-template.json");
+    assert!(index["data_stream"].is_object());
+    assert_eq!(
+        index["composed_of"],
+        serde_json::json!(["rstscope@mappings"])
+    );
+    for dataset in Dataset::ALL {
+        let pattern = format!("logs-rstscope.{}-*", dataset.name());
+        assert!(
+            index["index_patterns"]
+                .as_array()
+                .unwrap()
+                .contains(&pattern.into())
+        );
+    }
+}
+
+/// A Python that has chDB: of the environment in `target/venv`, or the system's.
+fn python() -> PathBuf {
+    let own = root().join("target/venv/bin/python");
+    if own.is_file() {
+        own
+    } else {
+        PathBuf::from("python3")
+    }
+}
+
+#[test]
+fn clickhouse_takes_records_as_they_are_and_answers_the_dashboard() {
+    let mut lines = String::new();
+    for seed in 1..=300 {
+        let texts = &mut Texts {
+            text: &mut || format!("'a' \"b\" \\ {seed}"),
+            comm: &mut || *b"nginx: w'\\\"\0\0\0\0\0",
+        };
+        let (emission, mut chance) = (emission(texts), Chance::new(seed));
+        let reset = to_json(&reset_record(&mut chance, texts), &emission);
+        let coverage = to_json(&coverage_record(&mut chance), &emission);
+        lines.push_str(&format!("{reset}\n{coverage}\n"));
+    }
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("siem-native.log");
+    fs::write(&path, lines).unwrap();
+    let script = root().join("tests/siem/clickhouse.py");
+    let output = Command::new(python())
+        .arg(script)
+        .arg(path)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    if output.status.code() == Some(77) {
+        println!(
+            "skipped: {}: python3 -m venv target/venv && target/venv/bin/pip install chdb",
+            said.trim()
+        );
+        return;
+    }
+    let why = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}\n{why}");
+    assert!(said.starts_with("600 records"), "{said}");
+    println!("{}", said.trim());
+}
+
+#[test]
+fn the_dashboard_has_a_query_in_every_panel_and_no_panel_twice() {
+    let dashboard = shipped_json("grafana/dashboard.json");
+    let panels = dashboard["panels"].as_array().unwrap();
+    let ids: BTreeSet<u64> = panels
+        .iter()
+        .map(|panel| panel["id"].as_u64().unwrap())
+        .collect();
+    assert_eq!(ids.len(), panels.len());
+    for panel in panels {
+        let query = panel["targets"][0]["rawSql"].as_str().unwrap();
+        assert!(query.contains("$__timeFilter("), "{query}");
+        let grid = &panel["gridPos"];
+        assert!(grid["x"].as_u64().unwrap() + grid["w"].as_u64().unwrap() <= 24);
+    }
+}
+
+/// Stanzas of a Splunk configuration file, each with its settings.
+fn stanzas(text: &str) -> BTreeMap<String, BTreeMap<String, String>> {
+    let mut found: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+    let mut current = String::new();
+    for line in text
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+    {
+        if let Some(name) = line
+            .strip_prefix('[')
+            .and_then(|line| line.strip_suffix(']'))
+        {
+            current = name.to_owned();
+            assert!(
+                found.insert(current.clone(), BTreeMap::new()).is_none(),
+                "{line} twice"
+            );
+            continue;
+        }
+        let (key, value) = line.split_once(" = ").unwrap();
+        let stanza = found.get_mut(&current).unwrap();
+        assert!(
+            stanza.insert(key.to_owned(), value.to_owned()).is_none(),
+            "{key} twice"
+        );
+    }
+    found
+}
+
+#[test]
+fn splunks_settings_name_only_fields_that_exist() {
+    let paths: BTreeSet<&str> = fields().map(|field| field.path).collect();
+    let props = stanzas(&shipped("splunk/props.conf"));
+    let mut named = 0;
+    for (key, value) in props.values().flatten() {
+        let words: Vec<&str> = if key.starts_with("FIELDALIAS-") {
+            let words: Vec<&str> = value.split(' ').collect();
+            words.chunks(3).map(|alias| alias[0]).collect()
+        } else if key.starts_with("EVAL-") {
+            // In an expression single quotes surround the name of a field.
+            value.split('\'').skip(1).step_by(2).collect()
+        } else {
+            continue;
+        };
+        for word in words {
+            assert!(paths.contains(word), "{key} names {word}");
+            named += 1;
+        }
+    }
+    assert!(named > 20, "{named}");
+    let transforms = stanzas(&shipped("splunk/transforms.conf"));
+    let reset = &props["rstscope:reset:json"];
+    let transform = &transforms[&reset["TRANSFORMS-rstscope"]];
+    let target = transform["FORMAT"].strip_prefix("sourcetype::").unwrap();
+    assert!(props.contains_key(target));
+    let tags = stanzas(&shipped("splunk/tags.conf"));
+    for event in stanzas(&shipped("splunk/eventtypes.conf")).keys() {
+        assert!(tags.contains_key(&format!("eventtype={event}")));
+    }
+}
+
+#[test]
+fn splunk_finds_time_and_kind_where_they_are_written() {
+    let props = stanzas(&shipped("splunk/props.conf"));
+    let prefix = props["rstscope:reset:json"]["TIME_PREFIX"].replace("^\\{", "{");
+    let regex =
+        &stanzas(&shipped("splunk/transforms.conf"))["rstscope_coverage_sourcetype"]["REGEX"];
+    let mark = regex.replace("\\.", ".");
+    let texts = &mut Texts {
+        text: &mut || mark.clone(),
+        comm: &mut || *b"\"dataset\":\"rst\0\0",
+    };
+    let (emission, mut chance) = (emission(texts), Chance::new(1));
+    let reset = to_json(&reset_record(&mut chance, texts), &emission);
+    let coverage = to_json(&coverage_record(&mut chance), &emission);
+    assert!(reset.starts_with(&prefix) && coverage.starts_with(&prefix));
+    assert!(coverage.contains(&mark));
+    assert!(
+        !reset.contains(&mark),
+        "a name in it does not make it another kind: {reset}"
+    );
+}
