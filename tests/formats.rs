@@ -66,7 +66,7 @@ fn hostile(chance: &mut Chance) -> String {
         text.push_str(chance.one(&PIECES));
     }
     if chance.below(10) == 0 {
-        text.push_str(&chance.one(&PIECES).repeat(700));
+        text.push_str(&chance.one(&PIECES).repeat(300));
     }
     text
 }

@@ -78,6 +78,29 @@ fn every_field_outside_rstscope_is_one_of_ecs_with_its_type() {
     assert!(seen > 50, "{seen}");
 }
 
+#[test]
+fn every_field_is_told_of_in_the_documentation() {
+    let text = fs::read_to_string(root().join("docs/record.md")).unwrap();
+    for field in fields() {
+        let path = field.path;
+        let short = path.strip_prefix("rstscope.").unwrap_or(path);
+        let (around, leaf) = path.rsplit_once('.').unwrap_or(("", path));
+        // A row may tell of several: `source.ip`, `source.port`, or `event.kind`, `.category`.
+        let told = [path, short]
+            .iter()
+            .any(|name| text.contains(&format!("`{name}`")));
+        let beside = text.lines().any(|line| {
+            let around = around.trim_start_matches("rstscope.");
+            line.contains(&format!("`.{leaf}`")) && line.contains(around)
+        });
+        let within = text.contains(&format!("`{}.*`", path.split('.').next().unwrap()));
+        assert!(
+            told || beside || within,
+            "docs/record.md does not tell of {path}"
+        );
+    }
+}
+
 fn validators() -> BTreeMap<&'static str, jsonschema::Validator> {
     let validator = |dataset| {
         let schema: Value = serde_json::from_str(&schema(dataset)).unwrap();
