@@ -21,7 +21,7 @@ use rstscope::record::{Emission, Format, Record, community_id};
 use serde_json::Value;
 
 /// Records for each property: every combination of verdict, cause and what is known comes up.
-const RECORDS: u64 = 600;
+const RECORDS: u64 = 300;
 /// What the smallest syslog receivers take (RFC 5425 §4.3.1).
 const SHORT_LINE_BYTES: usize = 2048;
 
