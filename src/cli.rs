@@ -70,6 +70,10 @@ pub struct RunArgs {
     /// are counted [default: all].
     #[arg(long, value_name = "N")]
     pub queues: Option<u16>,
+    /// Take the interfaces over from the rstscope that watches them, which then ends: no frame is
+    /// lost and no moment unwatched. Name the same interfaces. Where none runs, start as usual.
+    #[arg(long)]
+    pub replace: bool,
     /// A device of your own: forged resets that look like its get its name. KEY is `mac`,
     /// `hop-limit` (a number or LOW-HIGH, as it arrives here), `ip-id` (`zero`, `counter`) or
     /// `address` (a network that it speaks for; may repeat). Repeat for more devices.

@@ -79,6 +79,16 @@ struct Sensor {
 impl Sensor {
     /// Starts one inside namespace `b`, with `program` of the test's object.
     fn start(network: &Network, program: &str) -> Self {
+        let config = WorkerConfig::new(InterfaceId(0));
+        Self::start_with(network, program, UmemLayout::default(), config)
+    }
+
+    fn start_with(
+        network: &Network,
+        program: &str,
+        umem: UmemLayout,
+        worker_config: WorkerConfig,
+    ) -> Self {
         let object = load(network);
         inside(&network.b, || {
             let config = PortConfig {
@@ -86,7 +96,7 @@ impl Sensor {
                 queue: 0,
                 handback: "hb0".to_owned(),
                 handback_queue: 0,
-                umem: UmemLayout::default(),
+                umem,
             };
             let port = Port::open(&config).expect("both sockets bind");
             let map = |name: &str| {
@@ -112,7 +122,7 @@ impl Sensor {
             let worker = Worker::new(
                 WorkerConfig {
                     cpu: Some(0),
-                    ..WorkerConfig::new(InterfaceId(0))
+                    ..worker_config
                 },
                 port,
                 gates.take(0).expect("the gate is free"),
@@ -362,6 +372,82 @@ fn connections_go_on_when_the_hand_back_is_down_or_removed() {
         // The frame whose send found the interface gone had nowhere to go; it is counted.
         assert!(finished.abandoned <= 1, "{finished:?}");
     });
+}
+
+/// Frames that a worker got, that passed it by, and that were lost before it.
+fn accounted(finished: &Finished, passed: u64) -> u64 {
+    finished.counters.received + passed + finished.counters.lost()
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_flood_at_a_stuck_way_back_neither_starves_the_fill_ring_nor_loses_a_frame() {
+    const FRAMES: u32 = 50_000;
+    let network = Network::new();
+    network.join_handback();
+    let sensor = Sensor::start(&network, "control_frames");
+    inside(&network.a, || blast(100));
+    sensor.await_received(100);
+    sh(&format!("ip -n {} link set hb0 down", network.b));
+    inside(&network.a, || blast(FRAMES - 200));
+    sensor.await_health(Health::Stuck);
+    sh(&format!("ip -n {} link set hb0 up", network.b));
+    sensor.await_health(Health::Running);
+    let before = sensor.shared.counters().received;
+    inside(&network.a, || blast(100));
+    sensor.await_received(before + 1);
+    sensor.await_quiet();
+    let passed = sensor.passed();
+    let finished = sensor.stop();
+    assert_eq!(finished.counters.losses.fill_ring_empty, 0, "{finished:?}");
+    assert_eq!(finished.counters.lost(), 0, "{finished:?}");
+    assert_eq!(accounted(&finished, passed), u64::from(FRAMES));
+    assert!(
+        finished.balance.holds() && finished.is_drained,
+        "{finished:?}"
+    );
+    assert_eq!((finished.abandoned, finished.in_flight), (0, 0));
+}
+
+/// More credit than frames, which no configuration of the program gives: the kernel finds the fill
+/// ring empty, and what it drops is counted, written off, and no reason to stop.
+#[test]
+#[ignore = "needs root"]
+fn a_starved_fill_ring_loses_only_what_is_counted_and_heals() {
+    const FRAMES: u32 = 50_000;
+    let network = Network::new();
+    network.join_handback();
+    let umem = UmemLayout {
+        frame_count: 64,
+        ..UmemLayout::default()
+    };
+    let greedy = WorkerConfig {
+        credit: 4096,
+        ..WorkerConfig::new(InterfaceId(0))
+    };
+    let sensor = Sensor::start_with(&network, "control_frames", umem, greedy);
+    inside(&network.a, || blast(FRAMES));
+    sensor.await_quiet();
+    // Until what was dropped has been asked for and written off.
+    thread::sleep(Duration::from_millis(400));
+    let before = sensor.shared.counters().received;
+    inside(&network.a, || blast(20));
+    sensor.await_received(before + 20);
+    sensor.await_quiet();
+    let passed = sensor.passed();
+    let finished = sensor.stop();
+    let counters = finished.counters;
+    assert!(
+        counters.losses.fill_ring_empty > 0,
+        "it never starved: {counters:?}"
+    );
+    assert_eq!(accounted(&finished, passed), u64::from(FRAMES) + 20);
+    assert_eq!(counters.credit_written_off, counters.lost(), "{counters:?}");
+    assert_eq!(
+        finished.in_flight, 0,
+        "the gate stayed narrow: {finished:?}"
+    );
+    assert!(finished.balance.holds(), "{finished:?}");
 }
 
 #[test]

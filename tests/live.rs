@@ -14,102 +14,14 @@ mod lab;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
 use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use lab::{BINARY, INTERFACES, Lab, Sensor, assert_all_succeeded, text};
-
-/// Every line of a file of records, parsed.
-fn records(path: &Path) -> Vec<Value> {
-    let content = fs::read_to_string(path).unwrap();
-    content
-        .lines()
-        .map(|line| {
-            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in record {line}"))
-        })
-        .collect()
-}
-
-/// An error message is one sentence that names the object.
-fn assert_one_sentence(said: &str, object: &str) {
-    let naming: Vec<_> = said.lines().filter(|line| line.contains(object)).collect();
-    assert_eq!(naming.len(), 1, "not one sentence about {object}:\n{said}");
-    assert!(naming[0].starts_with("rstscope: "), "{}", naming[0]);
-    assert!(!said.contains("panicked"), "{said}");
-}
-
-/// The four-tuple of a promise, or of a record.
-fn flow(promise: &Value) -> [String; 4] {
-    ["source", "source_port", "destination", "destination_port"]
-        .map(|name| promise[name].to_string())
-}
-
-fn flow_of(record: &Value) -> [String; 4] {
-    let part = |end: &str, name: &str| record[end][name].to_string();
-    [
-        part("source", "ip"),
-        part("source", "port"),
-        part("destination", "ip"),
-        part("destination", "port"),
-    ]
-}
-
-/// The same flow, the other way round.
-fn reversed([a, b, c, d]: [String; 4]) -> [String; 4] {
-    [c, d, a, b]
-}
-
-/// The proxy's other leg, where a record names one.
-fn other_leg(record: &Value) -> Option<[String; 4]> {
-    let related = record["rstscope"]["related"].as_array()?;
-    let of_a_proxy = |other: &&Value| other["join"] == "process" || other["join"] == "closing";
-    related.iter().find(of_a_proxy).map(flow_of)
-}
-
-/// What is wrong with the records about the promise at `index`, or nothing. Where several are about
-/// one connection, each has a record, in the same order.
-fn complaint(promises: &[Value], index: usize, resets: &[&Value]) -> Option<String> {
-    let promise = &promises[index];
-    let wanted = flow(promise);
-    let backwards = reversed(wanted.clone());
-    let mut about: Vec<_> = resets
-        .iter()
-        .filter(|record| flow_of(record) == wanted || flow_of(record) == backwards)
-        .collect();
-    about.sort_by_key(|record| record["@timestamp"].to_string());
-    let alike = |other: &&Value| flow(other) == wanted;
-    if promises.iter().filter(alike).count() == about.len() {
-        let rank = promises[..index].iter().filter(alike).count();
-        about = about.into_iter().skip(rank).take(1).collect();
-    }
-    let scenario = &promise["scenario"];
-    let [record] = about.as_slice() else {
-        return Some(format!(
-            "{scenario}: {} records instead of one: {about:#?}",
-            about.len()
-        ));
-    };
-    let scope = &record["rstscope"];
-    let causes = promise["expect_cause"].as_array().unwrap();
-    let right = flow_of(record) == wanted
-        && scope["verdict"] == promise["expect_verdict"]
-        && (causes.is_empty() || causes.contains(&scope["cause"]));
-    if !right {
-        let verdict = &promise["expect_verdict"];
-        return Some(format!(
-            "{scenario}: expected {verdict}/{causes:?}: {record}"
-        ));
-    }
-    let leg = promise["other_leg"].as_array()?;
-    let leg: Vec<_> = leg.iter().map(ToString::to_string).collect();
-    let named = other_leg(record);
-    (named.as_ref().is_none_or(|named| *named != *leg))
-        .then(|| format!("{scenario}: the other leg is {leg:?}, not {named:?}: {record}"))
-}
+use lab::records::{assert_one_sentence, complaint, records};
+use lab::{BINARY, INTERFACES, Lab, assert_all_succeeded, text};
 
 #[test]
 #[ignore = "needs root"]
@@ -200,38 +112,6 @@ fn two_thousand_requests_succeed_with_the_sensor_on() {
     assert_all_succeeded(lab.requests(2000));
     assert_eq!(sensor.stop(), Some(0), "{}", sensor.said());
     lab.assert_traffic_flows();
-}
-
-#[test]
-#[ignore = "needs root"]
-fn two_thousand_requests_succeed_across_kill_9_and_the_next_start_cleans_up() {
-    let lab = Lab::up();
-    let before = lab.state();
-    let mut sensor = lab.sensor(&[]);
-    let requests = lab.requests(2000);
-    thread::sleep(Duration::from_millis(150));
-    sensor.signal("KILL");
-    assert_eq!(sensor.end(), None);
-    assert_all_succeeded(requests);
-    let mut sensor = lab.sensor(&[]);
-    lab.assert_traffic_flows();
-    assert_eq!(sensor.stop(), Some(0), "{}", sensor.said());
-    assert_eq!(lab.state(), before, "the crash left something behind");
-}
-
-#[test]
-#[ignore = "needs root"]
-fn two_thousand_requests_succeed_across_stop_and_continue() {
-    let lab = Lab::up();
-    let mut sensor = lab.sensor(&[]);
-    let requests = lab.requests(2000);
-    thread::sleep(Duration::from_millis(150));
-    sensor.signal("STOP");
-    assert_all_succeeded(requests);
-    assert_all_succeeded(lab.requests(200));
-    sensor.signal("CONT");
-    lab.assert_traffic_flows();
-    assert_eq!(sensor.stop(), Some(0), "{}", sensor.said());
 }
 
 #[test]
@@ -361,48 +241,4 @@ fn an_interface_that_goes_away_is_named_and_the_others_are_watched_on() {
     assert_eq!(sensor.end(), Some(1), "{}", sensor.said());
     assert!(sensor.await_line("up0"), "not a word: {}", sensor.said());
     assert!(!sensor.said().contains("panicked"), "{}", sensor.said());
-}
-
-#[test]
-#[ignore = "needs root"]
-fn a_full_disk_is_named_and_costs_no_traffic() {
-    let lab = Lab::up();
-    let dir = lab.dir.join("small");
-    fs::create_dir(&dir).unwrap();
-    let dir = dir.display().to_string();
-    // The file system is mounted in the mount namespace of this command only.
-    let script = format!(
-        "mount -t tmpfs -o size=16k tmpfs {dir} && \
-         exec {BINARY} run --iface up0 --iface dn0 --settle 0 --output file://{dir}/records"
-    );
-    let mut sensor = Sensor::spawn(lab.exec("lb", &["sh", "-c", &script]));
-    assert!(
-        sensor.await_line("rstscope: ready"),
-        "not ready: {}",
-        sensor.said()
-    );
-    let fill = ["--run", "client_abort", "--repeat", "20"];
-    assert!(
-        lab.python("scenarios.py", &fill)
-            .output()
-            .unwrap()
-            .status
-            .success()
-    );
-    assert!(
-        sensor.await_line("/small/records"),
-        "not a word: {}",
-        sensor.said()
-    );
-    lab.assert_traffic_flows();
-    if sensor.child.try_wait().unwrap().is_none() {
-        sensor.signal("TERM");
-    }
-    assert_eq!(
-        sensor.end(),
-        Some(1),
-        "records were lost: {}",
-        sensor.said()
-    );
-    lab.assert_traffic_flows();
 }

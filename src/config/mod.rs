@@ -62,6 +62,8 @@ pub struct RunConfig {
     pub flow_capacity: usize,
     /// Receive queues that are watched; `None` for all.
     pub queue_limit: Option<u16>,
+    /// Take over from the sensor that watches the interfaces now.
+    pub replace: bool,
     /// Devices that give their name to the resets that they forge.
     pub own_devices: Vec<Device>,
     /// Only warnings and errors on standard error.
@@ -260,6 +262,7 @@ fn run(args: RunArgs, file: File) -> Result<RunConfig, Error> {
         settle_ns: settle(args.settle.or(file.settle))?,
         flow_capacity: flows(args.flows.or(file.flows))?,
         queue_limit,
+        replace: args.replace,
         own_devices: devices(&args.own_devices, file.own_device)?,
         quiet: args.quiet || file.quiet.unwrap_or(false),
     })
@@ -460,6 +463,7 @@ mod tests {
                 settle_ns: 1_000_000_000,
                 flow_capacity: 65536,
                 queue_limit: None,
+                replace: false,
                 own_devices: Vec::new(),
                 quiet: false,
             }

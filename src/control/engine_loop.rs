@@ -136,6 +136,10 @@ impl EngineLoop {
         if now.since(self.losses_counted) >= COUNT_LOSSES_NS {
             self.losses_counted = now;
             self.count_losses();
+            // The frames' clock never jumps; the time of day, in which records are written, may.
+            let used = self.out.emission.wall_offset_ns;
+            self.out.emission.wall_offset_ns =
+                clock::follow_wall(used, clock::wall_offset_ns(clock::monotonic()));
         }
         let lost = self.shared.lost.load(Ordering::Relaxed);
         if lost != losses_seen {

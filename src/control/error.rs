@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use super::diagnose::Refusal;
+use super::handover::HandoverError;
 use super::lock::LockError;
 use crate::{events, handback, nic, sink, sys, xdp};
 
@@ -14,6 +15,8 @@ pub enum Error {
     Refused(Refusal),
     /// Another sensor has the interface.
     Lock(LockError),
+    /// The sensor that has it did not hand it over.
+    Handover(HandoverError),
     /// The interface could not be looked at.
     Nic(nic::Error),
     /// An output could not be opened.
@@ -46,7 +49,11 @@ impl Error {
                 Some(libc::EPERM | libc::EACCES) => 3,
                 _ => 4,
             },
-            Self::Sink(_) | Self::System(..) | Self::InterfacesGone(_) | Self::RecordsLost(_) => 1,
+            Self::Handover(_)
+            | Self::Sink(_)
+            | Self::System(..)
+            | Self::InterfacesGone(_)
+            | Self::RecordsLost(_) => 1,
         }
     }
 }
@@ -56,6 +63,7 @@ impl fmt::Display for Error {
         match self {
             Self::Refused(refusal) => refusal.fmt(f),
             Self::Lock(error) => error.fmt(f),
+            Self::Handover(error) => error.fmt(f),
             Self::Nic(error) => error.fmt(f),
             Self::Sink(error) => error.fmt(f),
             Self::Events(error) => error.fmt(f),

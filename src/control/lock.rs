@@ -1,16 +1,18 @@
 //! One sensor an interface. The lock is an abstract socket name: it belongs to the network
 //! namespace, as the interface does, and the kernel frees it with the process, however that ends.
-//! It guards against a second rstscope only, not against other XDP programs.
+//! It guards against a second rstscope only, not against other XDP programs. Who wants to take the
+//! interface over knocks at the same socket (`handover`).
 
 use std::fmt;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 
 /// Held as long as this process watches the interface.
 #[derive(Debug)]
 pub struct InterfaceLock {
-    _socket: UnixDatagram,
+    socket: UnixListener,
 }
 
 /// Why the lock was not taken.
@@ -68,11 +70,33 @@ impl InterfaceLock {
                 _ => LockError::Socket { interface, source },
             }
         };
-        let address = SocketAddr::from_abstract_name(format!("rstscope/{ifindex}"));
-        let socket = address
-            .and_then(|a| UnixDatagram::bind_addr(&a))
+        let socket = address(ifindex)
+            .and_then(|a| UnixListener::bind_addr(&a))
             .map_err(failed)?;
-        Ok(Self { _socket: socket })
+        socket.set_nonblocking(true).map_err(failed)?;
+        Ok(Self { socket })
+    }
+
+    /// The lock that another process gave away: it is held by whoever has the socket.
+    #[must_use]
+    pub fn inherit(socket: OwnedFd) -> Self {
+        Self {
+            socket: socket.into(),
+        }
+    }
+
+    /// Knocks at the lock of the interface with that index.
+    ///
+    /// # Errors
+    ///
+    /// `ECONNREFUSED` when nobody holds it.
+    pub(super) fn knock(ifindex: u32) -> io::Result<UnixStream> {
+        address(ifindex).and_then(|address| UnixStream::connect_addr(&address))
+    }
+
+    /// Who knocked since the last time; `None` when nobody did.
+    pub(super) fn answer(&self) -> Option<UnixStream> {
+        self.socket.accept().ok().map(|(stream, _)| stream)
     }
 
     /// Whether somebody holds the lock now. Takes it for an instant to find out.
@@ -80,6 +104,16 @@ impl InterfaceLock {
     pub fn is_held(ifindex: u32) -> bool {
         matches!(Self::take(ifindex, ""), Err(LockError::Held { .. }))
     }
+}
+
+impl AsFd for InterfaceLock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn address(ifindex: u32) -> io::Result<SocketAddr> {
+    SocketAddr::from_abstract_name(format!("rstscope/{ifindex}"))
 }
 
 #[cfg(test)]
@@ -103,7 +137,10 @@ mod tests {
             InterfaceLock::take(IFINDEX + 1, "eth10").is_ok(),
             "each interface has its own"
         );
+        let heir = InterfaceLock::inherit(lock.as_fd().try_clone_to_owned().unwrap());
         drop(lock);
+        assert!(InterfaceLock::is_held(IFINDEX), "the heir holds it");
+        drop(heir);
         assert!(!InterfaceLock::is_held(IFINDEX));
     }
 }

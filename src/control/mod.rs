@@ -7,6 +7,7 @@ pub mod diagnose;
 pub mod doctor;
 mod engine_loop;
 mod error;
+mod handover;
 pub mod lock;
 mod post;
 mod run;

@@ -2,6 +2,7 @@
 //! so that at no step a frame can be taken that nobody would hand back, and taken down in the
 //! opposite order.
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -9,6 +10,7 @@ use crossbeam::queue::ArrayQueue;
 
 use super::coverage::Totals;
 use super::error::Error;
+use super::handover::{Heir, Predecessor};
 use super::lock::InterfaceLock;
 use crate::config::RunConfig;
 use crate::events::Events;
@@ -57,6 +59,43 @@ pub(super) struct Older {
     pub(super) until: Timestamp,
 }
 
+/// The right to watch an interface.
+pub(super) enum Claim {
+    /// It was free.
+    Lock(InterfaceLock),
+    /// It is another process's, which is asked for it when everything else is ready.
+    Predecessor(Predecessor),
+}
+
+impl Claim {
+    /// Turns the claim into the lock; from a predecessor, with the link of its `steer`.
+    fn enter(self) -> Result<Entered, Error> {
+        Ok(match self {
+            Self::Lock(lock) => Entered {
+                lock,
+                link: None,
+                predecessor: None,
+            },
+            Self::Predecessor(mut predecessor) => {
+                let estate = predecessor.ask().map_err(Error::Handover)?;
+                Entered {
+                    lock: estate.lock,
+                    link: estate.link,
+                    predecessor: Some(predecessor),
+                }
+            }
+        })
+    }
+}
+
+/// A claim made good.
+struct Entered {
+    lock: InterfaceLock,
+    link: Option<OwnedFd>,
+    /// Waits to hear that this process stands.
+    predecessor: Option<Predecessor>,
+}
+
 /// One queue's worker, running.
 struct Running {
     shared: Arc<Shared>,
@@ -79,13 +118,19 @@ pub(super) struct Post {
     /// Inline only.
     inline: Option<Inline>,
     pub(super) is_gone: bool,
-    _lock: InterfaceLock,
+    /// `steer` was found off the interface, and that was said.
+    pub(super) is_blind: bool,
+    /// Another process has taken it over.
+    pub(super) is_handed_over: bool,
+    lock: InterfaceLock,
 }
 
 struct Inline {
     steer: Steer,
     pair: Option<Pair>,
     workers: Vec<Running>,
+    /// Workers that have ended, while the post is still there.
+    finished: Vec<Finished>,
     sightings: Vec<Arc<ArrayQueue<Sighting>>>,
 }
 
@@ -96,7 +141,7 @@ impl Post {
         interface: &Interface,
         older: &Older,
         events: &mut Events,
-        lock: InterfaceLock,
+        claim: Claim,
     ) -> Result<Self, Error> {
         let (name, ifindex) = (interface.name().to_owned(), interface.ifindex());
         events
@@ -105,18 +150,26 @@ impl Post {
         events
             .attach_egress(&name, ifindex)
             .map_err(Error::Events)?;
+        let entered = claim.enter()?;
+        if let Some(predecessor) = entered.predecessor {
+            predecessor.confirm();
+        }
         Ok(Self {
             id,
             name,
             ifindex,
             inline: None,
             is_gone: false,
-            _lock: lock,
+            is_blind: false,
+            is_handed_over: false,
+            lock: entered.lock,
         })
     }
 
     /// Takes up the post inline: the way back first, then memory and sockets, then the workers, then
-    /// egress, and `steer` last of all.
+    /// egress, and `steer` last of all. From a predecessor, `steer` goes first: its gates are closed
+    /// until the workers stand, so that it copies meanwhile, and the queues and the names of the pair
+    /// are free only when the other process has let go of them.
     pub(super) fn inline(
         id: InterfaceId,
         interface: &Interface,
@@ -124,7 +177,7 @@ impl Post {
         hash_key: [u64; 2],
         older: &Older,
         events: &mut Events,
-        lock: InterfaceLock,
+        claim: Claim,
     ) -> Result<Self, Error> {
         let (name, ifindex) = (interface.name().to_owned(), interface.ifindex());
         let queues = queues(interface, config);
@@ -136,46 +189,92 @@ impl Post {
         };
         let mut steer = Steer::load(settings, events.ring_fd()).map_err(Error::Xdp)?;
         let classifier = events.load_handback().map_err(Error::Events)?;
-        let pair = Pair::create(
-            &interface.link,
-            queues,
-            std::os::fd::AsFd::as_fd(&classifier),
-        )
-        .map_err(Error::Handback)?;
         let gates = Gates::map(steer.gate_fd(), queues).map_err(Error::Sys)?;
+        steer
+            .watch_older(&older.connections, older.until)
+            .map_err(Error::Xdp)?;
+        let mut trackers: Vec<Tracker> = (0..queues)
+            .map(|_| {
+                Tracker::new(TrackerConfig {
+                    capacity: config.flow_capacity,
+                    key: hash_key,
+                })
+            })
+            .collect();
+        let mut entered = claim.enter()?;
+        let is_adopted = entered.link.is_some();
+        if let Some(link) = entered.link.take() {
+            steer.adopt(&name, link).map_err(Error::Xdp)?;
+        }
+        let pair = Pair::create(&interface.link, queues, classifier.as_fd());
         let mut inline = Inline {
-            steer: {
-                // Attached below, when everybody is in place.
-                steer.detach();
-                steer
-            },
-            pair: Some(pair),
+            steer,
+            pair: Some(pair.map_err(Error::Handback)?),
             workers: Vec::new(),
+            finished: Vec::new(),
             sightings: Vec::new(),
         };
-        for queue in 0..queues {
-            let tracker = Tracker::new(TrackerConfig {
-                capacity: config.flow_capacity,
-                key: hash_key,
-            });
+        for (queue, tracker) in (0..queues).zip(trackers.drain(..)) {
             inline.start_worker(id, &name, queue, layout, &gates, tracker)?;
         }
         events
             .attach_egress(&name, ifindex)
             .map_err(Error::Events)?;
-        inline
-            .steer
-            .watch_older(&older.connections, older.until)
-            .map_err(Error::Xdp)?;
-        inline.steer.attach(&name, ifindex).map_err(Error::Xdp)?;
+        if !is_adopted {
+            inline.steer.attach(&name, ifindex).map_err(Error::Xdp)?;
+        }
+        if let Some(predecessor) = entered.predecessor {
+            predecessor.confirm();
+        }
         Ok(Self {
             id,
             name,
             ifindex,
             inline: Some(inline),
             is_gone: false,
-            _lock: lock,
+            is_blind: false,
+            is_handed_over: false,
+            lock: entered.lock,
         })
+    }
+
+    /// Whether somebody took `steer` off the interface: nothing that comes in is seen.
+    pub(super) fn is_cut_off(&self) -> bool {
+        let inline = self.inline.as_ref();
+        !self.is_handed_over && inline.is_some_and(|inline| inline.steer.is_cut_off())
+    }
+
+    /// Another process that asks for this post, if one does.
+    pub(super) fn heir(&self) -> Option<Heir> {
+        (!self.is_handed_over && !self.is_gone)
+            .then(|| Heir::at(&self.lock))
+            .flatten()
+    }
+
+    /// Hands the post over: every frame goes back to the host first, so that none of the next
+    /// process's overtakes it; `steer` copies until the other program stands in its link. `false`
+    /// when the heir did not come to stand: then this process goes on, by copies alone.
+    ///
+    /// # Errors
+    ///
+    /// When the program could not be put back into its link: then nobody watches.
+    pub(super) fn hand_over(&mut self, heir: Heir) -> Result<bool, Error> {
+        let mut link = None;
+        if let Some(inline) = &mut self.inline {
+            let finished = inline.stop_workers();
+            inline.finished.extend(finished);
+            // A link that stays would be in the heir's way, who says so; nothing to do here.
+            let _ = inline.pair.take().map(Pair::remove);
+            link = inline.steer.link_fd();
+        }
+        self.is_handed_over = heir.give(&self.lock, link);
+        match &self.inline {
+            Some(inline) if !self.is_handed_over => {
+                inline.steer.reclaim(&self.name).map_err(Error::Xdp)?;
+            }
+            _ => {}
+        }
+        Ok(self.is_handed_over)
     }
 
     /// The queues in which the workers leave what they saw.
@@ -219,8 +318,9 @@ impl Post {
             copied: counter(&steer, "copied"),
             lost: counter(&steer, "copy_lost"),
         };
-        for worker in &inline.workers {
-            let counters = worker.shared.counters();
+        let running = inline.workers.iter().map(|worker| worker.shared.counters());
+        let finished = inline.finished.iter().map(|worker| worker.counters);
+        for counters in running.chain(finished) {
             totals.observed += counters.received;
             totals.lost += counters.sightings_lost + counters.lost();
         }
@@ -233,7 +333,8 @@ impl Post {
         let Some(mut inline) = self.inline.take() else {
             return Closed::default();
         };
-        let workers = inline.stop_workers();
+        let mut workers = std::mem::take(&mut inline.finished);
+        workers.extend(inline.stop_workers());
         let steer = inline.steer.counters().ok();
         inline.steer.detach();
         let mut warnings = Vec::new();
@@ -272,7 +373,7 @@ impl Inline {
         })
         .map_err(Error::Sys)?;
         self.steer
-            .insert_socket(queue, std::os::fd::AsFd::as_fd(&port))
+            .insert_socket(queue, port.as_fd())
             .map_err(Error::Xdp)?;
         let gate = gates.take(queue).ok_or_else(|| {
             let taken = std::io::Error::from(std::io::ErrorKind::AlreadyExists);

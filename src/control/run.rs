@@ -16,8 +16,9 @@ use super::coverage::{Coverage, Totals};
 use super::diagnose::{self, Refusal};
 use super::engine_loop::{EngineFinished, EngineLoop, EngineShared, Outlet};
 use super::error::Error;
-use super::lock::InterfaceLock;
-use super::post::{Older, Post};
+use super::handover::{Heir, Predecessor};
+use super::lock::{InterfaceLock, LockError};
+use super::post::{Claim, Older, Post};
 use super::signals::Signals;
 use super::summary;
 use crate::cli::Mode;
@@ -101,7 +102,7 @@ fn engine_config(
 }
 
 /// Looks at host and interfaces with the checks of `doctor`; what is bad refuses the start.
-fn admit(config: &RunConfig) -> Result<Vec<(Interface, InterfaceLock)>, Error> {
+fn admit(config: &RunConfig) -> Result<Vec<(Interface, Claim)>, Error> {
     let mode = match config.mode {
         Mode::Inline => diagnose::Mode::Inline,
         Mode::Mirror => diagnose::Mode::Mirror,
@@ -113,19 +114,31 @@ fn admit(config: &RunConfig) -> Result<Vec<(Interface, InterfaceLock)>, Error> {
     for name in &config.interfaces {
         // Who holds the lock explains more than the taken XDP slot that it leads to.
         let found = Interface::find(name);
-        let lock = match &found {
-            Ok(interface) => {
-                Some(InterfaceLock::take(interface.ifindex(), name).map_err(Error::Lock)?)
-            }
+        let claim = match &found {
+            Ok(interface) => Some(claim(interface.ifindex(), name, config.replace)?),
             Err(_) => None,
         };
-        if let Some(refusal) = Refusal::of(&diagnose::interface(name, mode)) {
+        let checks = match claim {
+            Some(Claim::Predecessor(_)) => diagnose::interface_beside_a_sensor(name, mode),
+            _ => diagnose::interface(name, mode),
+        };
+        if let Some(refusal) = Refusal::of(&checks) {
             return Err(Error::Refused(refusal));
         }
         let interface = found.map_err(Error::Nic)?;
-        admitted.extend(lock.map(|lock| (interface, lock)));
+        admitted.extend(claim.map(|claim| (interface, claim)));
     }
     Ok(admitted)
+}
+
+fn claim(ifindex: u32, name: &str, replace: bool) -> Result<Claim, Error> {
+    match InterfaceLock::take(ifindex, name) {
+        Ok(lock) => Ok(Claim::Lock(lock)),
+        Err(LockError::Held { .. }) if replace => Predecessor::find(ifindex, name)
+            .map(Claim::Predecessor)
+            .map_err(Error::Handover),
+        Err(error) => Err(Error::Lock(error)),
+    }
 }
 
 /// Everything that runs.
@@ -144,7 +157,7 @@ struct Sensor {
 impl Sensor {
     fn set_up(
         config: &RunConfig,
-        interfaces: Vec<(Interface, InterfaceLock)>,
+        interfaces: Vec<(Interface, Claim)>,
         writer: Writer,
     ) -> Result<Self, Error> {
         let netns = events::own_netns().map_err(|e| Error::System("find this namespace", e))?;
@@ -224,11 +237,21 @@ impl Sensor {
             if now.since(self.refreshed) >= REFRESH_NS {
                 self.refreshed = now;
                 changes.extend(self.watch.refresh().unwrap_or_default());
+                self.look_after_steer();
             }
             for change in &changes {
                 self.follow(change);
             }
-            if self.posts.iter().all(|post| post.is_gone) {
+            self.answer_heirs(now);
+            let (mut watched, mut handed_over) = (0, 0);
+            for post in &self.posts {
+                watched += usize::from(!post.is_gone && !post.is_handed_over);
+                handed_over += usize::from(post.is_handed_over);
+            }
+            if watched == 0 && handed_over > 0 {
+                return Ok(());
+            }
+            if watched == 0 {
                 let names: Vec<_> = self.posts.iter().map(|post| post.name.as_str()).collect();
                 return Err(Error::InterfacesGone(names.join(", ")));
             }
@@ -288,8 +311,61 @@ impl Sensor {
         }
     }
 
+    /// Hands over the posts that another process asks for.
+    fn answer_heirs(&mut self, now: Timestamp) {
+        for at in 0..self.posts.len() {
+            if let Some(heir) = self.posts.get(at).and_then(Post::heir) {
+                self.hand_over(at, heir, now);
+            }
+        }
+    }
+
+    fn hand_over(&mut self, at: usize, heir: Heir, now: Timestamp) {
+        let (Some(post), Some(coverage)) = (self.posts.get_mut(at), self.coverage.get_mut(at))
+        else {
+            return;
+        };
+        let (name, pid) = (post.name.clone(), heir.pid);
+        match post.hand_over(heir) {
+            Ok(true) => {
+                notice::say(format_args!("rstscope: {name} is process {pid}'s now"));
+                // Its last record: what comes later is in the other process's.
+                self.record_coverage_of(at, now);
+            }
+            Ok(false) => notice::warn(format_args!(
+                "process {pid} asked for {name} and did not take it over; {name} is watched by \
+                 copies alone from now on: restart rstscope to serve its queues again"
+            )),
+            Err(error) => {
+                coverage.note_gap();
+                post.is_gone = true;
+                notice::warn(format_args!(
+                    "process {pid} asked for {name} and did not take it over, and the way back \
+                     failed: {error}; {name} is no longer watched"
+                ));
+            }
+        }
+    }
+
+    /// Whoever takes the program off (a kill switch, another tool) means it: it is said, not undone.
+    fn look_after_steer(&mut self) {
+        for post in &mut self.posts {
+            if !post.is_blind && !post.is_gone && post.is_cut_off() {
+                post.is_blind = true;
+                let name = &post.name;
+                notice::warn(format_args!(
+                    "{name}: somebody took the XDP program off; what comes in is no longer seen: \
+                     restart rstscope to watch it again"
+                ));
+            }
+        }
+    }
+
     fn look_after_workers(&mut self) {
         for (post, coverage) in self.posts.iter().zip(&mut self.coverage) {
+            if post.is_blind {
+                coverage.note_gap();
+            }
             if post
                 .health()
                 .iter()
@@ -302,20 +378,29 @@ impl Sensor {
 
     fn record_coverage(&mut self, now: Timestamp) {
         self.recorded = now;
+        for at in 0..self.posts.len() {
+            if self.posts.get(at).is_some_and(|post| !post.is_handed_over) {
+                self.record_coverage_of(at, now);
+            }
+        }
+    }
+
+    fn record_coverage_of(&mut self, at: usize, now: Timestamp) {
         // Of the whole host: which interface they belong to, nobody knows.
         let host_lost = self.shared.missed() + self.writer.output().lost();
-        for (post, coverage) in self.posts.iter().zip(&mut self.coverage) {
-            let Some(totals) = post.totals() else {
-                continue;
-            };
-            let totals = Totals {
-                observed: totals.observed + self.shared.mirrored(post.id),
-                lost: totals.lost + host_lost,
-                ..totals
-            };
-            // The engine's thread empties this queue every few milliseconds.
-            let _ = self.coverage_out.try_send(coverage.close(now, totals));
-        }
+        let (Some(post), Some(coverage)) = (self.posts.get(at), self.coverage.get_mut(at)) else {
+            return;
+        };
+        let Some(totals) = post.totals() else {
+            return;
+        };
+        let totals = Totals {
+            observed: totals.observed + self.shared.mirrored(post.id),
+            lost: totals.lost + host_lost,
+            ..totals
+        };
+        // The engine's thread empties this queue every few milliseconds.
+        let _ = self.coverage_out.try_send(coverage.close(now, totals));
     }
 
     /// The opposite order of set-up: posts first, so that everything they saw reaches the engine;
@@ -352,17 +437,17 @@ impl Sensor {
 /// before the error is told.
 fn take_up(
     config: &RunConfig,
-    interfaces: Vec<(Interface, InterfaceLock)>,
+    interfaces: Vec<(Interface, Claim)>,
     hash_key: [u64; 2],
     events: &mut Events,
 ) -> Result<Vec<Post>, Error> {
     let older = older();
     let mut posts: Vec<Post> = Vec::new();
-    for ((interface, lock), id) in interfaces.into_iter().zip(0_u16..) {
+    for ((interface, claim), id) in interfaces.into_iter().zip(0_u16..) {
         let id = InterfaceId(id);
         let post = match config.mode {
-            Mode::Mirror => Post::mirror(id, &interface, &older, events, lock),
-            Mode::Inline => Post::inline(id, &interface, config, hash_key, &older, events, lock),
+            Mode::Mirror => Post::mirror(id, &interface, &older, events, claim),
+            Mode::Inline => Post::inline(id, &interface, config, hash_key, &older, events, claim),
         };
         match post {
             Ok(post) => posts.push(post),

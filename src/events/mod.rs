@@ -22,6 +22,7 @@ use libbpf_rs::{
     libbpf_sys,
 };
 
+pub use decode::event as decode;
 pub use error::Error;
 pub use reasons::Reasons;
 
@@ -257,7 +258,7 @@ impl Events {
         let mut start = 0;
         for end in &batch.ends {
             let record = batch.bytes.get(start..*end).unwrap_or_default();
-            match decode::event(record, &self.reasons) {
+            match decode(record, &self.reasons) {
                 Some(event) => take(event),
                 None => self.unknown_records += 1,
             }

@@ -34,12 +34,50 @@ pub fn attach_tcx(program: BorrowedFd<'_>, ifindex: u32, egress: bool) -> io::Re
     create(program, ifindex, hook, 0)
 }
 
+/// Puts another program into a link, in one step: each frame meets the old one or the new one. The
+/// program must be of the same type; the interface and its driver see no change.
+///
+/// # Errors
+///
+/// What `BPF_LINK_UPDATE` says: `ENOLINK` when the interface is gone, `EPERM` without CAP_NET_ADMIN.
+pub fn replace_program(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: both descriptors are borrowed for the whole call, and no options are allowed.
+    let answer = unsafe {
+        libbpf_sys::bpf_link_update(link.as_raw_fd(), program.as_raw_fd(), std::ptr::null())
+    };
+    if answer < 0 {
+        Err(io::Error::from_raw_os_error(-answer))
+    } else {
+        Ok(())
+    }
+}
+
 /// The kernel's id of a link, as `bpftool link` shows it.
 ///
 /// # Errors
 ///
 /// What `BPF_OBJ_GET_INFO_BY_FD` says.
 pub fn link_id(link: BorrowedFd<'_>) -> io::Result<u32> {
+    info(link).map(|info| info.id)
+}
+
+/// The index of the interface that an XDP link is on; 0 when it was detached from outside, or the
+/// interface is gone.
+///
+/// # Errors
+///
+/// What `BPF_OBJ_GET_INFO_BY_FD` says.
+pub fn xdp_ifindex(link: BorrowedFd<'_>) -> io::Result<u32> {
+    let info = info(link)?;
+    if info.type_ != libbpf_sys::BPF_LINK_TYPE_XDP {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: the kernel filled in the member for XDP links, which is what this link is; any bits
+    // are a valid number.
+    Ok(unsafe { info.__bindgen_anon_1.xdp.ifindex })
+}
+
+fn info(link: BorrowedFd<'_>) -> io::Result<libbpf_sys::bpf_link_info> {
     let mut info = libbpf_sys::bpf_link_info::default();
     let mut len = u32::try_from(size_of::<libbpf_sys::bpf_link_info>()).unwrap_or(u32::MAX);
     // SAFETY: `info` is a valid, writable struct of `len` bytes for the whole call.
@@ -49,7 +87,7 @@ pub fn link_id(link: BorrowedFd<'_>) -> io::Result<u32> {
     if answer < 0 {
         Err(io::Error::from_raw_os_error(-answer))
     } else {
-        Ok(info.id)
+        Ok(info)
     }
 }
 

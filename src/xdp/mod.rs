@@ -256,6 +256,51 @@ impl Steer {
         Ok(())
     }
 
+    /// Takes over the link of another process's `steer`: from this instant each frame meets this
+    /// program, and between the two is none that meets neither. `interface` names it in errors.
+    ///
+    /// # Errors
+    ///
+    /// As [`Steer::attach`].
+    pub fn adopt(&mut self, interface: &str, link: OwnedFd) -> Result<(), Error> {
+        link::replace_program(link.as_fd(), self.program.as_fd()).map_err(|source| {
+            match source.raw_os_error() {
+                // The link outlived its interface.
+                Some(libc::ENOLINK) => Error::Gone(interface.to_owned()),
+                _ => Error::attach(interface, source),
+            }
+        })?;
+        self.link = Some(link);
+        Ok(())
+    }
+
+    /// Puts this program back into its link, where another process has put its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Steer::attach`].
+    pub fn reclaim(&self, interface: &str) -> Result<(), Error> {
+        let Some(link) = &self.link else {
+            return Ok(());
+        };
+        link::replace_program(link.as_fd(), self.program.as_fd())
+            .map_err(|source| Error::attach(interface, source))
+    }
+
+    /// The link, to be given to another process; `None` while not attached.
+    #[must_use]
+    pub fn link_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.link.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Whether somebody took the program off the interface from outside (`bpftool link detach`).
+    #[must_use]
+    pub fn is_cut_off(&self) -> bool {
+        self.link
+            .as_ref()
+            .is_some_and(|link| matches!(link::xdp_ifindex(link.as_fd()), Ok(0)))
+    }
+
     /// Takes it off again. Frames already redirected stay where they are.
     pub fn detach(&mut self) {
         self.link = None;

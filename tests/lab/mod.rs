@@ -1,6 +1,13 @@
 //! The lab as a value: made when it is asked for, taken away when it is dropped, whatever the test
 //! came to. Starts the sensor in it and listens to what it says.
 
+#![allow(
+    dead_code,
+    reason = "two test programs share it, and neither uses all of it"
+)]
+
+pub mod records;
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
@@ -85,6 +92,11 @@ impl Lab {
             .unwrap()
     }
 
+    /// Fetches `count` pages; answers how many succeeded and the longest of them.
+    pub fn rate(&self, count: u32) -> Rate {
+        Rate::of(self.requests(count))
+    }
+
     pub fn assert_traffic_flows(&self) {
         assert_all_succeeded(self.requests(50));
     }
@@ -147,6 +159,34 @@ impl Drop for Lab {
     }
 }
 
+/// What became of a number of requests, one connection each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    pub succeeded: u32,
+    pub made: u32,
+    /// Milliseconds of the slowest one, from connect() to the last byte.
+    pub slowest_ms: u32,
+}
+
+impl Rate {
+    /// Waits for the requests.
+    pub fn of(requests: Child) -> Self {
+        let said = text(&requests.wait_with_output().unwrap().stdout);
+        let numbers: Vec<u32> = said
+            .split(|c: char| !c.is_ascii_digit())
+            .filter_map(|word| word.parse().ok())
+            .collect();
+        let [succeeded, made, slowest_ms, ..] = numbers[..] else {
+            panic!("not an answer: {said:?}");
+        };
+        Self {
+            succeeded,
+            made,
+            slowest_ms,
+        }
+    }
+}
+
 /// A running sensor and the lines of its standard error.
 pub struct Sensor {
     pub child: Child,
@@ -185,7 +225,7 @@ impl Sensor {
 
     /// Waits for a line that holds `words`.
     pub fn await_line(&self, words: &str) -> bool {
-        let end = Instant::now() + Duration::from_secs(15);
+        let end = Instant::now() + Duration::from_secs(30);
         loop {
             // Asked first, so that what it said last is not overlooked.
             let over = self.silent.load(Ordering::Acquire) || Instant::now() >= end;

@@ -133,9 +133,10 @@ def talk(sock, times=3, pause=0.01):
 
 
 def http(lab, count, host, port):
-    """`count` requests over `count` connections; returns how many failed, and the first reason."""
-    failed, reason = 0, ""
+    """`count` requests over `count` connections; how many failed, the first reason, the longest (s)."""
+    failed, reason, longest = 0, "", 0
     for _ in range(count):
+        begun = time.monotonic()
         try:
             with contextlib.closing(lab.socket("cl", 6 if ":" in host else 4)) as sock:
                 sock.connect((host, port))
@@ -148,7 +149,8 @@ def http(lab, count, host, port):
         except OSError as error:
             failed += 1
             reason = reason or str(error)
-    return failed, reason
+        longest = max(longest, time.monotonic() - begun)
+    return failed, reason, longest
 
 
 def main():
@@ -158,8 +160,9 @@ def main():
     arguments.add_argument("--host", default="10.77.2.2")
     arguments.add_argument("--port", type=int, default=8080)
     given = arguments.parse_args()
-    failed, reason = http(Lab(given.lab), given.http, given.host, given.port)
-    print(f"{given.http - failed} of {given.http} requests succeeded"
+    failed, reason, longest = http(Lab(given.lab), given.http, given.host, given.port)
+    print(f"{given.http - failed} of {given.http} requests succeeded, the slowest in "
+          f"{1000 * longest:.0f} ms"
           + (f"; first failure: {reason}" if failed else ""))
     return 1 if failed else 0
 

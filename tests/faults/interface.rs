@@ -1,0 +1,168 @@
+//! The watched interface: down and up, with another number of queues, with somebody else's XDP
+//! program, with ours taken off.
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use super::traffic::{assert_all, assert_ends_well, assert_prompt, count, during, ledger};
+use crate::lab::records::{assert_one_sentence, records};
+use crate::lab::{INTERFACES, Lab, command};
+
+/// An XDP program that passes everything, as an object file in the lab's directory.
+fn foreign_program(lab: &Lab) -> String {
+    let source = lab.dir.join("foreign.bpf.c");
+    let object = lab.dir.join("foreign.bpf.o");
+    fs::write(
+        &source,
+        "struct xdp_md;\n__attribute__((section(\"xdp\"), used))\n\
+         int foreign(struct xdp_md *ctx) { return 2; }\n\
+         char gpl[] __attribute__((section(\"license\"), used)) = \"GPL\";\n",
+    )
+    .unwrap();
+    let done = command("clang", &["-O2", "-g", "-target", "bpf", "-c"])
+        .arg(&source)
+        .arg("-o")
+        .arg(&object)
+        .status();
+    assert!(done.unwrap().success(), "clang");
+    object.display().to_string()
+}
+
+#[test]
+#[ignore = "needs root"]
+fn an_interface_down_and_up_is_said_and_serves_again() {
+    let lab = Lab::up();
+    let mut sensor = lab.sensor(&[]);
+    assert_prompt("before", lab.rate(200));
+    // Its routes go with it, and come back with it.
+    let routes = lab.shell("lb", "ip route show default; ip -6 route show default");
+    let gateway = routes.lines().next().unwrap().to_owned();
+    lab.shell("lb", "ip link set up0 down");
+    assert!(sensor.await_line("up0 was set down"), "{}", sensor.said());
+    lab.shell(
+        "lb",
+        &format!("ip link set up0 up; ip route replace {gateway}"),
+    );
+    assert!(sensor.await_line("up0 is up again"), "{}", sensor.said());
+    thread::sleep(Duration::from_millis(500));
+    let before = lab.rate(300);
+    assert_all("after", before);
+    assert_ends_well(&mut sensor, &["up0", "dn0"]);
+    let line = ledger(&sensor, "up0");
+    assert!(
+        count(&line, "received") >= 800,
+        "its queue is not served: {line}"
+    );
+    let all = records(&lab.records_path());
+    let incomplete = all
+        .iter()
+        .filter(|r| r["event"]["dataset"] == "rstscope.coverage")
+        .filter(|r| r["observer"]["ingress"]["interface"]["name"] == "up0")
+        .any(|r| r["rstscope"]["coverage"]["complete"] == false);
+    assert!(
+        incomplete,
+        "the gap is not in the coverage records: {all:#?}"
+    );
+}
+
+#[test]
+#[ignore = "needs root"]
+fn more_queues_while_it_runs_cost_no_connection() {
+    let lab = Lab::up();
+    let set = |count: u32| lab.shell("lb", &format!("ethtool -L up0 rx {count} tx {count} 2>&1"));
+    // So that more are possible later: the peer of a veth with XDP may not have fewer.
+    assert_eq!(set(1), "");
+    let mut sensor = lab.sensor(&[]);
+    assert_prompt("before", lab.rate(200));
+    let (rate, said) = during(&lab, 800, || set(2));
+    assert_eq!(said, "", "ethtool -L");
+    assert_all("ethtool -L", rate);
+    assert!(
+        sensor.await_line("up0 has 2 receive queues"),
+        "{}",
+        sensor.said()
+    );
+    assert_prompt("with a queue more", lab.rate(300));
+    let (rate, _) = during(&lab, 500, || set(1));
+    assert_all("with a queue less", rate);
+    assert_prompt("after", lab.rate(200));
+    assert_ends_well(&mut sensor, &["up0", "dn0"]);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_foreign_program_that_is_there_already_is_named_and_kept() {
+    let lab = Lab::up();
+    let object = foreign_program(&lab);
+    let said = lab.shell(
+        "lb",
+        &format!("ip link set dev up0 xdpdrv obj {object} sec xdp 2>&1"),
+    );
+    assert_eq!(said, "");
+    let before = lab.state();
+    let mut words = INTERFACES.to_vec();
+    let output = lab.output();
+    words.extend(["--output", &output]);
+    let (requests, (code, said)) = during(&lab, 300, || lab.refused(&words));
+    assert_eq!(code, Some(4), "{said}");
+    assert_one_sentence(&said, "up0");
+    assert_prompt("the start is refused", requests);
+    assert_eq!(lab.state(), before, "the foreign program was touched");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_foreign_program_while_we_run_finds_the_slot_taken() {
+    let lab = Lab::up();
+    let object = foreign_program(&lab);
+    let mut sensor = lab.sensor(&[]);
+    for way in ["xdpdrv", "xdp", "xdpgeneric"] {
+        let (rate, said) = during(&lab, 200, || {
+            lab.shell(
+                "lb",
+                &format!("ip link set dev up0 {way} obj {object} sec xdp 2>&1"),
+            )
+        });
+        assert!(!said.is_empty(), "{way}: the kernel let it in");
+        assert_prompt(way, rate);
+    }
+    // Nor does it go off by what takes programs off that are no links.
+    let said = lab.shell("lb", "ip link set dev up0 xdp off 2>&1");
+    assert!(!said.is_empty(), "the slot is not held by a link");
+    assert_prompt("after", lab.rate(200));
+    assert_ends_well(&mut sensor, &["up0", "dn0"]);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn our_program_taken_off_costs_no_connection_and_is_said() {
+    let lab = Lab::up();
+    let mut sensor = lab.sensor(&[]);
+    assert_prompt("before", lab.rate(200));
+    let (rate, said) = during(&lab, 500, || {
+        lab.shell(
+            "lb",
+            "index=$(cat /sys/class/net/up0/ifindex); \
+             program=$(ip -d link show up0 | sed -n 's/.*prog\\/xdp id \\([0-9]*\\).*/\\1/p'); \
+             link=$(bpftool link | sed -n \"s/^\\([0-9]*\\): xdp  *prog $program .*/\\1/p\"); \
+             bpftool link detach id $link 2>&1",
+        )
+    });
+    assert_eq!(said, "");
+    assert_all("the program is taken off", rate);
+    assert!(
+        sensor.await_line("up0: somebody took the XDP program off"),
+        "not a word: {}",
+        sensor.said()
+    );
+    assert_prompt("after", lab.rate(200));
+    assert_ends_well(&mut sensor, &["up0", "dn0"]);
+    let all = records(&lab.records_path());
+    let last = all.iter().rfind(|r| {
+        r["event"]["dataset"] == "rstscope.coverage"
+            && r["observer"]["ingress"]["interface"]["name"] == "up0"
+    });
+    let last = last.expect("a coverage record");
+    assert_eq!(last["rstscope"]["coverage"]["complete"], false, "{last}");
+}

@@ -1,0 +1,82 @@
+//! The way back to the host: the hand-back veth down, stuck, or deleted. (Against real rings, with
+//! every counter: tests/frames.rs.)
+
+use std::thread;
+use std::time::Duration;
+
+use super::traffic::{assert_all, assert_ends_well, assert_prompt, count, during, ledger};
+use crate::lab::{Lab, Sensor};
+
+/// Longer than a worker takes to notice and to close its gate.
+const NOTICED: Duration = Duration::from_millis(400);
+
+fn link(lab: &Lab, words: &str) {
+    let done = lab.shell("lb", &format!("ip link {words} 2>&1"));
+    assert_eq!(done, "", "ip link {words}");
+}
+
+/// Name of one end of the pair that serves up0.
+fn end(lab: &Lab, prefix: &str) -> String {
+    let index = lab.shell("lb", "cat /sys/class/net/up0/ifindex");
+    format!("{prefix}{}", index.trim())
+}
+
+fn down_and_up(prefix: &str) {
+    let lab = Lab::up();
+    let mut sensor = lab.sensor(&[]);
+    let name = end(&lab, prefix);
+    assert_prompt("before", lab.rate(200));
+    let (rate, ()) = during(&lab, 800, || link(&lab, &format!("set {name} down")));
+    assert_all(&format!("{name} goes down"), rate);
+    thread::sleep(NOTICED);
+    assert_prompt(&format!("{name} is down"), lab.rate(500));
+    let (rate, ()) = during(&lab, 500, || link(&lab, &format!("set {name} up")));
+    assert_all(&format!("{name} comes up"), rate);
+    thread::sleep(NOTICED);
+    assert_prompt("after", lab.rate(200));
+    assert_eq!(sensor.stop(), Some(0), "{}", sensor.said());
+    assert_lost_at_most(&sensor, 64);
+}
+
+/// Frames that were on their way at that instant are lost and said; TCP sends them again.
+fn assert_lost_at_most(sensor: &Sensor, frames: u64) {
+    let line = ledger(sensor, "up0");
+    let lost = count(&line, "at the veth") + count(&line, "in the worker");
+    assert!(lost <= frames, "{line}");
+    assert_eq!(count(&line, "before the ring"), 0, "{line}");
+    assert!(
+        count(&line, "bypassed") >= 500,
+        "the gate stayed open: {line}"
+    );
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_near_end_set_down_and_up_costs_no_connection() {
+    down_and_up("rstx");
+}
+
+/// The TX ring cannot empty: the end that receives has no carrier to give.
+#[test]
+#[ignore = "needs root"]
+fn the_far_end_set_down_and_up_costs_no_connection() {
+    down_and_up("rsti");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_deleted_pair_costs_no_connection() {
+    let lab = Lab::up();
+    let mut sensor = lab.sensor(&[]);
+    let name = end(&lab, "rstx");
+    assert_prompt("before", lab.rate(200));
+    let (rate, ()) = during(&lab, 800, || link(&lab, &format!("del {name}")));
+    assert_all("the pair is deleted", rate);
+    thread::sleep(NOTICED);
+    assert_prompt("after", lab.rate(600));
+    assert_eq!(sensor.stop(), Some(0), "{}", sensor.said());
+    assert_lost_at_most(&sensor, 64);
+    let mut sensor = lab.sensor(&[]);
+    assert_prompt("after the next start", lab.rate(200));
+    assert_ends_well(&mut sensor, &["up0", "dn0"]);
+}
