@@ -11,6 +11,9 @@
     reason = "a test that panics has failed, as it should; it may print and wait"
 )]
 
+#[path = "support/corpus.rs"]
+mod corpus;
+
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
@@ -473,7 +476,7 @@ fn user_space_decides_alike_on_mutated_frames() {
     let mut rig = Rig::new(&mut place, |open| {
         open.maps.rodata_data.as_mut().expect("rodata").watch_budget = 0;
     });
-    let seeds = [
+    let mut seeds = vec![
         v4(RST | ACK),
         v4(ACK),
         ethernet(
@@ -489,15 +492,12 @@ fn user_space_decides_alike_on_mutated_frames() {
         ),
         ethernet(0x86dd, &[], &ipv6(&[60, 44], 6, &tcp(SYN, &[]))),
     ];
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut random = move |below: usize| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 11) as usize % below
-    };
+    // What the fuzzers start from too; shorter ones than an Ethernet and an IP header cannot be run.
+    seeds.extend(corpus::read("frame").into_iter().filter(|f| f.len() >= 34));
+    let mut numbers = corpus::Random::new(0x9e37_79b9_7f4a_7c15);
+    let mut random = move |below: usize| numbers.below(below);
     let (mut control, mut rejected) = (0, 0);
-    for round in 0..6000 {
+    for round in 0..20_000 {
         let mut frame = seeds[round % seeds.len()].clone();
         for _ in 0..random(4) {
             // Past the addresses; those are free to be anything.

@@ -37,7 +37,12 @@ fn read(bytes: &[u8], size: Option<u64>) -> Found {
                     let _ = parse(link, packet.bytes);
                 }
                 let time = packet.time.as_nanos();
-                found.push((time, packet.link_type, packet.bytes.to_vec(), packet.wire_len));
+                found.push((
+                    time,
+                    packet.link_type,
+                    packet.bytes.to_vec(),
+                    packet.wire_len,
+                ));
             }
             Ok(None) => return (found, false),
             Err(error) => {

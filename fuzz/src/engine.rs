@@ -8,9 +8,7 @@ use std::sync::Arc;
 use rstscope::engine::{Engine, EngineConfig};
 use rstscope::evidence::{Favors, Group, KEPT};
 use rstscope::flow::{Tracker, TrackerConfig};
-use rstscope::host::{
-    KernelEvent, KernelEventKind, Process, SocketSequence, SocketView, TcpState,
-};
+use rstscope::host::{KernelEvent, KernelEventKind, Process, SocketSequence, SocketView, TcpState};
 use rstscope::record::{Emission, Observer, Palette, Record, ResetRecord, to_json, to_line};
 use rstscope::time::{MILLISECOND, SECOND, Timestamp};
 use rstscope::vantage::{InterfaceId, Path, Vantage};
@@ -131,7 +129,11 @@ impl Play {
         let counters = self.engine.counters();
         assert_eq!(counters.open, 0, "episodes stay open");
         // Offline, the engine drops nothing and takes every reset that it was shown.
-        assert!(counters.resets <= self.given, "{counters:?} of {}", self.given);
+        assert!(
+            counters.resets <= self.given,
+            "{counters:?} of {}",
+            self.given
+        );
         let emitted: u64 = counters.records.iter().sum();
         assert_eq!(emitted, self.records.len() as u64, "records and counts");
         let told = self.records.iter().filter(|record| !is_correction(record));
@@ -169,7 +171,10 @@ impl Play {
 }
 
 fn is_correction(record: &ResetRecord) -> bool {
-    record.related.iter().any(|other| other.join == "correction")
+    record
+        .related
+        .iter()
+        .any(|other| other.join == "correction")
 }
 
 fn check(record: &ResetRecord) {
@@ -209,7 +214,11 @@ fn vantage(byte: u8, offline: bool) -> Vantage {
 }
 
 fn tuple(byte: u8) -> FourTuple {
-    let hosts = if byte & 4 == 0 { &HOSTS[..3] } else { &HOSTS[3..] };
+    let hosts = if byte & 4 == 0 {
+        &HOSTS[..3]
+    } else {
+        &HOSTS[3..]
+    };
     let host = |at: usize| -> IpAddr { hosts[at].parse().unwrap_or(IpAddr::from([0; 4])) };
     let tuple = FourTuple {
         src: host(0),
@@ -217,7 +226,11 @@ fn tuple(byte: u8) -> FourTuple {
         dst: host(1 + usize::from(byte >> 1 & 1)),
         dst_port: 40_000 + u16::from(byte >> 4 & 3),
     };
-    if byte & 1 == 0 { tuple } else { tuple.reversed() }
+    if byte & 1 == 0 {
+        tuple
+    } else {
+        tuple.reversed()
+    }
 }
 
 /// A sequence number near the one that its side has, or anywhere.

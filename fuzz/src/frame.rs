@@ -29,7 +29,10 @@ pub fn run(bytes: &[u8]) {
 }
 
 fn check(segment: &Segment, bytes: &[u8]) {
-    assert!(bytes.len() >= 40, "20 bytes of IP and 20 of TCP: {segment:?}");
+    assert!(
+        bytes.len() >= 40,
+        "20 bytes of IP and 20 of TCP: {segment:?}"
+    );
     assert_eq!(segment.tuple.src.is_ipv4(), segment.tuple.dst.is_ipv4());
     assert_eq!(segment.ip_id.is_some(), segment.tuple.src.is_ipv4());
     assert_eq!(segment.flow_label.is_none(), segment.tuple.src.is_ipv4());

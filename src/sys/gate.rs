@@ -7,25 +7,12 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Error;
-
-/// `struct gate` of bpf/shared.h: one cache line that the kernel writes, one that we write.
-#[repr(C)]
-struct SharedGate {
-    produced: AtomicU64,
-    pad_kernel: [u64; 7],
-    consumed: AtomicU64,
-    heartbeat_ns: AtomicU64,
-    limit: AtomicU64,
-    draining: AtomicU64,
-    pad_worker: [u64; 4],
-}
+use super::credit::Words as SharedGate;
 
 const _: () = assert!(size_of::<SharedGate>() == 128);
-const _: () = assert!(std::mem::offset_of!(SharedGate, consumed) == 64);
-const _: () = assert!(std::mem::offset_of!(SharedGate, draining) == 88);
 
 /// The mapped array.
 struct Mapping {
@@ -156,19 +143,15 @@ impl Gate {
 
     /// Closes the gate and forgets what an earlier process left under way.
     pub fn reset(&self) {
-        self.close();
         if let Some(gate) = self.shared() {
-            gate.draining.store(0, Ordering::Relaxed);
-            gate.heartbeat_ns.store(0, Ordering::Relaxed);
-            gate.consumed
-                .store(gate.produced.load(Ordering::Acquire), Ordering::Release);
+            gate.reset();
         }
     }
 
     /// Lets up to `limit` frames be under way.
     pub fn open(&self, limit: u32) {
         if let Some(gate) = self.shared() {
-            gate.limit.store(u64::from(limit), Ordering::Release);
+            gate.open(u64::from(limit));
         }
     }
 
@@ -180,14 +163,13 @@ impl Gate {
     /// Frames that may be under way; 0 when closed.
     #[must_use]
     pub fn limit(&self) -> u64 {
-        self.shared()
-            .map_or(0, |gate| gate.limit.load(Ordering::Relaxed))
+        self.shared().map_or(0, SharedGate::limit)
     }
 
     /// Tells `steer` that the worker lives, at `now_ns` of CLOCK_MONOTONIC.
     pub fn heartbeat(&self, now_ns: u64) {
         if let Some(gate) = self.shared() {
-            gate.heartbeat_ns.store(now_ns, Ordering::Release);
+            gate.heartbeat(now_ns);
         }
     }
 
@@ -195,45 +177,35 @@ impl Gate {
     /// the release store makes that order visible.
     pub fn consumed(&self, frames: u32) {
         if let Some(gate) = self.shared() {
-            // Only this worker writes the word, so that a load and a store are enough.
-            let consumed = gate.consumed.load(Ordering::Relaxed);
-            gate.consumed
-                .store(consumed.wrapping_add(u64::from(frames)), Ordering::Release);
+            gate.give_back(u64::from(frames));
         }
     }
 
     /// Gives back all credit, whatever was counted before.
     pub fn resync(&self) {
         if let Some(gate) = self.shared() {
-            gate.consumed
-                .store(gate.produced.load(Ordering::Acquire), Ordering::Release);
+            gate.resync();
         }
     }
 
     /// Frames that `steer` redirected since the map was made.
     #[must_use]
     pub fn produced(&self) -> u64 {
-        self.shared()
-            .map_or(0, |gate| gate.produced.load(Ordering::Acquire))
+        self.shared().map_or(0, SharedGate::produced)
     }
 
     /// Frames that were redirected and for which no credit was given back yet. Negative when more
     /// was given back than taken, which [`Self::resync`] heals.
     #[must_use]
     pub fn in_flight(&self) -> i64 {
-        self.shared().map_or(0, |gate| {
-            let produced = gate.produced.load(Ordering::Acquire);
-            produced
-                .wrapping_sub(gate.consumed.load(Ordering::Relaxed))
-                .cast_signed()
-        })
+        self.shared().map_or(0, SharedGate::in_flight)
     }
 
     /// Redirects `frames` frames in the kernel's stead.
     #[cfg(test)]
     pub(crate) fn pretend_produced(&self, frames: u64) {
         if let Some(gate) = self.shared() {
-            gate.produced.fetch_add(frames, Ordering::Release);
+            gate.pretend_produced(frames);
         }
     }
 }

@@ -7,6 +7,7 @@
     reason = "shared memory and raw system calls have no safe form"
 )]
 
+mod credit;
 mod error;
 mod gate;
 mod handback;

@@ -1,0 +1,89 @@
+//! The fuzz targets on every test run: the corpus of fuzz/corpus as it stands, then mutations of it
+//! from a fixed seed, so that a failure comes again. The long run is scripts/fuzz. Needs no root
+//! and no tool; what it finds is played again by putting the file into the corpus.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test may panic, and prints the input that broke a promise"
+)]
+
+#[path = "../fuzz/src/lib.rs"]
+mod targets;
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::{Duration, Instant};
+
+#[path = "support/corpus.rs"]
+mod corpus;
+
+use corpus::Random;
+
+/// How long each target is mutated: a few seconds of every test run.
+const MUTATING: Duration = Duration::from_secs(2);
+
+/// Runs one input; when it breaks a promise, prints it in a form that can be written to a file.
+fn check(target: fn(&[u8]), input: &[u8]) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| target(input))) {
+        let hex: String = input.iter().map(|byte| format!("{byte:02x}")).collect();
+        eprintln!("broken by `echo {hex} | xxd -r -p`");
+        resume_unwind(panic);
+    }
+}
+
+fn run(name: &str, target: fn(&[u8])) {
+    let seeds = corpus::read(name);
+    assert!(seeds.len() >= 10, "the corpus of {name} is not there");
+    for seed in &seeds {
+        check(target, seed);
+        for end in (0..seed.len()).step_by(1 + seed.len() / 32) {
+            check(target, &seed[..end]);
+        }
+    }
+    let mut random = Random::new(0x9e37_79b9_7f4a_7c15);
+    let (end, mut runs) = (Instant::now() + MUTATING, 0);
+    while Instant::now() < end {
+        for _ in 0..64 {
+            check(target, &corpus::mutated(&seeds, &mut random));
+        }
+        runs += 64;
+    }
+    println!("{name}: {} seeds, {runs} mutations", seeds.len());
+}
+
+#[test]
+fn no_frame_breaks_the_parser() {
+    run("frame", targets::frame::run);
+}
+
+#[test]
+fn no_file_breaks_the_capture_reader() {
+    run("capture", targets::capture::run);
+}
+
+#[test]
+fn no_story_breaks_the_engine() {
+    run("engine", targets::engine::run);
+}
+
+#[test]
+fn no_record_of_the_kernel_breaks_its_reader() {
+    run("kernel", targets::kernel::run);
+}
+
+#[test]
+fn the_corpus_stays_small() {
+    let (mut files, mut bytes) = (0, 0);
+    for name in ["frame", "capture", "engine", "kernel"] {
+        let seeds = corpus::read(name);
+        files += seeds.len();
+        bytes += seeds.iter().map(Vec::len).sum::<usize>();
+    }
+    assert!(files <= 200, "{files} files");
+    assert!(bytes <= 500_000, "{bytes} bytes");
+}
