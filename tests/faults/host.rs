@@ -68,7 +68,7 @@ fn a_limit_of_locked_memory_is_said() {
 
 /// Makes a memory cgroup at $group with the limit $limit, of either version of the hierarchy, which
 /// is mounted in the mount namespace of the script alone.
-const GROUP: &str = "mount=/tmp/$name; group=$mount/$name; mkdir -p $mount; \
+const GROUP: &str = "mount=$dir/memory; group=$mount/$name; mkdir -p $mount; \
     if mount -t cgroup -o memory none $mount 2>/dev/null; then \
         mkdir $group && echo $limit > $group/memory.limit_in_bytes; \
     else \
@@ -79,7 +79,7 @@ const GROUP: &str = "mount=/tmp/$name; group=$mount/$name; mkdir -p $mount; \
 #[ignore = "needs root"]
 fn a_memory_cgroup_never_harms_the_host() {
     let lab = Lab::up();
-    let name = format!("name={}memory", lab.prefix);
+    let name = format!("name={}memory; dir={}", lab.prefix, lab.dir.display());
     let probe = format!("{name}; limit=8M; {GROUP}; code=$?; rmdir $group; exit $code");
     let probe = lab.exec("lb", &["sh", "-c", &probe]).output().unwrap();
     if !probe.status.success() {
