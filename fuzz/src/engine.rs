@@ -71,6 +71,7 @@ impl Play {
                 local: local.collect(),
                 offline,
                 kernel_events: shape & 16 != 0,
+                tells_answers: shape & 32 != 0,
                 own_macs: vec![Some(Mac([2, 0, 0, 0, 0, 1])), None],
                 own_devices: Vec::new(),
                 hash_key: key,
