@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use libbpf_cargo::SkeletonBuilder;
 
-const PROGRAMS: [&str; 5] = ["steer", "egress", "sockets", "mirror", "handback"];
+const PROGRAMS: [&str; 6] = ["steer", "egress", "sockets", "mirror", "handback", "live"];
 
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));

@@ -6,12 +6,8 @@
 #ifndef RSTSCOPE_COPY_H
 #define RSTSCOPE_COPY_H
 
+#include "events.h"
 #include "parse.h"
-
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 8 << 20); /* the loader may set another size */
-} events SEC(".maps");
 
 /* User space gets the layout of the records from BTF. */
 const struct frame_event *btf_frame_event __attribute__((unused));

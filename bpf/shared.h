@@ -181,6 +181,29 @@ struct queue_counters {
 	__u64 count[24]; /* by enum steer_counter */
 };
 
+/* Frames that one call hands back live, at most: a batch of the worker. */
+#define BURST_FRAMES 64
+/* Longest of them: Ethernet, two tags, IPv6, TCP with all its options, and no payload. */
+#define BURST_BYTES 240
+
+/* One frame that waits to be handed back live. */
+struct burst_slot {
+	__u32 len;
+	__u32 pad[3];
+	__u8 bytes[BURST_BYTES];
+};
+
+/*
+ * What the worker of one queue hands back in one call of BPF_PROG_RUN; an entry of a mmap-able
+ * array. The worker writes the slots, then `give_back` takes them in order, one a run.
+ */
+struct burst {
+	__u64 taken; /* slots that `give_back` looked at in this call */
+	__u64 given; /* those that it gave to the interface */
+	__u64 pad[6];
+	struct burst_slot slots[BURST_FRAMES];
+};
+
 /* Counters of the egress program, the tracepoints and the hand-back classifier. */
 enum host_counter {
 	HOST_EGRESS_COPIED = 0,
@@ -189,7 +212,7 @@ enum host_counter {
 	HOST_EVENTS_LOST,
 	HOST_MIRRORED,
 	HOST_MIRROR_LOST,     /* the ring buffer was full */
-	HOST_HANDED_BACK,     /* frames that the hand-back veth's peer gave to the interface */
+	HOST_HANDED_BACK,     /* frames given to the interface, by the veth's peer or live */
 	HOST_CLOSINGS_UNTOLD, /* orderly closings soon after a reset, beyond the budget */
 	HOST_COUNTERS,
 };

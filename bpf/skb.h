@@ -59,7 +59,7 @@ static __noinline int copy_skb(struct __sk_buff *skb, const struct socket_view *
 		if (len && !bpf_skb_load_bytes(skb, 0, event->data, len))
 			event->copied = len;
 	}
-	bpf_ringbuf_submit(event, 0);
+	submit(event);
 	count_host(counter);
 	return TC_ACT_UNSPEC;
 }

@@ -6,6 +6,7 @@
  * though the kernel promises it: which of them may be NULL differs between versions, so the test
  * is of what lies behind.
  */
+#include "events.h"
 #include "host.h"
 #include "packet.h"
 
@@ -13,11 +14,6 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* The namespace to report: inode of /proc/self/ns/net. */
 const volatile __u32 netns_inum = 0;
-
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 8 << 20); /* shared with the other programs */
-} events SEC(".maps");
 
 /* The ends of a connection, as in struct socket_event. */
 struct ends {
@@ -117,7 +113,7 @@ static __always_inline struct socket_event *begin(__u32 kind)
 
 static __always_inline int finish(struct socket_event *event)
 {
-	bpf_ringbuf_submit(event, 0);
+	submit(event);
 	count_host(HOST_EVENTS);
 	return 0;
 }

@@ -16,6 +16,8 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 const volatile __u32 frame_bytes_max = 1536;
 /* Metadata of 32 bytes, for kernels that have no room for more. */
 const volatile __u8 short_metadata = 0;
+/* The kernel knows frames in several buffers (Linux 5.18), and their length may be asked for. */
+const volatile __u8 has_fragments = 0;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_XSKMAP);
@@ -34,6 +36,14 @@ static __always_inline void count(struct xdp_md *ctx, __u32 which)
 	counters[ctx->rx_queue_index & (QUEUES_MAX - 1)].count[which]++;
 }
 
+/* Bytes of the whole frame; data_end is the end of its first buffer only. */
+static __always_inline __u32 length_of(struct xdp_md *ctx)
+{
+	if (has_fragments)
+		return bpf_xdp_get_buff_len(ctx);
+	return ctx->data_end - ctx->data;
+}
+
 /* The frame goes to the host; the sensor keeps its head. */
 static __noinline int copy_frame(struct xdp_md *ctx, const struct socket_view *view, __u64 now,
 				 __u32 origin)
@@ -45,9 +55,9 @@ static __noinline int copy_frame(struct xdp_md *ctx, const struct socket_view *v
 		count(ctx, STEER_COPY_LOST);
 		return XDP_PASS;
 	}
-	describe(event, origin, now, ctx->ingress_ifindex, end - data, view);
+	describe(event, origin, now, ctx->ingress_ifindex, length_of(ctx), view);
 	event->copied = copy_head(event->data, data, end);
-	bpf_ringbuf_submit(event, 0);
+	submit(event);
 	count(ctx, STEER_COPIED);
 	return XDP_PASS;
 }
@@ -107,7 +117,7 @@ static __always_inline int steer_control(struct xdp_md *ctx, const struct segmen
 
 	gate = bpf_map_lookup_elem(&gates, &queue);
 	why = gate ? closed_because(gate, now) : STEER_BYPASS_CLOSED;
-	if (!why && ctx->data_end - ctx->data > frame_bytes_max)
+	if (!why && length_of(ctx) > frame_bytes_max)
 		why = STEER_TOO_LONG;
 	if (why || !gate) {
 		count(ctx, why);

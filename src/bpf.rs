@@ -17,6 +17,9 @@ pub mod egress {
 pub mod handback {
     include!(concat!(env!("OUT_DIR"), "/handback.skel.rs"));
 }
+pub mod live {
+    include!(concat!(env!("OUT_DIR"), "/live.skel.rs"));
+}
 pub mod mirror {
     include!(concat!(env!("OUT_DIR"), "/mirror.skel.rs"));
 }

@@ -8,10 +8,10 @@ use std::ops::Sub;
 
 /// Nanoseconds in one second.
 pub const SECOND: u64 = 1_000_000_000;
+/// Nanoseconds in one microsecond.
+pub const MICROSECOND: u64 = 1_000;
 /// Nanoseconds in one millisecond.
 pub const MILLISECOND: u64 = 1_000_000;
-/// Nanoseconds in a microsecond.
-pub const MICROSECOND: u64 = 1_000;
 
 /// A point in time, in nanoseconds since an epoch that the source of the frames defines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

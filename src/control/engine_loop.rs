@@ -22,8 +22,8 @@ use crate::vantage::{InterfaceId, Path, Vantage};
 use crate::wire::{LinkLayer, parse};
 
 /// How long the thread sleeps when the ring buffer is quiet. Sightings wait as long at most; a
-/// record settles for a second, so that nobody notices.
-const REST: Duration = Duration::from_millis(5);
+/// record settles for a second, so that nobody notices. Half of [`GRACE_NS`].
+const REST: Duration = Duration::from_millis(10);
 
 /// A kernel event or a copy may reach us this much later than the frame that it belongs to: both
 /// wait for one turn of their threads. An episode is judged when that time has passed as well.

@@ -220,6 +220,12 @@ impl Events {
         self.map.as_fd()
     }
 
+    /// The map `host_counters`, for the programs that hand frames back.
+    #[must_use]
+    pub fn counters_fd(&self) -> BorrowedFd<'_> {
+        self.counters.as_fd()
+    }
+
     /// What this kernel cannot tell, one plain sentence each.
     #[must_use]
     pub fn missing(&self) -> &[String] {
@@ -250,7 +256,15 @@ impl Events {
         timeout: Duration,
         take: &mut impl FnMut(Event<'_>),
     ) -> Result<usize, Error> {
-        let answer = self.ring.poll_raw(timeout);
+        // The programs seldom wake their reader (bpf/copy.h): what is there is taken first, and
+        // once more when the time is up.
+        let mut answer = self.ring.consume_raw();
+        if answer == 0 && !timeout.is_zero() {
+            answer = self.ring.poll_raw(timeout);
+            if answer == 0 {
+                answer = self.ring.consume_raw();
+            }
+        }
         if answer < 0 && answer != -libc::ECANCELED && answer != -libc::EINTR {
             return Err(Error::Poll(libbpf_rs::Error::from_raw_os_error(-answer)));
         }

@@ -3,12 +3,15 @@
 //! route and no neighbor, and nothing but AF_XDP's frames crosses it. It touches no other link, and
 //! it never removes a link that it cannot prove to be its own.
 
+mod live;
 mod message;
 
 use std::fmt;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+
+pub use live::{Live, LiveError};
 
 use crate::sys::netlink::{Body, Conversation, Link, Refusal, uapi};
 use crate::wire::Mac;

@@ -7,6 +7,7 @@
     reason = "shared memory and raw system calls have no safe form"
 )]
 
+mod burst;
 mod credit;
 mod error;
 mod gate;
@@ -15,10 +16,12 @@ pub mod link;
 pub mod netlink;
 mod pool;
 mod queue;
+mod schedule;
 mod sockopt;
 mod umem;
 pub mod watched;
 
+pub use burst::{BURST_BYTES, BURST_FRAMES, Burst, Bursts};
 pub use error::Error;
 #[cfg(test)]
 pub(crate) use gate::tests::gates as test_gates;
@@ -26,6 +29,7 @@ pub use gate::{Gate, Gates};
 pub use handback::{HandbackSocket, Wake};
 pub use pool::FramePool;
 pub use queue::QueueSocket;
+pub use schedule::{ask_for_short_slice, slice_ns};
 pub use sockopt::RxLosses;
 pub use umem::{Frame, Umem, UmemLayout};
 

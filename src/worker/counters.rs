@@ -10,17 +10,23 @@ use crate::sys::RxLosses;
 use crate::wire::Reject;
 
 /// How many numbers [`Counters`] holds.
-const COUNTERS: usize = 23;
+const COUNTERS: usize = 25;
 
 /// What one worker did since its start. All but `rejects` count frames unless said otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
     /// Taken out of the RX ring.
     pub received: u64,
-    /// Put into the TX ring.
+    /// Put into the TX ring, or given live.
     pub handed_back: u64,
-    /// That came back over the completion ring: the stack is done with their memory.
+    /// That came back over the completion ring, or were given live: the stack is done with their
+    /// memory.
     pub completed: u64,
+    /// Given to the host live, in bursts.
+    pub live: u64,
+    /// Bursts that failed: their frames were sent by the veth as well, and the host may have got
+    /// some of them twice.
+    pub live_failed: u64,
     /// That are not TCP segments, by [`Reject`] in the order of [`Reject::ALL`]. They were handed
     /// back as all others.
     pub rejects: [u64; Reject::ALL.len()],
@@ -55,6 +61,8 @@ impl Counters {
             self.received,
             self.handed_back,
             self.completed,
+            self.live,
+            self.live_failed,
             r0,
             r1,
             r2,
@@ -83,6 +91,8 @@ impl Counters {
             received,
             handed_back,
             completed,
+            live,
+            live_failed,
             r0,
             r1,
             r2,
@@ -108,6 +118,8 @@ impl Counters {
             received,
             handed_back,
             completed,
+            live,
+            live_failed,
             rejects: [r0, r1, r2, r3, r4, r5],
             without_meta,
             sightings,

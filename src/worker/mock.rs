@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 
-use super::rings::{Balance, Rings};
+use super::rings::{Balance, Doubt, Rings};
 use crate::sys::{FramePool, RxLosses, Wake};
 
 /// A frame that owns its bytes.
@@ -43,6 +43,10 @@ pub(super) struct MockRings {
     pub(super) tx_room: usize,
     pub(super) losses: RxLosses,
     pub(super) waits: Cell<u32>,
+    /// What a burst does; `None`: there are none.
+    pub(super) bursts: Option<Result<(), Doubt>>,
+    /// Frames that went back live.
+    pub(super) live: u64,
 }
 
 impl MockRings {
@@ -65,6 +69,8 @@ impl MockRings {
             tx_room: frame_count as usize,
             losses: RxLosses::default(),
             waits: Cell::new(0),
+            bursts: None,
+            live: 0,
         }
     }
 
@@ -138,6 +144,21 @@ impl Rings for MockRings {
         }
         self.tx.extend(batch.drain(..));
         count
+    }
+
+    fn can_burst(&self) -> bool {
+        self.bursts.is_some()
+    }
+
+    fn give_live(&mut self, burst: &mut Vec<MockFrame>) -> Result<usize, Doubt> {
+        self.bursts.ok_or(Doubt)??;
+        let count = burst.len();
+        for frame in burst.drain(..) {
+            self.host.push(frame.bytes.clone());
+            self.pool.put(frame);
+        }
+        self.live += count as u64;
+        Ok(count)
     }
 
     fn unsent(&mut self) -> u32 {

@@ -2,9 +2,9 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::rings::{Balance, Rings};
+use super::rings::{Balance, Doubt, Rings};
 use crate::sys::{
-    Error, Frame, FramePool, HandbackSocket, QueueSocket, RxLosses, Umem, UmemLayout, Wake,
+    Burst, Error, Frame, FramePool, HandbackSocket, QueueSocket, RxLosses, Umem, UmemLayout, Wake,
 };
 
 /// What a [`Port`] is made from.
@@ -29,6 +29,7 @@ pub struct Port {
     pool: FramePool<Frame>,
     queue: QueueSocket,
     handback: HandbackSocket,
+    burst: Option<Burst>,
 }
 
 impl Port {
@@ -48,9 +49,17 @@ impl Port {
             pool: FramePool::new(frames),
             queue,
             handback,
+            burst: None,
         };
         port.refill();
         Ok(port)
+    }
+
+    /// With a second way back for bursts, where the kernel has it.
+    #[must_use]
+    pub fn with_burst(mut self, burst: Option<Burst>) -> Self {
+        self.burst = burst;
+        self
     }
 
     /// The frame memory.
@@ -96,6 +105,26 @@ impl Rings for Port {
 
     fn transmit(&mut self, batch: &mut Vec<Frame>) -> usize {
         self.handback.transmit(batch)
+    }
+
+    fn can_burst(&self) -> bool {
+        self.burst.is_some()
+    }
+
+    fn give_live(&mut self, frames: &mut Vec<Frame>) -> Result<usize, Doubt> {
+        let Some(burst) = &mut self.burst else {
+            return Err(Doubt);
+        };
+        burst.clear();
+        for frame in frames.iter() {
+            if !burst.put(self.umem.bytes(frame)) {
+                return Err(Doubt);
+            }
+        }
+        burst.give().map_err(|_| Doubt)?;
+        let count = frames.len();
+        frames.drain(..).for_each(|frame| self.pool.put(frame));
+        Ok(count)
     }
 
     fn unsent(&mut self) -> u32 {

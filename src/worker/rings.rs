@@ -28,6 +28,11 @@ impl Balance {
     }
 }
 
+/// A burst failed, and how much of it arrived cannot be told. Its frames are to be sent once more:
+/// a segment that comes twice harms nobody, one that never comes does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Doubt;
+
 /// One queue's rings: those of the NIC's socket, those of the hand-back socket, and the pool of
 /// free frames between them.
 pub trait Rings {
@@ -54,6 +59,16 @@ pub trait Rings {
 
     /// Moves all of `batch` into the TX ring, or nothing; answers how many.
     fn transmit(&mut self, batch: &mut Vec<Self::Frame>) -> usize;
+
+    /// Whether frames can go back live, in bursts.
+    fn can_burst(&self) -> bool;
+
+    /// Gives all of `burst` to the host at once, and its frames to the pool; answers how many.
+    ///
+    /// # Errors
+    ///
+    /// [`Doubt`]: `burst` is as it was, and the host may have got some of it or nothing.
+    fn give_live(&mut self, burst: &mut Vec<Self::Frame>) -> Result<usize, Doubt>;
 
     /// Frames in the TX ring that the kernel has not taken yet.
     fn unsent(&mut self) -> u32;

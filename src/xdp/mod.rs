@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{MapCore, MapFlags, MapHandle};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, libbpf_sys};
 
 use crate::bpf::steer::{SteerSkelBuilder, types};
 use crate::host_bytes;
@@ -64,6 +64,9 @@ pub struct Config {
     pub watch_budget: u64,
     /// Metadata of 32 bytes, for kernels before 6.8; see [`needs_short_metadata`].
     pub short_metadata: bool,
+    /// Takes frames in several buffers, which an MTU beyond a page needs; see
+    /// [`knows_fragments`].
+    pub fragments: bool,
 }
 
 impl Default for Config {
@@ -74,6 +77,7 @@ impl Default for Config {
             watch_ns: 3_000_000_000,
             watch_budget: 8,
             short_metadata: needs_short_metadata(),
+            fragments: knows_fragments(),
         }
     }
 }
@@ -81,6 +85,17 @@ impl Default for Config {
 /// Whether this kernel's XDP metadata ends at 32 bytes (before Linux 6.8, `xdp_metalen_invalid`).
 #[must_use]
 pub fn needs_short_metadata() -> bool {
+    kernel_version() < (6, 8)
+}
+
+/// Whether this kernel knows XDP programs for frames in several buffers (Linux 5.18,
+/// `BPF_F_XDP_HAS_FRAGS`).
+#[must_use]
+pub fn knows_fragments() -> bool {
+    kernel_version() >= (5, 18)
+}
+
+fn kernel_version() -> (u32, u32) {
     let release = rustix::system::uname();
     let release = release.release().to_string_lossy();
     let mut parts = release.split(|c: char| !c.is_ascii_digit());
@@ -90,7 +105,7 @@ pub fn needs_short_metadata() -> bool {
             .and_then(|part| part.parse::<u32>().ok())
             .unwrap_or(0)
     };
-    (number(), number()) < (6, 8)
+    (number(), number())
 }
 
 /// Why `steer` could not be put on an interface.
@@ -129,7 +144,7 @@ impl fmt::Display for Error {
             Self::NoNativeMode(interface) => write!(
                 f,
                 "{interface}: the driver refuses native XDP in this set-up: lower the MTU if it is \
-                 above 3500, see `rstscope doctor --iface {interface}`, or use --mode mirror"
+                 above 3500 (drivers without multi-buffer XDP, Linux before 5.18), see `rstscope doctor --iface {interface}`, or use --mode mirror"
             ),
             Self::NoPermission(interface) => {
                 write!(
@@ -198,7 +213,11 @@ impl Steer {
             rodata.watch_ns = config.watch_ns;
             rodata.watch_budget = config.watch_budget;
             rodata.short_metadata = u8::from(config.short_metadata);
+            rodata.has_fragments = u8::from(config.fragments);
             rodata.tick_ns = host_bytes::tick_ns();
+        }
+        if config.fragments {
+            open.progs.steer.set_flags(libbpf_sys::BPF_F_XDP_HAS_FRAGS);
         }
         open.maps
             .events

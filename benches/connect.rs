@@ -1,0 +1,135 @@
+//! connect() through the sensor against the same connect beside it, interleaved one by one; and
+//! what the sensor costs while nothing flagged comes. The built binary between namespaces.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a bench that panics has failed, as it should"
+)]
+
+#[path = "support/sensor.rs"]
+mod sensor;
+mod support;
+
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use sensor::threads_cpu_ns;
+use support::{Namespaces, inside, is_root, monotonic_ns, quantile, report};
+
+/// Connections on each of the two ways.
+const CONNECTIONS: usize = 4000;
+/// How long the idle sensor is watched.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// The sensor; interrupted and waited for at the end.
+struct Sensor(Child);
+
+impl Sensor {
+    fn start(namespace: &str, interface: &str) -> Self {
+        let output = format!(
+            "file://{}/rstscope-bench-{}.jsonl",
+            std::env::temp_dir().display(),
+            std::process::id()
+        );
+        let mut child = Command::new("ip")
+            .args(["netns", "exec", namespace])
+            .arg(env!("CARGO_BIN_EXE_rstscope"))
+            .args(["run", "--iface", interface, "--output", &output])
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut lines = BufReader::new(child.stderr.take().expect("its words")).lines();
+        let ready = lines
+            .by_ref()
+            .any(|line| line.is_ok_and(|line| line.contains("ready")));
+        assert!(ready, "the sensor did not start");
+        // Whatever it says further must be read, or it would block at the end.
+        thread::spawn(move || lines.for_each(drop));
+        Self(child)
+    }
+}
+
+impl Drop for Sensor {
+    fn drop(&mut self) {
+        // `ip netns exec` has become the sensor itself (execvp).
+        if let Some(pid) = rustix::process::Pid::from_raw(self.0.id().cast_signed()) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
+        }
+        let _ = self.0.wait();
+        let _ = std::fs::remove_file(
+            std::env::temp_dir().join(format!("rstscope-bench-{}.jsonl", std::process::id())),
+        );
+    }
+}
+
+/// Microseconds of one connect(); the connection is closed before it returns.
+fn connect(address: SocketAddr) -> f64 {
+    let start = monotonic_ns();
+    let stream = TcpStream::connect(address).expect("it connects");
+    let spent = (monotonic_ns() - start) / 1e3;
+    drop(stream);
+    spent
+}
+
+fn main() {
+    if !is_root("connect") {
+        return;
+    }
+    let network = Namespaces::new(&["conn-a", "conn-b"]);
+    network.cable(41, 1);
+    network.cable(42, 1);
+    for address in ["10.41.0.2:80", "10.42.0.2:80"] {
+        let listener = inside(network.name(1), || {
+            TcpListener::bind(address).expect("free")
+        });
+        // Accepts for as long as the bench runs.
+        thread::spawn(move || listener.incoming().for_each(drop));
+    }
+    let sensor = Sensor::start(network.name(1), "sv42");
+    // A pause lets the worker fall asleep: then every SYN has to wake it.
+    for (name, pause) in [
+        ("steady", Duration::ZERO),
+        ("paused", Duration::from_micros(300)),
+    ] {
+        let (mut beside, mut through) = (Vec::new(), Vec::new());
+        inside(network.name(0), || {
+            for _ in 0..CONNECTIONS {
+                for (address, times) in [
+                    ("10.41.0.2:80", &mut beside),
+                    ("10.42.0.2:80", &mut through),
+                ] {
+                    times.push(connect(address.parse().unwrap()));
+                    thread::sleep(pause);
+                }
+            }
+        });
+        for (part, label, against) in [(0.5, "p50", "<= 1.2"), (0.99, "p99", "<= 1.5")] {
+            let (without, with) = (quantile(&mut beside, part), quantile(&mut through, part));
+            let metric = |what: &str| format!("{name}_{label}_{what}");
+            report("connect", &metric("beside"), without, "us", "");
+            report("connect", &metric("through"), with, "us", "");
+            report(
+                "connect",
+                &metric("ratio"),
+                with / without,
+                "ratio",
+                against,
+            );
+        }
+    }
+    thread::sleep(Duration::from_secs(1));
+    let process = sensor.0.id();
+    let mut total = 0.0;
+    let before = ["rst", "ip"].map(|name| threads_cpu_ns(process, name));
+    thread::sleep(IDLE);
+    for (name, before) in ["rst", "ip"].into_iter().zip(before) {
+        total += threads_cpu_ns(process, name) - before;
+    }
+    let share = total / IDLE.as_nanos() as f64 * 100.0;
+    report("connect", "idle_all_threads", share, "% of a CPU", "<= 1");
+}

@@ -1,0 +1,205 @@
+//! The data path between namespaces: CPU a frame of both ways back, two queues against one, and
+//! eight million frames at more than the sensor can take, of which each must be accounted for.
+//! Everything happens in namespaces of its own.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a bench that panics has failed, as it should"
+)]
+
+#[path = "support/sensor.rs"]
+mod sensor;
+mod support;
+
+use std::os::fd::AsFd;
+use std::thread;
+use std::time::Duration;
+
+use rstscope::events::{Config, Events, own_netns};
+use rstscope::handback::{Live, Pair};
+use rstscope::nic::Interface;
+use rstscope::sys::BURST_FRAMES;
+use sensor::{Generator, Sensor, syn};
+use support::{Namespaces, inside, is_root, median, report, sh, thread_cpu_ns};
+
+/// Bursts of one round: some 20 ms.
+const BURSTS: u32 = 256;
+/// Interleaved rounds.
+const ROUNDS: usize = 31;
+
+/// Frames of the flood; another number by RSTSCOPE_BENCH_FRAMES.
+const FLOOD: u32 = 8_000_000;
+
+fn main() {
+    if !is_root("path") {
+        return;
+    }
+    handback();
+    scaling();
+    overload();
+}
+
+/// Drops everything that arrives at an interface, as late as the stack's first look at it.
+fn sink(namespace: &str, interface: &str) {
+    sh(&format!(
+        "tc -n {namespace} qdisc add dev {interface} clsact"
+    ));
+    let filter = format!("-n {namespace} filter add dev {interface} ingress bpf da bytecode");
+    let mut words: Vec<&str> = filter.split_whitespace().collect();
+    // Direct action: the one instruction returns TC_ACT_SHOT.
+    words.push("1,6 0 0 2");
+    let status = std::process::Command::new("tc").args(words).status();
+    assert!(status.expect("tc starts").success());
+}
+
+/// CPU of handing back alone, from the frame in user space to the interface's ingress.
+fn handback() {
+    let network = Namespaces::new(&["hand-a", "hand-b"]);
+    network.cable(31, 1);
+    sink(network.name(1), "sv31");
+    inside(network.name(1), || {
+        let nic = Interface::find("sv31").expect("it is there");
+        let events = Events::open(Config::for_netns(own_netns().unwrap())).expect("events");
+        let classifier = events.load_handback().expect("classifier");
+        let mut pair = Pair::create(&nic.link, 1, classifier.as_fd()).expect("pair");
+        let mut veth = Generator::open(&pair.names().transmit, 0);
+        let counters = events.counters_fd();
+        let live = Live::open(nic.ifindex(), pair.transmit_ifindex(), 1, counters).expect("live");
+        let mut burst = live.take(0).expect("the burst");
+        let frames: Vec<[u8; 54]> = (0..64).map(syn).collect();
+        let per_frame = f64::from(BURSTS) * BURST_FRAMES as f64;
+        let mut by_veth = Vec::new();
+        let mut by_live = Vec::new();
+        let handed_back = || events.host_counters().expect("counters").handed_back;
+        let before = handed_back();
+        for _ in 0..ROUNDS {
+            let start = thread_cpu_ns();
+            veth.send(BURSTS * 64);
+            by_veth.push((thread_cpu_ns() - start) / per_frame);
+            let start = thread_cpu_ns();
+            for _ in 0..BURSTS {
+                assert!(frames.iter().all(|frame| burst.put(frame)));
+                burst.give().expect("a burst arrives");
+            }
+            by_live.push((thread_cpu_ns() - start) / per_frame);
+        }
+        let offered = 2 * ROUNDS as u64 * u64::from(BURSTS) * 64;
+        let lost = pair.statistics().expect("counters");
+        let missing = offered - lost.lost_crossing - (handed_back() - before);
+        let (veth, live) = (median(&mut by_veth), median(&mut by_live));
+        report("path", "handback_veth", veth, "ns CPU a frame", "<= 1300");
+        report("path", "handback_live_64", live, "ns CPU a frame", "<= 800");
+        report(
+            "path",
+            "handback_unaccounted",
+            missing as f64,
+            "frames",
+            "0",
+        );
+    });
+}
+
+/// CPU-nanoseconds of the workers a frame that they received.
+fn worker_cost(queues: u32, with_live: bool) -> f64 {
+    let network = Namespaces::new(&["scale-a", "scale-b"]);
+    network.cable(32, 2);
+    sink(network.name(1), "sv32");
+    inside(network.name(1), || {
+        let sensor = Sensor::start("sv32", queues, with_live);
+        let (cpu, received) = (sensor.cpu_ns(), sensor.received());
+        thread::scope(|scope| {
+            for queue in 0..queues {
+                let name = network.name(0);
+                scope.spawn(move || {
+                    inside(name, || {
+                        Generator::open("cl32", queue).send(400_000 / queues)
+                    });
+                });
+            }
+        });
+        thread::sleep(Duration::from_millis(50));
+        let cost = (sensor.cpu_ns() - cpu) / (sensor.received() - received).max(1) as f64;
+        assert_balanced(sensor, 400_000);
+        cost
+    })
+}
+
+/// Two queues with a worker each against one. On a machine with fewer than four free CPUs the wall
+/// clock says nothing; what a frame costs does: where nothing is shared it stays the same.
+fn scaling() {
+    let (mut one, mut two, mut veth) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..5 {
+        one.push(worker_cost(1, true));
+        two.push(worker_cost(2, true));
+        veth.push(worker_cost(1, false));
+    }
+    let (one, two, veth) = (median(&mut one), median(&mut two), median(&mut veth));
+    report("path", "worker_1_queue", one, "ns CPU a frame", "");
+    report(
+        "path",
+        "worker_1_queue_veth_only",
+        veth,
+        "ns CPU a frame",
+        "",
+    );
+    report("path", "worker_2_queues", two, "ns CPU a frame", "");
+    report(
+        "path",
+        "two_queues_by_cost",
+        2.0 * one / two,
+        "times one",
+        ">= 1.8",
+    );
+}
+
+/// Each frame that was offered was received or bypassed, and each received one is back.
+fn assert_balanced(sensor: Sensor, offered: u64) -> (u64, u64, u64, u64) {
+    let redirected = sensor.steered("redirected");
+    let bypassed: u64 = ["bypass_credit", "bypass_draining", "bypass_heartbeat"]
+        .iter()
+        .chain(&["bypass_closed", "no_socket", "no_metadata", "too_long"])
+        .map(|name| sensor.steered(name))
+        .sum();
+    let (finished, handed_back, lost) = sensor.stop();
+    let sum = |count: fn(&rstscope::worker::Counters) -> u64| -> u64 {
+        finished.iter().map(|one| count(&one.counters)).sum()
+    };
+    let received = sum(|counters| counters.received);
+    let ring_full = sum(|counters| counters.losses.ring_full + counters.losses.dropped);
+    assert_eq!(received, redirected, "every redirected frame was received");
+    assert_eq!(received + bypassed, offered, "every frame is accounted for");
+    assert_eq!(sum(|counters| counters.handed_back), received);
+    assert_eq!(handed_back + lost, received, "every received frame is back");
+    assert!(
+        finished
+            .iter()
+            .all(|one| one.balance.holds() && one.abandoned == 0)
+    );
+    (received, bypassed, ring_full, sum(|counters| counters.live))
+}
+
+fn overload() {
+    let count = std::env::var("RSTSCOPE_BENCH_FRAMES")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(FLOOD);
+    let network = Namespaces::new(&["flood-a", "flood-b"]);
+    network.cable(33, 1);
+    sink(network.name(1), "sv33");
+    inside(network.name(1), || {
+        let sensor = Sensor::start("sv33", 1, true);
+        inside(network.name(0), || Generator::open("cl33", 0).send(count));
+        thread::sleep(Duration::from_millis(200));
+        let (received, bypassed, ring_full, live) = assert_balanced(sensor, u64::from(count));
+        let offered = f64::from(count);
+        report("path", "flood_offered", offered, "frames", "");
+        report("path", "flood_received", received as f64, "frames", "");
+        report("path", "flood_bypassed", bypassed as f64, "frames", "");
+        report("path", "flood_live", live as f64, "frames", "");
+        let missing = offered - received as f64 - bypassed as f64;
+        report("path", "flood_unaccounted", missing, "frames", "0");
+        report("path", "flood_ring_full", ring_full as f64, "frames", "0");
+    });
+}

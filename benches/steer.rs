@@ -1,0 +1,145 @@
+//! What `steer` costs a frame that is none of its business, against the least that an XDP program
+//! can cost and against xdp-filter (Debian's xdp-tools) with its TCP features. All by BPF_PROG_RUN,
+//! interleaved in one run; medians of thread CPU time. Attaches nothing.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a bench that panics has failed, as it should"
+)]
+
+mod support;
+
+use std::mem::MaybeUninit;
+use std::path::Path;
+
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::{MapCore, Object, ObjectBuilder, ProgramInput, ProgramMut};
+use rstscope::bpf::steer::SteerSkelBuilder;
+use rstscope::events::{Config, Events};
+use support::{is_root, median, report, skipped, thread_cpu_ns};
+
+/// Runs of a program in one system call: 20 ms, so that the call itself weighs nothing.
+const REPEAT: u32 = 500_000;
+/// Interleaved rounds: the median of 61 does not care for what else the machine did.
+const ROUNDS: usize = 61;
+/// What xdp-filter loads for `-f tcp` and its default policy, by Debian's place for it.
+const XDP_FILTER: &str = "bpf/xdpfilt_alw_tcp.o";
+
+/// An ACK from 10.9.0.1:40000 to 10.9.0.2:80.
+fn ack(is_ipv6: bool) -> Vec<u8> {
+    let mut bytes = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+    if is_ipv6 {
+        bytes.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 20, 6, 64]);
+        bytes.extend([0xfd; 16]);
+        bytes.extend([0xfe; 16]);
+    } else {
+        bytes.extend([0x08, 0x00, 0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0]);
+        bytes.extend([10, 9, 0, 1, 10, 9, 0, 2]);
+    }
+    bytes.extend([
+        0x9c, 0x40, 0, 80, 0, 0, 0, 1, 0, 0, 0, 2, 0x50, 0x10, 1, 0, 0, 0, 0, 0,
+    ]);
+    bytes
+}
+
+/// Nanoseconds a frame, harness included.
+fn run(program: &ProgramMut<'_>, frame: &[u8]) -> f64 {
+    let before = thread_cpu_ns();
+    let output = program
+        .test_run(ProgramInput {
+            data_in: Some(frame),
+            repeat: REPEAT,
+            ..Default::default()
+        })
+        .expect("BPF_PROG_RUN");
+    assert_eq!(output.return_value, 2, "every program passes the frame");
+    (thread_cpu_ns() - before) / f64::from(REPEAT)
+}
+
+/// xdp-filter's program, or why there is none.
+fn xdp_filter() -> Result<Object, String> {
+    let path = Path::new("/usr/lib")
+        .join(format!("{}-linux-gnu", std::env::consts::ARCH))
+        .join(XDP_FILTER);
+    if !path.exists() {
+        return Err(format!("{} is not here (xdp-tools)", path.display()));
+    }
+    let mut open = ObjectBuilder::default()
+        .open_file(&path)
+        .map_err(|error| error.to_string())?;
+    // xdp-filter pins its maps, so that its next call finds them; these are for this run only.
+    let private = format!("/sys/fs/bpf/rstscope-bench-{}-", std::process::id());
+    for mut map in open.maps_mut() {
+        if map.name().to_string_lossy().starts_with("filter_")
+            || map.name().to_string_lossy().contains("stats")
+        {
+            let path = format!("{private}{}", map.name().to_string_lossy());
+            map.set_pin_path(path).map_err(|error| error.to_string())?;
+        }
+    }
+    let mut object = open.load().map_err(|error| error.to_string())?;
+    for mut map in object.maps_mut() {
+        let path = format!("{private}{}", map.name().to_string_lossy());
+        if Path::new(&path).exists() {
+            map.unpin(path).map_err(|error| error.to_string())?;
+        }
+    }
+    Ok(object)
+}
+
+fn first(object: &Object) -> ProgramMut<'_> {
+    object.progs_mut().next().expect("it has one program")
+}
+
+fn main() {
+    if !is_root("steer") {
+        return;
+    }
+    let empty = support::load("benches/steer/empty.bpf.c");
+    let filter = xdp_filter();
+    let events = Events::open(Config::for_netns(0)).expect("ring buffer");
+    let mut place = MaybeUninit::uninit();
+    let mut open = SteerSkelBuilder::default().open(&mut place).expect("open");
+    // As `run` loads it.
+    if rstscope::xdp::knows_fragments() {
+        open.progs
+            .steer
+            .set_flags(libbpf_rs::libbpf_sys::BPF_F_XDP_HAS_FRAGS);
+        open.maps
+            .rodata_data
+            .as_mut()
+            .expect("rodata")
+            .has_fragments = 1;
+    }
+    open.maps.events.reuse_fd(events.ring_fd()).expect("events");
+    let steer = open.load().expect("load");
+
+    for (family, frame) in [("ipv4", ack(false)), ("ipv6", ack(true))] {
+        let mut ours = Vec::new();
+        let mut theirs = Vec::new();
+        let mut base = Vec::new();
+        for _ in 0..ROUNDS {
+            let nothing = run(&first(&empty), &frame);
+            ours.push(run(&steer.progs.steer, &frame) - nothing);
+            if let Ok(filter) = &filter {
+                theirs.push(run(&first(filter), &frame) - nothing);
+            }
+            base.push(nothing);
+        }
+        let name = |what: &str| format!("{what}_{family}");
+        report("steer", &name("empty_program"), median(&mut base), "ns", "");
+        let ours = median(&mut ours);
+        report("steer", &name("steer_adds"), ours, "ns", "<= 5 over empty");
+        match &filter {
+            Ok(_) => {
+                let theirs = median(&mut theirs);
+                report("steer", &name("xdp_filter_adds"), theirs, "ns", "");
+                let ratio = ours / theirs;
+                report("steer", &name("steer_by_filter"), ratio, "ratio", "<= 0.5");
+            }
+            Err(why) => skipped("steer", why),
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The sensor's own parts put together as `run` does, but without engine and records: what a bench
+//! of the data path needs. And a generator that offers SYNs through an AF_XDP socket of its own.
+
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "each bench uses a part of it; a bench that panics has failed, as it should"
+)]
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam::queue::ArrayQueue;
+use rstscope::events::{Config as EventsConfig, Events, own_netns};
+use rstscope::flow::{Tracker, TrackerConfig};
+use rstscope::handback::{Live, Pair};
+use rstscope::nic::Interface;
+use rstscope::sys::{FramePool, Gates, HandbackSocket, Umem, UmemLayout, Wake};
+use rstscope::vantage::InterfaceId;
+use rstscope::worker::{Finished, Health, Port, PortConfig, Shared, Worker, WorkerConfig};
+use rstscope::xdp::{COUNTER_NAMES, Config as XdpConfig, Steer};
+
+/// A sensor on one interface of this thread's namespace, running.
+pub(crate) struct Sensor {
+    pub(crate) events: Events,
+    pub(crate) steer: Steer,
+    pair: Pair,
+    _live: Option<Live>,
+    workers: Vec<(Arc<Shared>, JoinHandle<Finished>)>,
+    queues: u32,
+}
+
+impl Sensor {
+    /// Starts one with a worker a queue.
+    pub(crate) fn start(interface: &str, queues: u32, with_live: bool) -> Self {
+        let nic = Interface::find(interface).expect("the interface is there");
+        let netns = own_netns().expect("procfs");
+        let events = Events::open(EventsConfig::for_netns(netns)).expect("events");
+        let settings = XdpConfig {
+            frame_bytes_max: UmemLayout::default().longest_frame(),
+            heartbeat_max_ns: 20_000_000,
+            ..XdpConfig::default()
+        };
+        let mut steer = Steer::load(settings, events.ring_fd()).expect("steer loads");
+        let classifier = events.load_handback().expect("classifier");
+        let pair = Pair::create(&nic.link, queues, classifier.as_fd()).expect("hand-back pair");
+        let live = with_live.then(|| {
+            let (nic, veth) = (nic.ifindex(), pair.transmit_ifindex());
+            Live::open(nic, veth, queues, events.counters_fd()).expect("live frames")
+        });
+        let gates = Gates::map(steer.gate_fd(), queues).expect("gates");
+        let mut workers = Vec::new();
+        for queue in 0..queues {
+            let port = Port::open(&PortConfig {
+                interface: interface.to_owned(),
+                queue,
+                handback: pair.names().transmit.clone(),
+                handback_queue: queue,
+                umem: UmemLayout::default(),
+            })
+            .expect("rings")
+            .with_burst(live.as_ref().and_then(|live| live.take(queue)));
+            steer.insert_socket(queue, port.as_fd()).expect("xsks");
+            let shared = Arc::new(Shared::new());
+            let worker = Worker::new(
+                WorkerConfig::new(InterfaceId(0)),
+                port,
+                gates.take(queue).expect("gate"),
+                Tracker::new(TrackerConfig {
+                    capacity: 1 << 16,
+                    key: [1, 2],
+                }),
+                Arc::new(ArrayQueue::new(64)),
+                Arc::clone(&shared),
+            );
+            let thread = worker.spawn(&format!("bench-q{queue}")).expect("a thread");
+            workers.push((shared, thread));
+        }
+        steer.attach(interface, nic.ifindex()).expect("attached");
+        let sensor = Self {
+            events,
+            steer,
+            pair,
+            _live: live,
+            workers,
+            queues,
+        };
+        for (shared, _) in &sensor.workers {
+            while shared.health() != Health::Running {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        sensor
+    }
+
+    /// CPU time of all workers so far, in nanoseconds, softirqs that ran in them included.
+    pub(crate) fn cpu_ns(&self) -> f64 {
+        threads_cpu_ns(std::process::id(), "bench-q")
+    }
+
+    /// One of `steer`'s counters.
+    pub(crate) fn steered(&self, name: &str) -> u64 {
+        let at = COUNTER_NAMES.iter().position(|known| *known == name);
+        self.steer.counters().expect("counters")[at.expect("a name")]
+    }
+
+    /// Frames received so far.
+    pub(crate) fn received(&self) -> u64 {
+        self.workers
+            .iter()
+            .map(|(shared, _)| shared.counters().received)
+            .sum()
+    }
+
+    /// Stops the workers; answers what they left, and what the kernel says was handed back and
+    /// lost on the veth.
+    pub(crate) fn stop(mut self) -> (Vec<Finished>, u64, u64) {
+        self.workers.iter().for_each(|(shared, _)| shared.stop());
+        let finished = self
+            .workers
+            .drain(..)
+            .map(|(_, thread)| thread.join().expect("no panic"))
+            .collect();
+        self.steer.detach();
+        let handed_back = self.events.host_counters().expect("counters").handed_back;
+        let lost = self.pair.statistics().expect("counters");
+        (finished, handed_back, lost.lost_crossing)
+    }
+}
+
+/// CPU time of a process's threads whose names begin so, in nanoseconds.
+pub(crate) fn threads_cpu_ns(process: u32, name: &str) -> f64 {
+    let mut sum = 0.0;
+    for task in fs::read_dir(format!("/proc/{process}/task")).expect("procfs") {
+        let path = task.expect("procfs").path();
+        let Ok(comm) = fs::read_to_string(path.join("comm")) else {
+            continue;
+        };
+        if comm.starts_with(name) {
+            let stat = fs::read_to_string(path.join("schedstat")).unwrap_or_default();
+            let spent = stat.split_whitespace().next().and_then(|n| n.parse().ok());
+            sum += spent.unwrap_or(0.0);
+        }
+    }
+    sum
+}
+
+/// A SYN of flow `number`, to an address that nobody has.
+pub(crate) fn syn(number: u32) -> [u8; 54] {
+    let [a, b, c, d] = number.to_be_bytes();
+    let mut bytes = [0; 54];
+    let ethernet = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x08, 0x00];
+    let ip = [
+        0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0, 198, 18, a, b, 192, 0, 2, 2,
+    ];
+    let tcp = [
+        c, d, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x02, 0, 0, 0, 0, 0, 0,
+    ];
+    bytes[..14].copy_from_slice(&ethernet);
+    bytes[14..34].copy_from_slice(&ip);
+    bytes[34..].copy_from_slice(&tcp);
+    bytes
+}
+
+/// Sends frames in bursts of 64 from `queue` of an interface of this thread's namespace.
+pub(crate) struct Generator {
+    umem: Umem,
+    pool: FramePool<rstscope::sys::Frame>,
+    socket: HandbackSocket,
+    next: u32,
+}
+
+impl Generator {
+    pub(crate) fn open(interface: &str, queue: u32) -> Self {
+        let layout = UmemLayout {
+            frame_count: 1024,
+            ..UmemLayout::default()
+        };
+        let (umem, frames) = Umem::new(layout).expect("memory");
+        let socket = HandbackSocket::open(&umem, interface, queue).expect("it binds");
+        Self {
+            pool: FramePool::new(frames),
+            umem,
+            socket,
+            next: 0,
+        }
+    }
+
+    /// Sends so many SYNs of different flows; all of them have left when it returns.
+    pub(crate) fn send(&mut self, count: u32) {
+        let first = self.next;
+        self.next = self.next.wrapping_add(count);
+        self.send_each(count, |number, frame| {
+            frame.extend_from_slice(&syn(first.wrapping_add(number)));
+        });
+    }
+
+    /// Sends so many frames, each written by `write` from its number; all have left when it
+    /// returns.
+    pub(crate) fn send_each(&mut self, count: u32, mut write: impl FnMut(u32, &mut Vec<u8>)) {
+        let mut left = count;
+        let mut bytes = Vec::with_capacity(2048);
+        let mut batch = Vec::with_capacity(64);
+        while left > 0 || !batch.is_empty() || self.socket.unsent() > 0 {
+            self.socket.reclaim(&mut self.pool);
+            while batch.len() < 64 && left > 0 {
+                let Some(mut frame) = self.pool.take() else {
+                    break;
+                };
+                bytes.clear();
+                write(count - left, &mut bytes);
+                assert!(self.umem.write(&mut frame, &bytes));
+                batch.push(frame);
+                left -= 1;
+            }
+            self.socket.transmit(&mut batch);
+            let wake = self.socket.wake();
+            assert!(matches!(wake, Wake::Done | Wake::Again), "{wake:?}");
+        }
+        while self.socket.in_kernel() > 0 {
+            self.socket.reclaim(&mut self.pool);
+            std::thread::yield_now();
+        }
+    }
+}
