@@ -125,25 +125,24 @@ fn frames_of_a_flow_keep_their_order_whichever_way_they_go_back() {
         let socket = listen();
         let sensor = Sensor::start("sv52", 1, true);
         let mut next = 0;
-        inside(network.name(0), || {
-            let mut generator = Generator::open("cl52", 0);
-            // Less at once than the credit, so that none passes by the sensor.
-            while next < FRAMES {
-                let first = next;
-                generator.send_each(200, |number, frame| {
-                    // Resets go back live, data with FIN by the veth: blocks of both.
-                    let (flags, payload) = match (first + number) / 150 % 2 {
-                        0 => (RST, 0),
-                        _ => (FIN, 100),
-                    };
-                    numbered(mac, flags, payload, first + number, frame);
-                });
-                next += 200;
-                while sensor.received() + 100 < u64::from(next) {
-                    thread::sleep(Duration::from_micros(100));
-                }
+        // Bound there, it may send from anywhere.
+        let mut generator = inside(network.name(0), || Generator::open("cl52", 0));
+        // Less at once than the credit, so that none passes by the sensor.
+        while next < FRAMES {
+            let first = next;
+            generator.send_each(200, |number, frame| {
+                // Resets go back live, data with FIN by the veth: blocks of both.
+                let (flags, payload) = match (first + number) / 150 % 2 {
+                    0 => (RST, 0),
+                    _ => (FIN, 100),
+                };
+                numbered(mac, flags, payload, first + number, frame);
+            });
+            next += 200;
+            while sensor.received() + 100 < u64::from(next) {
+                thread::sleep(Duration::from_micros(100));
             }
-        });
+        }
         thread::sleep(Duration::from_millis(200));
         let (counters, bypassed) = settle(sensor);
         let heard = heard(&socket);

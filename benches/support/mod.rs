@@ -41,6 +41,11 @@ pub(crate) fn median(values: &mut [f64]) -> f64 {
 /// The value below which that part of them lies; 0 of none.
 pub(crate) fn quantile(values: &mut [f64], part: f64) -> f64 {
     values.sort_by(f64::total_cmp);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a part of a length is a place in it"
+    )]
     let at = (values.len() as f64 * part) as usize;
     values
         .get(at.min(values.len().saturating_sub(1)))

@@ -224,7 +224,7 @@ impl Burst {
         // The length is at most BURST_BYTES (checked above).
         let len = u32::try_from(frame.len()).unwrap_or(0);
         // SAFETY: as above.
-        unsafe { (&raw mut (*slot).len).write(len) };
+        unsafe { (*slot).len = len };
         self.len += 1;
         true
     }

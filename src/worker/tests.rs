@@ -439,3 +439,65 @@ fn any_bytes_can_be_examined() {
         }
     }
 }
+
+/// A batch of 40 resets of different flows, and one FIN among them.
+fn deliver_burst(bench: &mut Bench) -> Vec<Vec<u8>> {
+    let mut sent = Vec::new();
+    for port in 0..41_u16 {
+        let flags = if port == 20 { 0x11 } else { RST };
+        let mut bytes = frame(flags, port);
+        bytes[34..36].copy_from_slice(&(1000 + port * 7).to_be_bytes());
+        bench.deliver(&bytes, &meta(u64::from(port)));
+        sent.push(bytes);
+    }
+    sent
+}
+
+#[test]
+fn a_burst_goes_back_live_and_what_may_not_takes_the_veth() {
+    let mut bench = Bench::new(256, 256);
+    bench.worker.rings.bursts = Some(Ok(()));
+    bench.turn();
+    let mut sent = deliver_burst(&mut bench);
+    bench.turn();
+    bench.turn();
+    let fin = sent.remove(20);
+    sent.push(fin);
+    assert_eq!(bench.worker.rings.host, sent);
+    let counters = bench.shared.counters();
+    assert_eq!((counters.live, counters.live_failed), (40, 0));
+    assert_eq!(
+        (counters.received, counters.handed_back, counters.completed),
+        (41, 41, 41)
+    );
+}
+
+#[test]
+fn nothing_goes_live_while_frames_are_under_way_by_the_veth() {
+    let mut bench = Bench::new(256, 256);
+    bench.worker.rings.bursts = Some(Ok(()));
+    bench.turn();
+    bench.worker.rings.kernel = Kernel::Refuses;
+    bench.deliver(&frame(SYN, 900), &meta(1));
+    bench.turn();
+    deliver_burst(&mut bench);
+    bench.turn();
+    assert_eq!(bench.shared.counters().live, 0);
+}
+
+#[test]
+fn a_burst_that_fails_goes_by_the_veth_and_four_in_a_row_end_them() {
+    let mut bench = Bench::new(256, 1024);
+    bench.worker.rings.bursts = Some(Err(super::Doubt));
+    bench.worker.rings.kernel = Kernel::Sends(64);
+    bench.turn();
+    for _ in 0..6 {
+        deliver_burst(&mut bench);
+        bench.turn();
+        bench.turn();
+    }
+    let counters = bench.shared.counters();
+    assert_eq!((counters.live, counters.live_failed), (0, 4));
+    assert_eq!(counters.handed_back, 6 * 41);
+    assert_eq!(bench.worker.rings.host.len(), 6 * 41);
+}

@@ -285,8 +285,8 @@ impl InterfaceFacts {
              bytes pass in the kernel, and only their headers are looked at"
         );
         Check::warn(NAME, sentence).remedy(
-            "resets carry no payload and fit; if the driver refuses to attach, lower the MTU or \
-             use --mode mirror",
+            "resets carry no payload and fit; if the driver refuses to attach (no multi-buffer XDP, \
+             or Linux before 5.18), lower the MTU or use --mode mirror",
         )
     }
 
