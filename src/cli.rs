@@ -52,9 +52,17 @@ pub struct RunArgs {
     #[arg(long, value_enum)]
     pub mode: Option<Mode>,
     /// Where records go; repeat for more. `-`: a line each for a person on a terminal, JSON lines
-    /// into a pipe; `file:///PATH`: JSON lines at the end of a file [default: -].
+    /// into a pipe; `file:///PATH`; `syslog+tcp://`, `syslog+tls://`, `syslog+udp://HOST:PORT`;
+    /// `syslog+unix:///PATH`; `elastic+https://`, `splunk+https://`, `clickhouse+https://`,
+    /// `loki+https://`, `https://HOST:PORT/PATH` (or http); `kafka://BROKERS/TOPIC`. Options follow
+    /// a question mark: `?verdict=injected,forwarded&coverage=no`; docs/outputs.md tells of all
+    /// [default: -].
     #[arg(long = "output", value_name = "URL", allow_hyphen_values = true)]
     pub outputs: Vec<String>,
+    /// Where outputs keep records that a receiver does not take yet, a directory for each
+    /// [default: /var/lib/rstscope/spool].
+    #[arg(long, value_name = "DIR")]
+    pub spool: Option<PathBuf>,
     /// TOML file with any of these options as keys (`iface = ["eth0"]`, `settle = 1000`); the
     /// command line overrides it.
     #[arg(long, value_name = "FILE")]
@@ -94,7 +102,11 @@ pub struct ReadArgs {
     #[arg(long = "local", value_name = "CIDR")]
     pub locals: Vec<String>,
     /// Where records go; repeat for more. `-`: a line each for a person on a terminal, JSON lines
-    /// into a pipe; `file:///PATH`: JSON lines at the end of a file [default: -].
+    /// into a pipe; `file:///PATH`; `syslog+tcp://`, `syslog+tls://`, `syslog+udp://HOST:PORT`;
+    /// `syslog+unix:///PATH`; `elastic+https://`, `splunk+https://`, `clickhouse+https://`,
+    /// `loki+https://`, `https://HOST:PORT/PATH` (or http); `kafka://BROKERS/TOPIC`. Options follow
+    /// a question mark: `?verdict=injected,forwarded&coverage=no`; docs/outputs.md tells of all
+    /// [default: -].
     #[arg(long = "output", value_name = "URL", allow_hyphen_values = true)]
     pub outputs: Vec<String>,
     /// Milliseconds (of the capture's time) without a further reset after which a flow is judged;

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::config::ExplainConfig;
 use crate::record::story;
-use crate::sink::{Emitted, Error, Flushed, Sink};
+use crate::sink::{Emitted, Error, Filter, Flushed, Outlet, Sink};
 use crate::{notice, read};
 
 const DONE: u8 = 0;
@@ -38,7 +38,10 @@ pub fn run(config: &ExplainConfig) -> u8 {
     };
     let code = match begins_as_json(path) {
         Ok(true) => from_records(path, teller),
-        Ok(false) => read::run_into(&config.read, vec![Box::new(teller)]),
+        Ok(false) => {
+            let outlet = Outlet::direct(Box::new(teller), Filter::default());
+            read::run_into(&config.read, vec![outlet])
+        }
         Err(error) => {
             notice::error(format_args!("{}: cannot open: {error}", path.display()));
             FAILED
@@ -180,7 +183,7 @@ impl Sink for Teller {
         "-"
     }
 
-    fn put(&mut self, emitted: &mut Emitted) {
+    fn put(&mut self, emitted: &Emitted) {
         // What we wrote ourselves is JSON.
         if let Ok(record) = serde_json::from_str(emitted.json()) {
             self.take(&record);

@@ -6,13 +6,14 @@ use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::ReadConfig;
 use crate::engine::{Engine, EngineConfig};
 use crate::notice;
 use crate::pcap::{self, Packet, Reader, link_name};
 use crate::record::{Emission, Observer, Record, ResetRecord, capture_prefix};
-use crate::sink::{self, Output, Sink, Target, Writer};
+use crate::sink::{self, Kind, Outlet, Output, Patience, Place, Writer};
 use crate::time::{MILLISECOND, SECOND, Timestamp};
 use crate::vantage::{self, InterfaceId, Vantage};
 use crate::verdict::Verdict;
@@ -39,6 +40,9 @@ const TICK_NS: u64 = MILLISECOND;
 /// Key of the flow table's hash: fixed, so that a capture gives the same records every time.
 const HASH_KEY: [u64; 2] = [0x7273_7473_636f_7065, 0x6361_7074_7572_6573];
 
+/// How long reading waits for an output that takes nothing before records are lost to it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Exit code when all is well.
 const DONE: u8 = 0;
 /// Exit code when something could not be read or written.
@@ -49,7 +53,7 @@ const FAILED: u8 = 1;
 #[must_use]
 pub fn run(config: &ReadConfig) -> u8 {
     match outputs(config) {
-        Ok(sinks) => run_into(config, sinks),
+        Ok(outlets) => run_into(config, outlets),
         Err(message) => {
             notice::error(message);
             FAILED
@@ -59,8 +63,8 @@ pub fn run(config: &ReadConfig) -> u8 {
 
 /// The same with other outputs than those of the configuration.
 #[must_use]
-pub fn run_into(config: &ReadConfig, sinks: Vec<Box<dyn Sink>>) -> u8 {
-    let writer = match Writer::spawn(sinks, QUEUE_RECORDS, |line| notice::warn(line)) {
+pub fn run_into(config: &ReadConfig, outlets: Vec<Outlet>) -> u8 {
+    let writer = match Writer::spawn(outlets, QUEUE_RECORDS, &place(), |line| notice::warn(line)) {
         Ok(writer) => writer,
         Err(error) => {
             notice::error(format_args!("cannot start a thread: {error}"));
@@ -107,20 +111,30 @@ pub fn run_into(config: &ReadConfig, sinks: Vec<Box<dyn Sink>>) -> u8 {
     }
 }
 
-fn outputs(config: &ReadConfig) -> Result<Vec<Box<dyn Sink>>, String> {
-    let mut sinks: Vec<Box<dyn Sink>> = Vec::with_capacity(config.outputs.len());
+/// Whoever reads a capture can read it again: nothing is spooled to disk, reading waits instead.
+fn place() -> Place {
+    Place {
+        spool: None,
+        patience: Patience::Wait(PATIENCE),
+        reopened: Arc::default(),
+    }
+}
+
+fn outputs(config: &ReadConfig) -> Result<Vec<Outlet>, String> {
     for target in &config.outputs {
-        if let Target::File(path) = target
-            && config.files.iter().any(|file| is_same_file(file, path))
+        if let Kind::File(output) = &target.kind
+            && config
+                .files
+                .iter()
+                .any(|file| is_same_file(file, &output.path))
         {
             return Err(format!(
                 "output {}: is one of the captures; name another file",
-                path.display()
+                output.path.display()
             ));
         }
-        sinks.push(sink::open(target, config.style).map_err(|error| error.to_string())?);
     }
-    Ok(sinks)
+    sink::open_all(&config.outputs, config.style, &place()).map_err(|error| error.to_string())
 }
 
 fn is_same_file(one: &Path, other: &Path) -> bool {

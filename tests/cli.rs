@@ -102,7 +102,7 @@ fn usage_errors_are_code_2_and_say_what_exists() {
         (&["read"], "FILE"),
         (&["read", "f", "--output", "r.jsonl"], "file:///PATH"),
         (&["read", "f", "--output", "/var/r.jsonl"], "file:///PATH"),
-        (&["read", "f", "--output", "kafka://b/t"], "file:///PATH"),
+        (&["read", "f", "--output", "ftp://b/t"], "file:///PATH"),
         (&["read", "f", "--local", "10.0.0.0/40"], "prefix length"),
         (&["read", "f", "--settle", "soon"], "soon"),
         (&["read", "-", "-"], "standard input"),

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use crate::cli::{Cli, Command, DoctorArgs, ExplainArgs, Mode, ReadArgs, RecordKind, RunArgs};
 use crate::engine::Device;
 use crate::record::schema::Dataset;
-use crate::sink::{Style, Target};
+use crate::sink::{Style, Target, UrlError};
 use crate::time::{MILLISECOND, SECOND};
 use crate::wire::{Network, NetworkError};
 pub use own_device::DeviceError;
@@ -29,6 +29,8 @@ const LONGEST_SETTLE_MS: u64 = 3_600_000;
 const DEFAULT_FLOWS: usize = 1 << 16;
 /// Bounds of `--flows`: below there is no room for one burst, above no host's memory suffices.
 const FLOWS: std::ops::RangeInclusive<u64> = 64..=1 << 24;
+/// Where spools are: the state directory that systemd and the file system hierarchy know.
+const DEFAULT_SPOOL: &str = "/var/lib/rstscope/spool";
 /// Longest interface name: IFNAMSIZ less its NUL (`include/uapi/linux/if.h`).
 const LONGEST_INTERFACE: usize = 15;
 
@@ -56,6 +58,8 @@ pub struct RunConfig {
     pub mode: Mode,
     /// Where records go; at least one.
     pub outputs: Vec<Target>,
+    /// The folder of the outputs' spools.
+    pub spool: PathBuf,
     /// Nanoseconds without a further reset after which an episode is judged.
     pub settle_ns: u64,
     /// Connections that each worker remembers.
@@ -119,7 +123,9 @@ pub enum Error {
     /// The same twice.
     Twice(&'static str, String),
     /// Not an output.
-    Output(String, &'static str),
+    Output(String, UrlError),
+    /// Not a folder for spools.
+    Spool(PathBuf),
     /// Not a device.
     Device(String, DeviceError),
     /// Not a pair of endpoints.
@@ -149,8 +155,10 @@ impl fmt::Display for Error {
             Self::Twice(option, value) => write!(f, "{option} {value}: named twice"),
             Self::Output(url, why) => write!(
                 f,
-                "--output {url:?}: {why}; outputs are `-` (standard output) and `file:///PATH`"
+                "--output {url:?}: {why}; outputs are `-` (standard output), `file:///PATH` and \
+                 those of `rstscope run --help`"
             ),
+            Self::Spool(path) => write!(f, "--spool {}: must be an absolute path", path.display()),
             Self::Local(text, error) => write!(f, "--local {text:?}: {error}"),
             Self::Device(text, error) => write!(f, "--own-device {text:?}: {error}"),
             Self::Flow(text) => write!(
@@ -185,6 +193,7 @@ struct File {
     iface: Vec<String>,
     mode: Option<FileMode>,
     output: Vec<String>,
+    spool: Option<PathBuf>,
     settle: Option<u64>,
     flows: Option<u64>,
     queues: Option<u16>,
@@ -259,6 +268,7 @@ fn run(args: RunArgs, file: File) -> Result<RunConfig, Error> {
         interfaces: named,
         mode: args.mode.or(file_mode).unwrap_or(Mode::Inline),
         outputs: outputs(either(args.outputs, file.output))?,
+        spool: spool(args.spool.or(file.spool))?,
         settle_ns: settle(args.settle.or(file.settle))?,
         flow_capacity: flows(args.flows.or(file.flows))?,
         queue_limit,
@@ -373,39 +383,38 @@ fn interfaces(names: Vec<String>) -> Result<Vec<String>, Error> {
 
 fn outputs(urls: Vec<String>) -> Result<Vec<Target>, Error> {
     if urls.is_empty() {
-        return Ok(vec![Target::Standard]);
+        return Ok(vec![Target::standard()]);
     }
-    let mut targets = Vec::with_capacity(urls.len());
+    let mut targets: Vec<Target> = Vec::with_capacity(urls.len());
     for url in urls {
-        let target = output(&url).map_err(|why| Error::Output(url.clone(), why))?;
-        if targets.contains(&target) {
-            return Err(Error::Twice("--output", url));
+        let target = Target::parse(&url).map_err(|why| Error::Output(shown(&url), why))?;
+        // Two outputs of one name would share a spool; `?name=` tells them apart.
+        let taken = |other: &Target| {
+            other.name == target.name || other.folder_name() == target.folder_name()
+        };
+        if targets.iter().any(taken) {
+            return Err(Error::Twice("--output", target.name));
         }
         targets.push(target);
     }
     Ok(targets)
 }
 
-/// RFC 8089 file URLs without a host, or with `localhost`. The path is taken as it stands: no
-/// percent signs are decoded, since people type paths here.
-fn output(url: &str) -> Result<Target, &'static str> {
-    if url == "-" {
-        return Ok(Target::Standard);
+/// A URL as it may be printed: whatever stands where a password would is not.
+fn shown(url: &str) -> String {
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://…@{rest}"),
+        _ => url.to_owned(),
     }
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return Err("not a URL; for a file write file:// and its absolute path");
-    };
-    if scheme != "file" {
-        return Err("there is no such kind of output");
+}
+
+fn spool(folder: Option<PathBuf>) -> Result<PathBuf, Error> {
+    let folder = folder.unwrap_or_else(|| PathBuf::from(DEFAULT_SPOOL));
+    if folder.is_absolute() {
+        Ok(folder)
+    } else {
+        Err(Error::Spool(folder))
     }
-    let path = rest.strip_prefix("localhost").unwrap_or(rest);
-    if !path.starts_with('/') {
-        return Err("the path must be absolute: file:// and a path that begins with a slash");
-    }
-    if path.ends_with('/') || path.contains('\0') {
-        return Err("this path names no file");
-    }
-    Ok(Target::File(PathBuf::from(path)))
 }
 
 fn settle(ms: Option<u64>) -> Result<u64, Error> {
@@ -459,7 +468,8 @@ mod tests {
             RunConfig {
                 interfaces: vec!["eth0".to_owned()],
                 mode: Mode::Inline,
-                outputs: vec![Target::Standard],
+                outputs: vec![Target::standard()],
+                spool: "/var/lib/rstscope/spool".into(),
                 settle_ns: 1_000_000_000,
                 flow_capacity: 65536,
                 queue_limit: None,
@@ -478,14 +488,14 @@ mod tests {
         let config = with_file("rstscope run", text).unwrap();
         assert_eq!(config.interfaces, ["a", "b"]);
         assert_eq!(config.mode, Mode::Mirror);
-        assert_eq!(config.outputs, [Target::File("/x".into())]);
+        assert_eq!(config.outputs, [Target::parse("file:///x").unwrap()]);
         assert_eq!((config.settle_ns, config.flow_capacity), (5_000_000, 100));
         assert_eq!((config.queue_limit, config.quiet), (Some(2), true));
         let line = "rstscope run --iface c --mode inline --output - --settle 0 --flows 64";
         let config = with_file(line, text).unwrap();
         assert_eq!(config.interfaces, ["c"]);
         assert_eq!(config.mode, Mode::Inline);
-        assert_eq!(config.outputs, [Target::Standard]);
+        assert_eq!(config.outputs, [Target::standard()]);
         assert_eq!((config.settle_ns, config.flow_capacity), (0, 64));
     }
 
@@ -511,7 +521,8 @@ mod tests {
             ("file:///", false),
             ("/var/log/r.jsonl", false),
             ("r.jsonl", false),
-            ("kafka://broker/topic", false),
+            ("syslog+tcp://h:1?verdict=injected", true),
+            ("ftp://h", false),
             ("FILE:///x", false),
         ] {
             let result = resolve(&format!("rstscope read f --output {url}"));
@@ -528,6 +539,11 @@ mod tests {
             resolve("rstscope read f --output - --output -"),
             Err(Error::Twice("--output", _))
         ));
+        let two = "rstscope read f --output https://h/a --output https://h/a?verdict=injected";
+        assert!(matches!(resolve(two), Err(Error::Twice("--output", _))));
+        assert!(resolve(&format!("{two}&name=second")).is_ok());
+        let secret = resolve("rstscope read f --output https://u:hush@h").unwrap_err();
+        assert!(!secret.to_string().contains("hush"), "{secret}");
     }
 
     #[test]
@@ -538,6 +554,7 @@ mod tests {
             "rstscope run --iface sixteen-bytes-ab",
             "rstscope run --iface ..",
             "rstscope run --iface e --settle 3600001",
+            "rstscope run --iface e --spool relative",
             "rstscope run --iface e --flows 1",
             "rstscope run --iface e --flows 99999999999",
             "rstscope run --iface e --queues 0",

@@ -28,7 +28,7 @@ use crate::events::{self, Events, HostCounters};
 use crate::nic::{self, Change, ChangeKind, Interface, Watch};
 use crate::notice;
 use crate::record::{CoverageRecord, Emission, Observer, live_prefix};
-use crate::sink::{self, Style, Writer};
+use crate::sink::{self, Patience, Place, Style, Writer};
 use crate::sys::watched::OLDER_MAX;
 use crate::time::{SECOND, Timestamp};
 use crate::vantage::InterfaceId;
@@ -65,13 +65,13 @@ const COVERAGE_NS: u64 = 10 * SECOND;
 pub fn run(config: &RunConfig) -> Result<(), Error> {
     let signals = Signals::catch().map_err(|e| Error::System("catch signals", e))?;
     let interfaces = admit(config)?;
-    let sinks = config
-        .outputs
-        .iter()
-        .map(|target| sink::open(target, Style::default()))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(Error::Sink)?;
-    let writer = Writer::spawn(sinks, RECORDS_WAITING, |line| notice::warn(line))
+    let place = Place {
+        spool: Some(config.spool.clone()),
+        patience: Patience::None,
+        reopened: Arc::default(),
+    };
+    let outlets = sink::open_all(&config.outputs, Style::default(), &place).map_err(Error::Sink)?;
+    let writer = Writer::spawn(outlets, RECORDS_WAITING, &place, |line| notice::warn(line))
         .map_err(|e| Error::System("start the writer", e))?;
     let mut sensor = Sensor::set_up(config, interfaces, writer)?;
     sensor.announce(config);

@@ -48,11 +48,20 @@ pub(super) fn print(
         ));
     }
     for output in &written.outputs {
-        notice::say(format_args!(
-            "rstscope: {}: {} records",
-            output.name, output.written
-        ));
+        notice::say(format_args!("rstscope: {}", delivered(output)));
     }
+}
+
+/// What became of an output's records; what is nothing is not said.
+fn delivered(output: &sink::OutputTotals) -> String {
+    let mut line = format!("{}: {} records", output.name, output.written);
+    if output.left > 0 {
+        let _ = write!(line, ", {} wait on disk for the next start", output.left);
+    }
+    if output.lost > 0 {
+        let _ = write!(line, ", {} lost", output.lost);
+    }
+    line
 }
 
 /// How long frames were away from the host. The quantiles end at a second; the longest does not.
@@ -159,7 +168,8 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
-    use super::{Ledger, away};
+    use super::{Ledger, away, delivered};
+    use crate::sink::OutputTotals;
     use crate::time::SECOND;
     use crate::worker::LatencySummary;
 
@@ -176,6 +186,22 @@ mod tests {
                 .ends_with("80 µs (median), at least 1000000 µs (99 %), 7000000 µs (longest)")
         );
         assert!(away("eth0", 0, &LatencySummary::default()).ends_with("no frame was away"));
+    }
+
+    #[test]
+    fn what_waits_and_what_is_lost_is_said_where_there_is_any() {
+        let mut output = OutputTotals {
+            name: "https://h".to_owned(),
+            written: 7,
+            ..OutputTotals::default()
+        };
+        assert_eq!(delivered(&output), "https://h: 7 records");
+        (output.left, output.lost) = (3, 1);
+        let line = delivered(&output);
+        assert!(
+            line.ends_with("3 wait on disk for the next start, 1 lost"),
+            "{line}"
+        );
     }
 
     #[test]

@@ -54,8 +54,15 @@ impl Emission {
         self.wall(time).0.as_millisecond()
     }
 
+    /// The same as nanoseconds since 1970, UTC.
+    #[must_use]
+    pub fn wall_ns(&self, time: Timestamp) -> i64 {
+        i64::try_from(self.wall(time).0.as_nanosecond()).unwrap_or_default()
+    }
+
     /// `event.id` of the record with this number.
-    pub(super) fn event_id(&self, sequence: u64) -> String {
+    #[must_use]
+    pub fn event_id(&self, sequence: u64) -> String {
         format!("{}-{sequence}", self.observer.id_prefix)
     }
 }

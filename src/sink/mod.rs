@@ -1,21 +1,57 @@
-//! Where records go. A [`Sink`] takes records one by one and writes whole ones; the [`Writer`]
-//! thread stands between them and whoever judges, so that no output can hold up a verdict. Which
-//! records exist is not decided here.
+//! Where records go. Whoever judges hands them to an [`Output`] and never waits; the [`Writer`] filters,
+//! forms and spools them for each output, and a thread for each output delivers them. Which records
+//! exist is not decided here.
+//!
+//! In reading order: `target` (what a URL means), `writer` (distribution), `spool` (what waits),
+//! `delivery` (trying again), and a `transport` for each kind of receiver.
 
+mod backoff;
+mod clock;
+mod counters;
+mod dead;
+mod delivery;
+mod entry;
+mod error;
+mod file;
+mod filter;
+mod http;
 mod json_lines;
+#[cfg(feature = "kafka")]
+mod kafka;
+mod lines;
+mod open;
+mod query;
+#[cfg(test)]
+mod scratch;
+mod spool;
+mod syslog;
+mod target;
 mod terminal;
+mod tls;
+mod transport;
+mod url_error;
 mod writer;
 
-use std::fmt;
-use std::io;
-use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
+pub use counters::Counters;
+pub use entry::Entry;
+pub use error::Error;
+use error::write_error;
+pub use filter::Filter;
 pub use json_lines::JsonLines;
+pub use open::{Outlet, Place, open, open_all};
+pub use spool::{Found, Patience, Spool};
+pub use target::{
+    Credentials, Dialect, FileTarget, HttpTarget, KafkaTarget, Kind, SyslogTarget, SyslogWay,
+    Target, TlsFiles,
+};
 pub use terminal::Terminal;
+pub use transport::{Delivered, Failure, Fate, Transport};
+pub use url_error::UrlError;
 pub use writer::{Output, OutputTotals, Totals, Writer};
 
-use crate::record::{Emission, Record, to_json};
+use crate::record::{Emission, Format, Record, to_json};
 
 /// A record with the circumstances of its leaving; its JSON form is made once for all outputs.
 #[derive(Debug)]
@@ -24,7 +60,7 @@ pub struct Emitted {
     pub record: Record,
     /// Who saw it, and when by the clock on the wall.
     pub emission: Emission,
-    json: Option<String>,
+    json: OnceLock<String>,
 }
 
 impl Emitted {
@@ -34,82 +70,25 @@ impl Emitted {
         Self {
             record,
             emission,
-            json: None,
+            json: OnceLock::new(),
         }
     }
 
     /// Its line of JSON, without the line's end.
-    pub fn json(&mut self) -> &str {
+    pub fn json(&self) -> &str {
         self.json
-            .get_or_insert_with(|| to_json(&self.record, &self.emission))
+            .get_or_init(|| to_json(&self.record, &self.emission))
     }
-}
 
-/// Why an output did not take records.
-#[derive(Debug)]
-pub enum Error {
-    /// It cannot be opened.
-    Open {
-        /// The file.
-        path: PathBuf,
-        /// The reason.
-        source: io::Error,
-    },
-    /// It cannot be written to now; it may be again.
-    Write {
-        /// The output as the user named it.
-        output: String,
-        /// The reason.
-        source: io::Error,
-    },
-    /// Its reader went away: nobody wants more.
-    Closed,
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Open { path, source } => {
-                write!(f, "output {}: cannot open: {source}", path.display())?;
-                match source.kind() {
-                    // Also where the file system takes no new files (/proc), and at the end of a
-                    // symbolic link that leads nowhere.
-                    io::ErrorKind::NotFound if path.parent().is_some_and(Path::is_dir) => f
-                        .write_str(
-                            ": its directory is there but takes no such file: name another path",
-                        ),
-                    io::ErrorKind::NotFound => f.write_str(": create its directory first"),
-                    io::ErrorKind::NotADirectory => f.write_str(
-                        ": a part of the path is no directory: name a path below directories",
-                    ),
-                    io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                        f.write_str(": name a path that this user may write to")
-                    }
-                    io::ErrorKind::IsADirectory => f.write_str(": name a file in it"),
-                    _ => Ok(()),
-                }
-            }
-            Self::Write { output, source } => {
-                write!(f, "output {output}: cannot write: {source}")?;
-                match source.kind() {
-                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                        f.write_str(": free some space")
-                    }
-                    io::ErrorKind::NotFound => f.write_str(": its directory is gone"),
-                    _ => Ok(()),
-                }
-            }
-            Self::Closed => f.write_str("the reader of standard output went away"),
-        }
-    }
-}
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Open { source, .. } | Self::Write { source, .. } => Some(source),
-            Self::Closed => None,
-        }
+    /// As it waits for an output of this form; `None` where the form has no place for it.
+    fn entry(&self, format: Format) -> Option<Entry> {
+        let text = if format == Format::Native {
+            self.json().to_owned()
+        } else {
+            format.render(&self.record, &self.emission)?
+        };
+        let entry = Entry::with_text(&self.record, &self.emission, text, format);
+        Some(entry)
     }
 }
 
@@ -124,25 +103,16 @@ pub struct Flushed {
     pub error: Option<Error>,
 }
 
-/// One output.
+/// An output that is written to directly, because nothing is remembered for it: standard output.
 pub trait Sink: Send {
     /// The output as the user named it.
     fn name(&self) -> &str;
 
     /// Takes one record; it may stay in memory until [`Sink::flush`].
-    fn put(&mut self, emitted: &mut Emitted);
+    fn put(&mut self, emitted: &Emitted);
 
     /// Writes what was taken, and says what became of it.
     fn flush(&mut self) -> Flushed;
-}
-
-/// Where records should go, as the user said it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
-    /// `-`: a person on a terminal, JSON lines into a pipe.
-    Standard,
-    /// `file:///path`: JSON lines at the end of a file.
-    File(PathBuf),
 }
 
 /// How text for a person looks.
@@ -150,19 +120,4 @@ pub enum Target {
 pub struct Style {
     /// Print for a person even where standard output is no terminal, and tell the evidence.
     pub verbose: bool,
-}
-
-/// Opens an output.
-///
-/// # Errors
-///
-/// [`Error`] for a file that cannot be written to.
-pub fn open(target: &Target, style: Style) -> Result<Box<dyn Sink>, Error> {
-    Ok(match target {
-        Target::File(path) => Box::new(JsonLines::file(path)?),
-        Target::Standard if style.verbose || io::stdout().is_terminal() => {
-            Box::new(Terminal::standard(style.verbose))
-        }
-        Target::Standard => Box::new(JsonLines::standard()?),
-    })
 }

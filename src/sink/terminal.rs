@@ -55,7 +55,7 @@ impl Sink for Terminal {
         "-"
     }
 
-    fn put(&mut self, emitted: &mut Emitted) {
+    fn put(&mut self, emitted: &Emitted) {
         let line = to_line(&emitted.record, &emitted.emission, self.palette, columns());
         self.buffer.push_str(&line);
         self.buffer.push('\n');

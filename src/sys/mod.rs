@@ -14,6 +14,7 @@ mod gate;
 mod handback;
 pub mod link;
 pub mod netlink;
+pub mod outq;
 mod pool;
 mod queue;
 mod schedule;

@@ -69,6 +69,15 @@ impl Format {
         }
     }
 
+    /// It is one JSON object, so that receivers of JSON can take it.
+    #[must_use]
+    pub const fn is_json(self) -> bool {
+        match self {
+            Self::Native | Self::Ocsf | Self::Eve | Self::Zeek => true,
+            Self::Cef | Self::Leef => false,
+        }
+    }
+
     /// The record as one line; `None` where the format has no place for it, which today is never.
     #[must_use]
     pub fn render(self, record: &Record, emission: &Emission) -> Option<String> {

@@ -1,0 +1,66 @@
+//! Loki's push API. Labels have few values (job, host, verdict); addresses never become labels.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::sink::entry::Entry;
+
+/// Where streams are pushed to.
+pub(super) const PUSH: &str = "/loki/api/v1/push";
+
+/// One stream a verdict; the record is the line, its ids are structured metadata.
+pub(super) fn body(batch: &[Entry], host: &str) -> Vec<u8> {
+    let mut streams: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
+    for entry in batch {
+        let line = String::from_utf8_lossy(&entry.body);
+        let ids = json!({"event_id": entry.id, "community_id": entry.key});
+        let value = json!([entry.time_ns.to_string(), line, ids]);
+        streams.entry(&entry.label).or_default().push(value);
+    }
+    let streams: Vec<Value> = streams
+        .into_iter()
+        .map(|(verdict, values)| {
+            let labels = json!({"job": "rstscope", "host": host, "verdict": verdict});
+            json!({"stream": labels, "values": values})
+        })
+        .collect();
+    json!({"streams": streams}).to_string().into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::body;
+    use crate::sink::entry::Entry;
+
+    #[test]
+    fn records_are_grouped_by_verdict_and_keep_their_order() {
+        let entry = |id: &str, label: &str| Entry {
+            id: id.to_owned(),
+            key: "k".to_owned(),
+            time_ns: 5,
+            severity: 6,
+            label: label.to_owned(),
+            body: b"{}".to_vec(),
+        };
+        let batch = [
+            entry("1", "remote"),
+            entry("2", "injected"),
+            entry("3", "remote"),
+        ];
+        let push: Value = serde_json::from_slice(&body(&batch, "lb1")).unwrap();
+        let streams = push["streams"].as_array().unwrap();
+        assert_eq!(streams.len(), 2);
+        assert_eq!(streams[1]["stream"]["verdict"], "remote");
+        let ids: Vec<&Value> = streams[1]["values"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|value| &value[2]["event_id"])
+            .collect();
+        assert_eq!(ids, ["1", "3"]);
+        assert_eq!(streams[0]["values"][0][0], "5");
+    }
+}

@@ -1,0 +1,498 @@
+//! The files of one spool: segments that are only ever appended to, and a cursor. Records are numbered
+//! without gaps, so that whatever is missing can be counted. It decides nothing about what to do when
+//! the disk is full: its errors are the caller's.
+
+use std::collections::VecDeque;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::segment::{self, Next, Reader};
+
+/// A segment grows to this before the next one is begun: large enough that few files hold the usual
+/// limit of 512 MiB, small enough that dropping the oldest drops seconds rather than hours.
+const SEGMENT_BYTES: u64 = 16 << 20;
+/// Fraction of the limit that one segment may have at the most, so that dropping one leaves the rest.
+const SEGMENTS_MIN: u64 = 8;
+/// Records name hosts and users' traffic: not for everybody to read.
+const FILE_MODE: u32 = 0o640;
+const FOLDER_MODE: u32 = 0o750;
+const CURSOR: &str = "cursor";
+const LOCK: &str = "lock";
+
+/// One file of records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Segment {
+    /// Number of its first record.
+    first: u64,
+    /// Number after its last.
+    next: u64,
+    /// Bytes of whole records.
+    bytes: u64,
+}
+
+/// What a spool held when it was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Records that wait to be delivered.
+    pub waiting: u64,
+    /// Bytes behind the last whole record, cut off: the writer died in the middle of it.
+    pub torn_bytes: u64,
+    /// Records that an earlier run dropped before anybody got them.
+    pub missing: u64,
+}
+
+/// What reading gave.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    pub(super) records: Vec<(u64, Vec<u8>)>,
+    /// Records that were passed over, because their segment is damaged.
+    pub(super) damaged: u64,
+}
+
+/// The files.
+#[derive(Debug)]
+pub(super) struct Disk {
+    folder: PathBuf,
+    limit: u64,
+    segment_bytes: u64,
+    segments: VecDeque<Segment>,
+    /// The last segment; `None` before the first record, and after a write that failed.
+    writer: Option<Arc<File>>,
+    reader: Option<(u64, Reader)>,
+    /// Number of the next record that is written.
+    pub(super) next: u64,
+    /// Held as long as the spool is open: one process a spool.
+    _lock: File,
+}
+
+impl Disk {
+    /// Opens the spool in a folder, which is made where it is not there. Gives also the number of the
+    /// first record that is not delivered.
+    pub(super) fn open(folder: &Path, limit: u64) -> io::Result<(Self, u64, Found)> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(FOLDER_MODE)
+            .create(folder)?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(FILE_MODE)
+            .open(folder.join(LOCK))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        let mut found = Found::default();
+        let segments = survey(folder, &mut found)?;
+        let cursor = read_cursor(folder);
+        let first = segments.front().map(|segment| segment.first);
+        let end = segments.back().map_or(0, |segment| segment.next);
+        let next = end.max(cursor.unwrap_or(0));
+        let read = cursor.unwrap_or(0).max(first.unwrap_or(next)).min(next);
+        found.missing = cursor.map_or(0, |cursor| read.saturating_sub(cursor));
+        found.waiting = next - read;
+        let mut disk = Self {
+            folder: folder.to_owned(),
+            limit,
+            segment_bytes: SEGMENT_BYTES.min(limit / SEGMENTS_MIN),
+            segments,
+            writer: None,
+            reader: None,
+            next,
+            _lock: lock,
+        };
+        disk.forget_before(read);
+        Ok((disk, read, found))
+    }
+
+    /// The next record gets this number: those before it never came to disk, because they were
+    /// delivered from memory while the disk took nothing.
+    pub(super) fn skip_to(&mut self, number: u64) {
+        if number > self.next {
+            self.next = number;
+            self.writer = None;
+        }
+    }
+
+    /// Writes a record behind the others.
+    pub(super) fn append(&mut self, record: &[u8]) -> io::Result<()> {
+        let frame = segment::frame(self.next, record);
+        // Numbers within a segment have no gap.
+        let full = self
+            .segments
+            .back()
+            .is_none_or(|segment| segment.bytes >= self.segment_bytes || segment.next != self.next);
+        if full {
+            self.writer = None;
+        }
+        let writer = match &self.writer {
+            Some(writer) => Arc::clone(writer),
+            None => self.begin_segment()?,
+        };
+        let Some(segment) = self.segments.back_mut() else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        if let Err(error) = (&*writer).write_all(&frame) {
+            // What was written of it goes; where that fails too, nothing is appended behind it.
+            if writer.set_len(segment.bytes).is_err() {
+                self.writer = None;
+            }
+            if segment.bytes == 0 {
+                self.abandon_segment();
+            }
+            return Err(error);
+        }
+        segment.bytes += frame.len() as u64;
+        segment.next += 1;
+        self.next += 1;
+        Ok(())
+    }
+
+    fn begin_segment(&mut self) -> io::Result<Arc<File>> {
+        let path = segment::path(&self.folder, self.next);
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(FILE_MODE)
+            .open(&path)?;
+        // A name that is there already can only hold what was not counted as written.
+        file.set_len(0)?;
+        File::open(&self.folder)?.sync_all()?;
+        self.segments.retain(|segment| segment.first != self.next);
+        self.segments.push_back(Segment {
+            first: self.next,
+            next: self.next,
+            bytes: 0,
+        });
+        let file = Arc::new(file);
+        self.writer = Some(Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// Takes back a segment that never got a record.
+    fn abandon_segment(&mut self) {
+        self.writer = None;
+        if let Some(segment) = self.segments.pop_back() {
+            let _ = fs::remove_file(segment::path(&self.folder, segment.first));
+        }
+    }
+
+    /// Removes the oldest segments until the rest is within the limit; gives the number of the first
+    /// record that is left.
+    pub(super) fn shrink(&mut self) -> u64 {
+        while self.bytes() > self.limit && self.segments.len() > 1 {
+            self.remove_oldest();
+        }
+        self.first()
+    }
+
+    /// Removes the segments whose records are all before `number`. The last one stays while it is
+    /// written to.
+    pub(super) fn forget_before(&mut self, number: u64) {
+        while self.segments.front().is_some_and(|segment| {
+            segment.next <= number && (self.segments.len() > 1 || self.writer.is_none())
+        }) {
+            self.remove_oldest();
+        }
+    }
+
+    fn remove_oldest(&mut self) {
+        if let Some(segment) = self.segments.pop_front() {
+            // A file that cannot be removed is found again at the next start, where the cursor tells
+            // that it is done.
+            let _ = fs::remove_file(segment::path(&self.folder, segment.first));
+            if self
+                .reader
+                .as_ref()
+                .is_some_and(|(first, _)| *first == segment.first)
+            {
+                self.reader = None;
+            }
+        }
+    }
+
+    /// Number of the first record that is here.
+    pub(super) fn first(&self) -> u64 {
+        self.segments
+            .front()
+            .map_or(self.next, |segment| segment.first)
+    }
+
+    /// Bytes of all segments.
+    pub(super) fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.bytes).sum()
+    }
+
+    /// Records from `from` on, up to `count` of them and about `bytes` bytes.
+    pub(super) fn read(&mut self, from: u64, count: usize, bytes: usize) -> io::Result<Taken> {
+        let mut taken = Taken::default();
+        let mut at = from;
+        let mut size = 0;
+        while taken.records.len() < count && size < bytes && at < self.next {
+            let Some(segment) = self.holding(at) else {
+                break;
+            };
+            if at < segment.first {
+                taken.damaged += segment.first - at;
+                at = segment.first;
+            }
+            match self.read_one(segment, at)? {
+                Some(record) => {
+                    size += record.len();
+                    taken.records.push((at, record));
+                    at += 1;
+                }
+                None => {
+                    self.reader = None;
+                    taken.damaged += segment.next - at;
+                    at = segment.next;
+                }
+            }
+        }
+        Ok(taken)
+    }
+
+    /// The segment that holds this record, or the first one behind it.
+    fn holding(&self, number: u64) -> Option<Segment> {
+        self.segments
+            .iter()
+            .copied()
+            .find(|segment| segment.next > number)
+    }
+
+    /// `None` for damage.
+    fn read_one(&mut self, segment: Segment, number: u64) -> io::Result<Option<Vec<u8>>> {
+        let matching = self
+            .reader
+            .take()
+            .filter(|(first, reader)| *first == segment.first && reader.next <= number);
+        let mut reader = match matching {
+            Some((_, reader)) => reader,
+            None => match Reader::open(&self.folder, segment.first) {
+                Ok(reader) => reader,
+                // Somebody removed it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(error),
+            },
+        };
+        if !reader.skip_to(number, segment.bytes)? {
+            return Ok(None);
+        }
+        let next = reader.next(segment.bytes)?;
+        self.reader = Some((segment.first, reader));
+        Ok(match next {
+            Next::Record(record) => Some(record),
+            Next::End | Next::Damage => None,
+        })
+    }
+
+    /// The file that is written to, for whoever makes it durable.
+    pub(super) fn writer(&self) -> Option<Arc<File>> {
+        self.writer.clone()
+    }
+
+    /// Remembers the first record that is not delivered, so that a start after a crash begins there.
+    pub(super) fn save_cursor(folder: &Path, number: u64) -> io::Result<()> {
+        let text = cursor_text(number);
+        let new = folder.join("cursor.new");
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(FILE_MODE)
+            .open(&new)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_data()?;
+        fs::rename(&new, folder.join(CURSOR))
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+}
+
+/// The segments of a folder in order; the last one is cut behind its last whole record. Segments before
+/// it were whole when the next one was begun, and are checked when they are read.
+fn survey(folder: &Path, found: &mut Found) -> io::Result<VecDeque<Segment>> {
+    let mut numbers: Vec<u64> = fs::read_dir(folder)?
+        .filter_map(|entry| segment::number(entry.ok()?.file_name().to_str()?))
+        .collect();
+    numbers.sort_unstable();
+    let mut segments = VecDeque::with_capacity(numbers.len());
+    for (index, first) in numbers.iter().enumerate() {
+        let path = segment::path(folder, *first);
+        let length = fs::metadata(&path)?.len();
+        let following = numbers.get(index + 1);
+        let segment = match following {
+            Some(next) => Segment {
+                first: *first,
+                next: *next,
+                bytes: length,
+            },
+            None => last_segment(folder, *first, length, found)?,
+        };
+        if segment.next > segment.first {
+            segments.push_back(segment);
+        } else {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(segments)
+}
+
+fn last_segment(folder: &Path, first: u64, length: u64, found: &mut Found) -> io::Result<Segment> {
+    let mut reader = Reader::open(folder, first)?;
+    while matches!(reader.next(length)?, Next::Record(_)) {}
+    if reader.offset < length {
+        found.torn_bytes = length - reader.offset;
+        OpenOptions::new()
+            .write(true)
+            .open(segment::path(folder, first))?
+            .set_len(reader.offset)?;
+    }
+    Ok(Segment {
+        first,
+        next: reader.next,
+        bytes: reader.offset,
+    })
+}
+
+fn cursor_text(number: u64) -> String {
+    let digits = format!("{number:016x}");
+    let sum = crc32c::crc32c(digits.as_bytes());
+    format!("{digits} {sum:08x}\n")
+}
+
+/// `None` when there is none or it is damaged: then everything that is here is delivered again.
+fn read_cursor(folder: &Path) -> Option<u64> {
+    let text = fs::read_to_string(folder.join(CURSOR)).ok()?;
+    let number = u64::from_str_radix(text.get(..16)?, 16).ok()?;
+    (text == cursor_text(number)).then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, OpenOptions};
+    use std::io::Write;
+
+    use super::{CURSOR, Disk, Found};
+    use crate::sink::scratch::folder;
+    use crate::sink::spool::segment;
+
+    const LIMIT: u64 = 1 << 20;
+
+    fn texts(disk: &mut Disk, from: u64) -> Vec<String> {
+        let taken = disk.read(from, 1000, 1 << 20).unwrap();
+        taken
+            .records
+            .into_iter()
+            .map(|(number, record)| format!("{number}:{}", String::from_utf8(record).unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn what_was_appended_is_read_after_a_new_start_behind_the_cursor() {
+        let folder = folder("disk");
+        let (mut disk, read, found) = Disk::open(&folder, LIMIT).unwrap();
+        assert_eq!((read, found), (0, Found::default()));
+        for text in ["a", "b", "c"] {
+            disk.append(text.as_bytes()).unwrap();
+        }
+        assert_eq!(texts(&mut disk, 1), ["1:b", "2:c"]);
+        assert_eq!(texts(&mut disk, 0), ["0:a", "1:b", "2:c"]);
+        Disk::save_cursor(&folder, 2).unwrap();
+        assert!(
+            Disk::open(&folder, LIMIT).is_err(),
+            "two processes, one spool"
+        );
+        drop(disk);
+        let (mut disk, read, found) = Disk::open(&folder, LIMIT).unwrap();
+        assert_eq!((read, found.waiting), (2, 1));
+        disk.append(b"d").unwrap();
+        assert_eq!(texts(&mut disk, read), ["2:c", "3:d"]);
+    }
+
+    #[test]
+    fn a_torn_tail_is_cut_off_and_what_stands_before_it_stays() {
+        let folder = folder("torn");
+        let (mut disk, ..) = Disk::open(&folder, LIMIT).unwrap();
+        disk.append(b"whole").unwrap();
+        drop(disk);
+        let path = segment::path(&folder, 0);
+        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(&segment::frame(1, b"cut")[..17]).unwrap();
+        let (mut disk, read, found) = Disk::open(&folder, LIMIT).unwrap();
+        assert_eq!((read, found.torn_bytes, found.waiting), (0, 17, 1));
+        disk.append(b"next").unwrap();
+        assert_eq!(texts(&mut disk, 0), ["0:whole", "1:next"]);
+    }
+
+    #[test]
+    fn a_damaged_segment_costs_the_rest_of_it_counted_and_nothing_else() {
+        let folder = folder("damage");
+        let (mut disk, ..) = Disk::open(&folder, 8 * 100).unwrap();
+        let record = [b'x'; 24];
+        for _ in 0..9 {
+            disk.append(&record).unwrap();
+        }
+        // Three records of 40 bytes fill a segment of 100.
+        let path = segment::path(&folder, 3);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[60] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let taken = disk.read(0, 100, 1 << 20).unwrap();
+        let numbers: Vec<u64> = taken.records.iter().map(|(number, _)| *number).collect();
+        assert_eq!(numbers, [0, 1, 2, 3, 6, 7, 8]);
+        assert_eq!(taken.damaged, 2);
+    }
+
+    #[test]
+    fn the_oldest_segments_go_when_the_limit_is_reached() {
+        let folder = folder("limit");
+        let (mut disk, ..) = Disk::open(&folder, 8 * 100).unwrap();
+        for _ in 0..100 {
+            disk.append(&[0; 24]).unwrap();
+            disk.shrink();
+        }
+        assert!(disk.bytes() <= 800, "{}", disk.bytes());
+        assert!(disk.first() > 75, "{}", disk.first());
+        drop(disk);
+        Disk::save_cursor(&folder, 10).unwrap();
+        let (disk, read, found) = Disk::open(&folder, 800).unwrap();
+        assert_eq!(found.missing, read - 10, "dropped before anybody got them");
+        assert_eq!(found.waiting, disk.next - read);
+    }
+
+    #[test]
+    fn a_cursor_that_is_damaged_delivers_everything_again() {
+        let folder = folder("cursor");
+        let (mut disk, ..) = Disk::open(&folder, LIMIT).unwrap();
+        disk.append(b"a").unwrap();
+        disk.append(b"b").unwrap();
+        drop(disk);
+        Disk::save_cursor(&folder, 1).unwrap();
+        let path = folder.join(CURSOR);
+        let text = fs::read_to_string(&path).unwrap();
+        for odd in ["", "1", "zz", &text.replace('1', "2"), &text[..10]] {
+            fs::write(&path, odd).unwrap();
+            let (_, read, found) = Disk::open(&folder, LIMIT).unwrap();
+            assert_eq!((read, found.waiting), (0, 2), "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn consumed_segments_are_removed_and_numbers_go_on_without_any() {
+        let folder = folder("consumed");
+        let (mut disk, ..) = Disk::open(&folder, LIMIT).unwrap();
+        disk.append(b"a").unwrap();
+        drop(disk);
+        Disk::save_cursor(&folder, 1).unwrap();
+        let (mut disk, read, _) = Disk::open(&folder, LIMIT).unwrap();
+        assert_eq!((read, disk.bytes(), disk.next), (1, 0, 1));
+        disk.append(b"b").unwrap();
+        assert_eq!(texts(&mut disk, 1), ["1:b"]);
+    }
+}

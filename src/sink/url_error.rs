@@ -1,0 +1,42 @@
+//! Why a URL is no output, in words that follow the URL in a sentence. No secret is ever repeated.
+
+use std::fmt;
+
+/// Why a URL is no output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UrlError {
+    /// Not a URL.
+    NoUrl,
+    /// No such kind of output.
+    Scheme,
+    /// The path cannot be meant.
+    Path(&'static str),
+    /// No host, or no port where one is needed.
+    Host(&'static str),
+    /// A user or password in the URL.
+    Secret,
+    /// An option, and what is wrong with it.
+    Option(String, String),
+    /// This program was built without it.
+    NotBuilt,
+}
+
+impl fmt::Display for UrlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoUrl => {
+                f.write_str("not a URL; for a file write file:// and its absolute path")
+            }
+            Self::Scheme => f.write_str("there is no such kind of output"),
+            Self::Path(why) | Self::Host(why) => f.write_str(why),
+            Self::Secret => f.write_str(
+                "a URL is no place for a user or password, because URLs end up in logs: name files, \
+                 ?user=NAME&password_file=PATH or ?token_file=PATH",
+            ),
+            Self::Option(key, why) => write!(f, "option {key}: {why}"),
+            Self::NotBuilt => f.write_str("this rstscope was built without Kafka (feature kafka)"),
+        }
+    }
+}
+
+impl std::error::Error for UrlError {}

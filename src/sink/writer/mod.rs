@@ -1,0 +1,489 @@
+//! The thread that distributes. Records reach it through a bounded queue: in `run` a full queue costs a
+//! record, counted, and never makes the engine wait; in `read` it makes the reader wait. It filters and
+//! forms them for each output and puts them into that output's spool; it never waits for a receiver
+//! itself, so that one bad output does not hold up the others.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, Sender, TrySendError, bounded, unbounded};
+
+use super::delivery::{Delivery, Tell};
+use super::open::{Outlet, Place, Way};
+use super::spool::{Found, Patience, Spool};
+use super::target::Target;
+use super::{Counters, Emitted, Error, Sink, clock};
+use crate::record::{Emission, Record};
+
+/// Records that are written together when many wait: some 200 KiB of JSON.
+const BATCH_RECORDS: usize = 64;
+/// Records that may wait for a direct output: standard output is read by somebody or is not.
+const DIRECT_RECORDS: usize = 1024;
+/// How often spools are forced to disk: what a power failure may cost (a crash of the program alone
+/// costs nothing that is in a spool).
+const SYNC_EVERY: Duration = Duration::from_millis(500);
+/// How long a receiver may be silent at the end of `read` before what waits is given up.
+const LAST_PATIENCE: Duration = Duration::from_secs(10);
+/// How long `run` waits for its receivers at its end; what is not delivered then stays in the spools.
+const LAST_FLUSH: Duration = Duration::from_secs(5);
+
+/// What became of the records of one output.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OutputTotals {
+    /// The output as the user named it.
+    pub name: String,
+    /// Records that it holds.
+    pub written: u64,
+    /// Records that it should hold and does not.
+    pub lost: u64,
+    /// Records that wait on disk for the next start.
+    pub left: u64,
+    /// Its reader went away: what came later was not wanted, and is not lost.
+    pub closed: bool,
+}
+
+/// What became of all records.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// A row an output, in the user's order.
+    pub outputs: Vec<OutputTotals>,
+    /// Records that found the queue full.
+    pub dropped: u64,
+}
+
+impl Totals {
+    /// Records that some output should hold and does not.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.dropped + self.outputs.iter().map(|output| output.lost).sum::<u64>()
+    }
+}
+
+/// State that all threads see.
+#[derive(Debug)]
+struct Shared {
+    dropped: AtomicU64,
+    outputs: Vec<(String, Arc<Counters>)>,
+    reopened: Arc<AtomicU64>,
+}
+
+/// The near end of the queue: cheap to clone, for whoever makes records.
+#[derive(Debug, Clone)]
+pub struct Output {
+    queue: Sender<Emitted>,
+    shared: Arc<Shared>,
+}
+
+impl Output {
+    /// Gives a record to the writer; `false` when it was dropped and counted because the queue is
+    /// full. Never waits.
+    pub fn try_send(&self, record: Record, emission: &Emission) -> bool {
+        match self.queue.try_send(Emitted::new(record, emission.clone())) {
+            Ok(()) => true,
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+                false
+            }
+        }
+    }
+
+    /// Gives a record to the writer; waits while the queue is full.
+    pub fn send(&self, record: Record, emission: &Emission) {
+        if self
+            .queue
+            .send(Emitted::new(record, emission.clone()))
+            .is_err()
+        {
+            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Nobody reads any output any more (standard output was a pipe, and the only output).
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        let closed = |(_, counters): &(_, Arc<Counters>)| counters.closed.load(Ordering::Relaxed);
+        !self.shared.outputs.is_empty() && self.shared.outputs.iter().all(closed)
+    }
+
+    /// Records lost so far, those that found the queue full included.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        let lost = self
+            .shared
+            .outputs
+            .iter()
+            .map(|(_, counters)| counters.lost());
+        self.dropped() + lost.sum::<u64>()
+    }
+
+    /// Records that found the queue full.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.shared.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Records that wait in the queue before the outputs.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Every output's name and numbers.
+    #[must_use]
+    pub fn counters(&self) -> &[(String, Arc<Counters>)] {
+        &self.shared.outputs
+    }
+
+    /// Opens the files of all outputs anew before their next record.
+    pub fn reopen(&self) {
+        self.shared.reopened.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// An output as the distributor sees it.
+struct Branch {
+    target: Target,
+    counters: Arc<Counters>,
+    end: End,
+}
+
+enum End {
+    Direct(Sender<Arc<Emitted>>),
+    Spooled(Arc<Spool>),
+}
+
+/// The writer thread and those behind it.
+#[derive(Debug)]
+pub struct Writer {
+    output: Output,
+    thread: JoinHandle<()>,
+    spools: Vec<Option<Arc<Spool>>>,
+    /// Every delivery thread sends its number when it is done.
+    done: Receiver<usize>,
+    stop_sync: Arc<AtomicBool>,
+    sync: Option<JoinHandle<()>>,
+    patience: Patience,
+}
+
+impl Writer {
+    /// Starts the threads. `capacity` is the number of records that may wait to be distributed; `tell`
+    /// gets one line when an output fails and one when it works again.
+    ///
+    /// # Errors
+    ///
+    /// What the system says when it has no thread left.
+    pub fn spawn(
+        outlets: Vec<Outlet>,
+        capacity: usize,
+        place: &Place,
+        tell: impl Fn(&str) + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        let tell: Tell = Arc::new(tell);
+        let (queue, records) = bounded(capacity);
+        let (done_sender, done) = unbounded();
+        let shared = Arc::new(Shared {
+            dropped: AtomicU64::new(0),
+            outputs: outlets
+                .iter()
+                .map(|outlet| (outlet.name.clone(), Arc::clone(&outlet.counters)))
+                .collect(),
+            reopened: Arc::clone(&place.reopened),
+        });
+        let mut branches = Vec::with_capacity(outlets.len());
+        let mut spools = Vec::with_capacity(outlets.len());
+        for (number, outlet) in outlets.into_iter().enumerate() {
+            let branch = start(outlet, number, &tell, &done_sender)?;
+            spools.push(match &branch.end {
+                End::Spooled(spool) => Some(Arc::clone(spool)),
+                End::Direct(_) => None,
+            });
+            branches.push(branch);
+        }
+        let stop_sync = Arc::new(AtomicBool::new(false));
+        let sync = start_sync(&spools, &stop_sync)?;
+        let patience = place.patience;
+        let thread = thread::Builder::new()
+            .name("rst-records".to_owned())
+            .spawn(move || distribute(&records, &branches, patience))?;
+        Ok(Self {
+            output: Output { queue, shared },
+            thread,
+            spools,
+            done,
+            stop_sync,
+            sync,
+            patience,
+        })
+    }
+
+    /// The near end of the queue.
+    #[must_use]
+    pub const fn output(&self) -> &Output {
+        &self.output
+    }
+
+    /// Waits until everything is delivered, or the time for that is over: what is on disk then stays
+    /// there for the next start, what is in memory is lost and counted. Every clone of [`Output`] must
+    /// be gone, or it waits for their owners too.
+    #[must_use]
+    pub fn finish(self) -> Totals {
+        let Self {
+            output: Output { queue, shared },
+            thread,
+            spools,
+            done,
+            stop_sync,
+            sync,
+            patience,
+        } = self;
+        drop(queue);
+        // A panic of the thread aborts the program in release builds.
+        let _ = thread.join();
+        wait_for_deliveries(&spools, &done, &shared, patience);
+        stop_sync.store(true, Ordering::Relaxed);
+        if let Some(sync) = sync {
+            sync.thread().unpark();
+            let _ = sync.join();
+        }
+        let outputs = shared
+            .outputs
+            .iter()
+            .zip(&spools)
+            .map(|((name, counters), spool)| totals(name, counters, spool.as_deref()))
+            .collect();
+        Totals {
+            outputs,
+            dropped: shared.dropped.load(Ordering::Relaxed),
+        }
+    }
+}
+
+fn totals(name: &str, counters: &Counters, spool: Option<&Spool>) -> OutputTotals {
+    let get = Counters::get;
+    let closed = counters.closed.load(Ordering::Relaxed);
+    let waiting = match spool {
+        Some(_) => get(&counters.waiting),
+        None if closed => 0,
+        None => get(&counters.accepted) - get(&counters.delivered) - get(&counters.dropped),
+    };
+    let left = match spool {
+        Some(spool) if spool.folder().is_some() => waiting.saturating_sub(spool.only_in_memory()),
+        _ => 0,
+    };
+    OutputTotals {
+        name: name.to_owned(),
+        written: get(&counters.delivered),
+        lost: counters.lost() + waiting - left,
+        left,
+        closed,
+    }
+}
+
+/// A sensor gives its receivers a few seconds; who reads captures waits as long as there is progress.
+fn wait_for_deliveries(
+    spools: &[Option<Arc<Spool>>],
+    done: &Receiver<usize>,
+    shared: &Shared,
+    patience: Patience,
+) {
+    let limit = match patience {
+        Patience::None => LAST_FLUSH,
+        Patience::Wait(_) => LAST_PATIENCE,
+    };
+    let close = || {
+        let deadline = clock::now() + limit;
+        spools
+            .iter()
+            .flatten()
+            .for_each(|spool| spool.close(deadline));
+        deadline
+    };
+    let delivered = || -> u64 {
+        let delivered = shared.outputs.iter().map(|(_, counters)| {
+            let get = Counters::get;
+            get(&counters.delivered) + get(&counters.refused) + get(&counters.sent)
+        });
+        delivered.sum()
+    };
+    let mut deadline = close();
+    let mut progress = delivered();
+    let mut left = spools.len();
+    while left > 0 {
+        let until = deadline.saturating_duration_since(clock::now());
+        match done.recv_timeout(until.min(Duration::from_millis(100))) {
+            Ok(_) => left -= 1,
+            Err(_) if clock::now() >= deadline + Duration::from_millis(200) => return,
+            Err(_)
+                if patience != Patience::None && (delivered() > progress || is_hopeful(shared)) =>
+            {
+                progress = delivered();
+                deadline = close();
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Some output has records under way, and nothing speaks against their arrival: a request ends with an
+/// answer or with a failure.
+fn is_hopeful(shared: &Shared) -> bool {
+    shared.outputs.iter().any(|(_, counters)| {
+        Counters::get(&counters.waiting) > 0 && !counters.failing.load(Ordering::Relaxed)
+    })
+}
+
+/// Starts the thread of one output.
+fn start(outlet: Outlet, number: usize, tell: &Tell, done: &Sender<usize>) -> io::Result<Branch> {
+    let (tell, done) = (Arc::clone(tell), done.clone());
+    let counters = Arc::clone(&outlet.counters);
+    let builder = thread::Builder::new().name(format!("rst-output-{number}"));
+    let end = match outlet.way {
+        Way::Direct(sink) => {
+            let (sender, records) = bounded(DIRECT_RECORDS);
+            let counters = Arc::clone(&counters);
+            builder.spawn(move || {
+                write_directly(sink, &records, &counters, &tell);
+                let _ = done.send(number);
+            })?;
+            End::Direct(sender)
+        }
+        Way::Spooled(spool, transport, found) => {
+            tell_found(&outlet.name, found, &tell);
+            let delivery = Delivery {
+                name: outlet.name,
+                spool: Arc::clone(&spool),
+                transport,
+                counters: Arc::clone(&counters),
+                tell,
+                retry_max: outlet.target.retry_max,
+            };
+            builder.spawn(move || {
+                delivery.run();
+                let _ = done.send(number);
+            })?;
+            End::Spooled(spool)
+        }
+    };
+    Ok(Branch {
+        target: outlet.target,
+        counters,
+        end,
+    })
+}
+
+fn tell_found(name: &str, found: Found, tell: &Tell) {
+    if found.missing > 0 {
+        tell(&format!(
+            "output {name}: {} records of an earlier run found no room in its spool and are lost",
+            found.missing
+        ));
+    }
+    if found.torn_bytes > 0 {
+        tell(&format!(
+            "output {name}: {} bytes at the end of its spool were no whole record and are cut off",
+            found.torn_bytes
+        ));
+    }
+}
+
+fn start_sync(
+    spools: &[Option<Arc<Spool>>],
+    stop: &Arc<AtomicBool>,
+) -> io::Result<Option<JoinHandle<()>>> {
+    let durable: Vec<Arc<Spool>> = spools
+        .iter()
+        .flatten()
+        .filter(|spool| spool.folder().is_some())
+        .cloned()
+        .collect();
+    if durable.is_empty() {
+        return Ok(None);
+    }
+    let stop = Arc::clone(stop);
+    let thread = thread::Builder::new()
+        .name("rst-spool-sync".to_owned())
+        .spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                thread::park_timeout(SYNC_EVERY);
+                durable.iter().for_each(|spool| spool.sync());
+            }
+        })?;
+    Ok(Some(thread))
+}
+
+fn distribute(records: &Receiver<Emitted>, branches: &[Branch], patience: Patience) {
+    while let Ok(emitted) = records.recv() {
+        let emitted = Arc::new(emitted);
+        for branch in branches {
+            if branch.target.filter.wants(&emitted.record) {
+                branch.take(&emitted, patience);
+            }
+        }
+    }
+}
+
+impl Branch {
+    fn take(&self, emitted: &Arc<Emitted>, patience: Patience) {
+        match &self.end {
+            End::Spooled(spool) => {
+                if let Some(entry) = emitted.entry(self.target.format) {
+                    spool.append(&entry, patience);
+                }
+            }
+            End::Direct(_) if self.counters.closed.load(Ordering::Relaxed) => {}
+            End::Direct(sender) => {
+                Counters::add(&self.counters.accepted, 1);
+                let taken = match patience {
+                    Patience::None => sender.try_send(Arc::clone(emitted)).is_ok(),
+                    Patience::Wait(_) => sender.send(Arc::clone(emitted)).is_ok(),
+                };
+                if !taken && !self.counters.closed.load(Ordering::Relaxed) {
+                    Counters::add(&self.counters.dropped, 1);
+                }
+            }
+        }
+    }
+}
+
+fn write_directly(
+    mut sink: Box<dyn Sink>,
+    records: &Receiver<Arc<Emitted>>,
+    counters: &Counters,
+    tell: &Tell,
+) {
+    let name = sink.name().to_owned();
+    while let Ok(first) = records.recv() {
+        let rest = records.try_iter().take(BATCH_RECORDS - 1);
+        for emitted in std::iter::once(first).chain(rest) {
+            sink.put(&emitted);
+        }
+        let flushed = sink.flush();
+        Counters::add(&counters.delivered, flushed.written);
+        let was_failing = counters.failing.load(Ordering::Relaxed);
+        match flushed.error {
+            Some(Error::Closed) => {
+                counters.closed.store(true, Ordering::Relaxed);
+                return;
+            }
+            Some(error) if !was_failing => {
+                counters.failing.store(true, Ordering::Relaxed);
+                tell(&format!("{error}; its records are lost until that changes"));
+            }
+            None if was_failing && flushed.written > 0 => {
+                counters.failing.store(false, Ordering::Relaxed);
+                let lost = counters.lost();
+                tell(&format!(
+                    "output {name}: works again; {lost} records were lost"
+                ));
+            }
+            Some(_) | None => {}
+        }
+        Counters::add(&counters.dropped, flushed.lost);
+    }
+}
+
+#[cfg(test)]
+mod tests;

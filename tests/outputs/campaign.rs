@@ -1,0 +1,108 @@
+//! Receiver and sensor are killed at random while records flow; in the end the receiver must have every
+//! record that was in the spool, and none that nobody wrote.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::feeder::{Feeder, id};
+
+/// Something that takes records, can be killed and started again, and tells what it has.
+pub trait Receiver {
+    /// Starts it; its port and its data stay the same.
+    fn start(&mut self);
+    /// Kills it without warning.
+    fn kill(&mut self);
+    /// `event.id` of all records that it has.
+    fn ids(&mut self) -> BTreeSet<String>;
+}
+
+/// Records of one campaign: the number that the requirements name, where somebody has the time.
+fn records() -> u64 {
+    match std::env::var("RSTSCOPE_RECORDS") {
+        Ok(count) => count.parse().expect("RSTSCOPE_RECORDS is a number"),
+        Err(_) => 20_000,
+    }
+}
+
+/// An empty folder for one test.
+pub fn folder(name: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("rstscope-out-{name}-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&path);
+    std::fs::create_dir_all(&path).unwrap();
+    path
+}
+
+/// A seeded generator (`SplitMix64`), so that a failure can be played again.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % limit
+    }
+}
+
+/// Plays it; fails when a record is missing or was never written.
+pub fn play(name: &str, url: &str, receiver: &mut dyn Receiver) {
+    let total = records();
+    let spool = folder(&format!("{name}-spool"));
+    let seed = std::process::id().into();
+    println!("{name}: {total} records, seed {seed}");
+    let mut random = Random(seed);
+    let (mut next, mut sensor_deaths, mut receiver_deaths) = (0, 0, 0);
+    receiver.start();
+    let mut alive = true;
+    while next < total {
+        let mut feeder = Feeder::start(url, &spool, next, total);
+        let life = Instant::now();
+        let lifetime = Duration::from_millis(300 + random.below(1500));
+        while life.elapsed() < lifetime && feeder.spooled() < total {
+            std::thread::sleep(Duration::from_millis(50 + random.below(300)));
+            if random.below(3) == 0 {
+                if alive {
+                    receiver.kill();
+                    receiver_deaths += 1;
+                } else {
+                    receiver.start();
+                }
+                alive = !alive;
+            }
+        }
+        next = feeder.kill();
+        sensor_deaths += 1;
+    }
+    if !alive {
+        receiver.start();
+    }
+    // The last life only delivers what is left.
+    Feeder::start(url, &spool, total, total).finish();
+    let wanted: BTreeSet<String> = (0..total).map(id).collect();
+    let until = Instant::now() + Duration::from_secs(20);
+    let mut got = receiver.ids();
+    while !got.is_superset(&wanted) && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(200));
+        got = receiver.ids();
+    }
+    receiver.kill();
+    println!(
+        "{name}: sensor killed {sensor_deaths} times, receiver {receiver_deaths} times; {} records \
+         received",
+        got.len()
+    );
+    let missing: Vec<_> = wanted.difference(&got).take(5).collect();
+    let invented: Vec<_> = got.difference(&wanted).take(5).collect();
+    assert!(
+        missing.is_empty(),
+        "{name}: missing {missing:?} and perhaps more"
+    );
+    assert!(invented.is_empty(), "{name}: nobody wrote {invented:?}");
+    assert!(
+        sensor_deaths > 2 && receiver_deaths > 2,
+        "too little happened"
+    );
+    let _ = std::fs::remove_dir_all(&spool);
+}
