@@ -11,7 +11,6 @@ mod examine;
 mod latency;
 #[cfg(test)]
 mod mock;
-mod patience;
 mod port;
 mod rings;
 mod route;
@@ -36,7 +35,6 @@ use crate::sys::{self, BATCH_FRAMES, Error, Gate, Wake};
 use crate::time::{MILLISECOND, SECOND, Timestamp};
 use crate::vantage::{InterfaceId, Path, Vantage};
 use latency::Latency;
-use patience::Patience;
 
 /// Wake-ups of the TX ring in one turn: a batch of 64 needs two where the kernel sends 32 at a
 /// time, and what was left from earlier turns is caught up with four times as fast as it comes.
@@ -56,10 +54,6 @@ const SHORT_REST_NS: u64 = MILLISECOND / 4;
 /// Bursts that may fail in a row before the worker gives them up for good: one may find the host out
 /// of memory, four find a kernel or an interface that has changed.
 const BURST_FAILURES_MAX: u32 = 4;
-
-/// Looks at the ring between two at the clock, while a worker stays awake: with the pause of the
-/// processor some half a microsecond.
-const LOOKS_A_CLOCK: u32 = 8;
 
 /// Niceness of a worker: nine times the share of another thread (`sched_prio_to_weight`), so that on a
 /// CPU with five busy ones two thirds are its own if it needs them. Not more, since under a flood it
@@ -132,9 +126,6 @@ pub struct Worker<R: Rings, O> {
     kept: Vec<R::Frame>,
     /// Bursts that failed one after the other.
     burst_failures: u32,
-    patience: Patience,
-    /// How long the oldest frame of the last turn with frames had waited when it was taken.
-    waited_ns: u64,
     health: Health,
     is_stopping: bool,
     /// When the TX ring last got shorter, or was empty.
@@ -169,8 +160,6 @@ impl<R: Rings, O: Observe> Worker<R, O> {
             burst: Vec::with_capacity(BATCH_FRAMES),
             kept: Vec::with_capacity(BATCH_FRAMES),
             burst_failures: 0,
-            patience: Patience::default(),
-            waited_ns: 0,
             health: Health::Starting,
             is_stopping: false,
             progress_ns: 0,
@@ -240,7 +229,6 @@ impl<R: Rings, O: Observe> Worker<R, O> {
         self.hand_back();
         self.push_out(now_ns);
         if let Some(oldest_ns) = self.oldest_ns.take() {
-            self.waited_ns = now_ns.saturating_sub(oldest_ns);
             self.latency
                 .record(monotonic_ns().saturating_sub(oldest_ns));
         }
@@ -463,9 +451,6 @@ impl<R: Rings, O: Observe> Worker<R, O> {
 
     fn rest(&mut self, received: usize) {
         if received > 0 {
-            return self.patience.saw_frames(monotonic_ns(), self.waited_ns);
-        }
-        if self.stay_awake() {
             return;
         }
         let is_moving =
@@ -476,29 +461,6 @@ impl<R: Rings, O: Observe> Worker<R, O> {
             self.config.rest_ns
         };
         self.rings.wait(timeout_ns);
-    }
-
-    /// Looks at the ring for a while instead of sleeping, as far as [`Patience`] allows; answers
-    /// whether a frame is there.
-    fn stay_awake(&mut self) -> bool {
-        let mut before_ns = monotonic_ns();
-        let Some(until_ns) = self.patience.until(before_ns) else {
-            return false;
-        };
-        while before_ns < until_ns && !self.shared.is_stopping() {
-            for _ in 0..LOOKS_A_CLOCK {
-                if self.rings.waiting() > 0 {
-                    return true;
-                }
-                std::hint::spin_loop();
-            }
-            let now_ns = monotonic_ns();
-            if !self.patience.looked(before_ns, now_ns) {
-                break;
-            }
-            before_ns = now_ns;
-        }
-        false
     }
 
     /// Closes the gate, and turns until everything that was under way has gone back.
