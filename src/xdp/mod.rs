@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{MapCore, MapFlags, MapHandle, libbpf_sys};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, MapImpl, libbpf_sys};
 
 use crate::bpf::steer::{SteerSkelBuilder, types};
 use crate::host_bytes;
@@ -224,15 +224,6 @@ impl Steer {
             .reuse_fd(events)
             .map_err(|source| Error::Map("events", source))?;
         let skel = open.load().map_err(Error::Load)?;
-        let handle = |name, map: &dyn MapCore| {
-            // A descriptor of our own: the skeleton's go with it.
-            let fd = map
-                .as_fd()
-                .try_clone_to_owned()
-                .map_err(libbpf_rs::Error::from);
-            fd.and_then(|fd| MapHandle::from_map_id(map_id(&fd)?))
-                .map_err(|source| Error::Map(name, source))
-        };
         let program = skel.progs.steer.as_fd().try_clone_to_owned();
         Ok(Self {
             program: program.map_err(|source| Error::Load(source.into()))?,
@@ -369,12 +360,25 @@ impl Steer {
     ///
     /// [`Error::Map`].
     pub fn counters(&self) -> Result<[u64; COUNTERS], Error> {
-        let bytes = self
-            .counters
+        self.counter_bytes().map(|bytes| sum(&bytes))
+    }
+
+    /// The same of each of the first `queues` queues.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn queue_counters(&self, queues: usize) -> Result<Vec<[u64; COUNTERS]>, Error> {
+        let bytes = self.counter_bytes()?;
+        let each = bytes.chunks_exact(QUEUE_COUNTERS_LEN).take(queues);
+        Ok(each.map(sum).collect())
+    }
+
+    fn counter_bytes(&self) -> Result<Vec<u8>, Error> {
+        self.counters
             .lookup(&0_u32.to_ne_bytes(), MapFlags::ANY)
-            .map_err(|source| Error::Map("counters", source))?
-            .unwrap_or_default();
-        Ok(sum(&bytes))
+            .map(Option::unwrap_or_default)
+            .map_err(|source| Error::Map("counters", source))
     }
 }
 
@@ -391,8 +395,13 @@ fn sum(bytes: &[u8]) -> [u64; COUNTERS] {
     sums
 }
 
-fn map_id(fd: &OwnedFd) -> libbpf_rs::Result<u32> {
-    libbpf_rs::MapInfo::new(fd.as_fd()).map(|map| map.info.id)
+/// A descriptor of our own, since the skeleton's go with it. Made from the open one: to open a map by its
+/// number takes CAP_SYS_ADMIN (`bpf_map_get_fd_by_id`), which a sensor does not have.
+fn handle<T: std::fmt::Debug>(
+    name: &'static str,
+    map: &MapImpl<'_, T>,
+) -> Result<MapHandle, Error> {
+    MapHandle::try_from(map).map_err(|source| Error::Map(name, source))
 }
 
 #[cfg(test)]
