@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
 
+use super::buckets::Buckets;
 use super::rings::Balance;
+use crate::flow::TableCounters;
 use crate::sys::RxLosses;
 use crate::wire::Reject;
 
@@ -192,6 +194,8 @@ pub struct Shared {
     in_flight: AtomicU64,
     balance: [AtomicU32; 5],
     counters: CachePadded<[AtomicU64; COUNTERS]>,
+    table: [AtomicU64; 5],
+    away: Buckets,
 }
 
 impl Shared {
@@ -254,6 +258,47 @@ impl Shared {
     #[must_use]
     pub fn in_flight(&self) -> u64 {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// How long frames were away from the host.
+    #[must_use]
+    pub const fn away(&self) -> &Buckets {
+        &self.away
+    }
+
+    /// What the worker's flow table did, as of the last 100 ms.
+    #[must_use]
+    pub fn table(&self) -> TableCounters {
+        let [
+            live,
+            inserted,
+            reused,
+            evicted_probation,
+            evicted_connections,
+        ] = self
+            .table
+            .each_ref()
+            .map(|part| part.load(Ordering::Relaxed));
+        TableCounters {
+            live,
+            inserted,
+            reused,
+            evicted_probation,
+            evicted_connections,
+        }
+    }
+
+    pub(super) fn publish_table(&self, table: TableCounters) {
+        let parts = [
+            table.live,
+            table.inserted,
+            table.reused,
+            table.evicted_probation,
+            table.evicted_connections,
+        ];
+        for (to, from) in self.table.iter().zip(parts) {
+            to.store(from, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn set_health(&self, health: Health) {

@@ -1,7 +1,7 @@
 //! What a worker does with one frame's bytes. A pure function, without rings, so that a test or a
 //! fuzzer can call it; whatever it answers, the frame goes back to the host.
 
-use crate::flow::{Sighting, Tracker};
+use crate::flow::{Sighting, TableCounters, Tracker};
 use crate::host::SocketView;
 use crate::host_bytes;
 use crate::time::Timestamp;
@@ -21,6 +21,11 @@ pub trait Observe {
         segment: &Segment,
         socket: Option<SocketView>,
     ) -> Option<Sighting>;
+
+    /// What its flow table did so far.
+    fn table(&self) -> TableCounters {
+        TableCounters::default()
+    }
 }
 
 impl Observe for Tracker {
@@ -32,6 +37,10 @@ impl Observe for Tracker {
         socket: Option<SocketView>,
     ) -> Option<Sighting> {
         Self::observe(self, time, vantage, segment, socket)
+    }
+
+    fn table(&self) -> TableCounters {
+        self.counters()
     }
 }
 

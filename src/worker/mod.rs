@@ -6,6 +6,7 @@
 //! handing back does not work, it closes the gate, so that traffic passes in the kernel. On the
 //! way of a frame it neither allocates, locks, logs nor reads a clock; time is read once a turn.
 
+mod buckets;
 mod counters;
 mod examine;
 mod latency;
@@ -24,6 +25,7 @@ use crossbeam::queue::ArrayQueue;
 use rustix::thread::CpuSet;
 use rustix::time::ClockId;
 
+pub use buckets::{BOUNDS_NS, Buckets};
 pub use counters::{Counters, Health, Shared};
 pub use examine::{Examined, META_BYTES, Observe, examine};
 pub use latency::LatencySummary;
@@ -229,8 +231,9 @@ impl<R: Rings, O: Observe> Worker<R, O> {
         self.hand_back();
         self.push_out(now_ns);
         if let Some(oldest_ns) = self.oldest_ns.take() {
-            self.latency
-                .record(monotonic_ns().saturating_sub(oldest_ns));
+            let away_ns = monotonic_ns().saturating_sub(oldest_ns);
+            self.latency.record(away_ns);
+            self.shared.away().record(away_ns);
         }
         if now_ns.saturating_sub(self.cared_ns) >= CARE_NS {
             self.care(now_ns);
@@ -412,6 +415,7 @@ impl<R: Rings, O: Observe> Worker<R, O> {
             self.jam();
         }
         self.settle_credit();
+        self.shared.publish_table(self.observer.table());
     }
 
     /// Gives back the credit of frames that the kernel lost after `steer` had redirected them;
@@ -511,8 +515,9 @@ fn monotonic_ns() -> u64 {
 }
 
 /// Asks for more than an even share of a busy CPU, unless somebody chose a niceness for this process.
+/// Needs CAP_SYS_NICE; threads made afterwards inherit what was granted.
 /// The host's handshakes wait for this thread, and it sleeps but for them.
-fn hurry() {
+pub fn hurry() {
     if rustix::process::getpriority_process(None).is_ok_and(|nice| nice == 0) {
         let _ = rustix::process::setpriority_process(None, NICE);
     }
