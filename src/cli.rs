@@ -1,6 +1,7 @@
 //! What the user may type. No I/O and no rules beyond the shape of a value: `config` judges what
 //! was typed.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -31,6 +32,22 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Print the JSON Schema (draft 2020-12) of the records.
     Schema(SchemaArgs),
+    /// Show the numbers of the sensors that run on this host.
+    Stats(StatsArgs),
+    /// Look at a configuration file, or write one.
+    Config(ConfigArgs),
+    /// Print the completions for a shell.
+    Completions {
+        /// Which shell.
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages into a directory.
+    Man {
+        /// The directory; it must be there.
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
 }
 
 /// How `run` takes its look at a frame.
@@ -43,7 +60,7 @@ pub enum Mode {
 }
 
 /// Arguments of `run`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct RunArgs {
     /// Interface to watch; repeat for more.
     #[arg(long = "iface", value_name = "IF")]
@@ -87,6 +104,15 @@ pub struct RunArgs {
     /// `address` (a network that it speaks for; may repeat). Repeat for more devices.
     #[arg(long = "own-device", value_name = "NAME=KEY=VALUE,…")]
     pub own_devices: Vec<String>,
+    /// Serve numbers for Prometheus (`/metrics`, also as OpenMetrics) and for probes (`/healthz`, `/readyz`)
+    /// over HTTP, without a password: name an address that only those may reach who may know them,
+    /// such as 127.0.0.1:9477 [default: not served].
+    #[arg(long, value_name = "IP:PORT")]
+    pub metrics: Option<SocketAddr>,
+    /// Keep the privileges that the start needed, and all system calls and files: to find out whether
+    /// confinement is in the way of something.
+    #[arg(long)]
+    pub unconfined: bool,
     /// Say nothing on standard error but warnings and errors.
     #[arg(short, long)]
     pub quiet: bool,
@@ -162,6 +188,42 @@ pub struct DoctorArgs {
     /// Interface to examine; repeat for more [default: all that are up].
     #[arg(long = "iface", value_name = "IF")]
     pub ifaces: Vec<String>,
+}
+
+/// Arguments of `stats`.
+#[derive(Debug, Args)]
+pub struct StatsArgs {
+    /// Only the sensor with this process id [default: all].
+    #[arg(long, value_name = "PID")]
+    pub pid: Option<u32>,
+}
+
+/// Arguments of `config`.
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// What to do with it.
+    #[command(subcommand)]
+    pub action: ConfigAction,
+}
+
+/// What can be done with a configuration file.
+#[derive(Debug, Subcommand)]
+pub enum ConfigAction {
+    /// Say whether `run --config FILE` would take it.
+    Check {
+        /// The file.
+        #[arg(value_name = "FILE", default_value = "/etc/rstscope/rstscope.toml")]
+        file: PathBuf,
+    },
+    /// Print a configuration with every option and its explanation.
+    Print {
+        /// The file whose values to print, with the defaults for what it leaves out.
+        #[arg(value_name = "FILE", required_unless_present = "defaults")]
+        file: Option<PathBuf>,
+        /// Print the defaults.
+        #[arg(long, conflicts_with = "file")]
+        defaults: bool,
+    },
 }
 
 /// Arguments of `schema`.

@@ -26,6 +26,11 @@ fn main() -> ExitCode {
         Config::Explain(config) => return ExitCode::from(explain::run(&config)),
         Config::Schema(dataset) => return ExitCode::from(control::schema::run(dataset)),
         Config::Run(config) => control::run(&config),
+        Config::Stats(pid) => return ExitCode::from(control::stats::run(pid)),
+        Config::Checked(path) => return ExitCode::from(control::texts::checked(&path)),
+        Config::Printed(text) => return ExitCode::from(control::texts::print(&text)),
+        Config::Completions(shell) => return ExitCode::from(control::texts::completions(shell)),
+        Config::Man(folder) => return ExitCode::from(control::texts::manual(&folder)),
         Config::Doctor(config) => return ExitCode::from(control::doctor::run(&config)),
     };
     match result {

@@ -30,7 +30,17 @@ const FORBIDDEN_IN_CORE: [&str; 10] = [
     "eprintln!",
 ];
 
-const EDGES: [&str; 7] = ["sys", "xdp", "events", "nic", "handback", "pcap", "sink"];
+const EDGES: [&str; 9] = [
+    "sys",
+    "xdp",
+    "events",
+    "nic",
+    "handback",
+    "pcap",
+    "sink",
+    "privilege",
+    "metrics",
+];
 
 /// The two exceptions to "no edge knows another": what wraps a system call for an edge.
 const EDGE_EXCEPTION: &str = "sys";

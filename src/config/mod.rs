@@ -2,23 +2,29 @@
 //! defaults. Nothing behind this sees what was typed. It reads the configuration file and does no
 //! other I/O.
 
+mod file;
 mod own_device;
+mod table;
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use serde::Deserialize;
+use clap_complete::Shell;
 
-use crate::cli::{Cli, Command, DoctorArgs, ExplainArgs, Mode, ReadArgs, RecordKind, RunArgs};
+use crate::cli::{
+    Cli, Command, ConfigAction, DoctorArgs, ExplainArgs, Mode, ReadArgs, RecordKind, RunArgs,
+};
 use crate::engine::Device;
 use crate::record::schema::Dataset;
 use crate::sink::{Style, Target, UrlError};
 use crate::time::{MILLISECOND, SECOND};
 use crate::wire::{Network, NetworkError};
+use file::{File, FileMode};
 pub use own_device::DeviceError;
 use own_device::FileDevice;
+pub use table::{KEYS, Key, printed};
 
 /// Settle time where none is said: long enough for trains of resets and for a peer that goes on
 /// talking after one (docs/evidence.md), short enough for a person who waits.
@@ -47,6 +53,16 @@ pub enum Config {
     Doctor(DoctorConfig),
     /// `schema`, of that kind of record.
     Schema(Dataset),
+    /// `stats`, of that process or of all.
+    Stats(Option<u32>),
+    /// `config check`, of that file, which is good.
+    Checked(PathBuf),
+    /// `config print`: the text.
+    Printed(String),
+    /// `completions`.
+    Completions(Shell),
+    /// `man`, into that folder.
+    Man(PathBuf),
 }
 
 /// What `run` is to do.
@@ -70,8 +86,14 @@ pub struct RunConfig {
     pub replace: bool,
     /// Devices that give their name to the resets that they forge.
     pub own_devices: Vec<Device>,
+    /// Where numbers are served over HTTP; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
+    /// Keep all privileges after the start.
+    pub unconfined: bool,
     /// Only warnings and errors on standard error.
     pub quiet: bool,
+    /// What was typed, for reading the file again.
+    pub typed: RunArgs,
 }
 
 /// What `read` is to do.
@@ -186,28 +208,6 @@ impl std::error::Error for Error {
     }
 }
 
-/// The keys of a configuration file: the options of `run`, by the same names.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct File {
-    iface: Vec<String>,
-    mode: Option<FileMode>,
-    output: Vec<String>,
-    spool: Option<PathBuf>,
-    settle: Option<u64>,
-    flows: Option<u64>,
-    queues: Option<u16>,
-    own_device: Vec<FileDevice>,
-    quiet: Option<bool>,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum FileMode {
-    Inline,
-    Mirror,
-}
-
 impl Config {
     /// What the command line means; reads the file that `--config` names.
     ///
@@ -216,13 +216,7 @@ impl Config {
     /// [`Error`], each of them a matter of usage.
     pub fn resolve(cli: Cli) -> Result<Self, Error> {
         Ok(match cli.command {
-            Command::Run(args) => {
-                let file = match &args.config {
-                    Some(path) => read_file(path)?,
-                    None => File::default(),
-                };
-                Self::Run(run(args, file)?)
-            }
+            Command::Run(args) => Self::Run(Self::run_again(&args)?),
             Command::Read(args) => Self::Read(read(args)?),
             Command::Explain(args) => Self::Explain(explain(args)?),
             Command::Doctor(DoctorArgs { ifaces }) => Self::Doctor(DoctorConfig {
@@ -232,26 +226,46 @@ impl Config {
                 RecordKind::Reset => Dataset::Reset,
                 RecordKind::Coverage => Dataset::Coverage,
             }),
+            Command::Stats(args) => Self::Stats(args.pid),
+            Command::Config(args) => match args.action {
+                ConfigAction::Check { file } => {
+                    Self::run_again(&RunArgs {
+                        config: Some(file.clone()),
+                        ..RunArgs::default()
+                    })?;
+                    Self::Checked(file)
+                }
+                ConfigAction::Print { file: None, .. } => Self::Printed(printed(None)),
+                ConfigAction::Print {
+                    file: Some(path), ..
+                } => {
+                    let text = file::text(&path)?;
+                    file::parse(&text).map_err(|what| Error::Syntax(path, what))?;
+                    Self::Printed(printed(text.parse().ok().as_ref()))
+                }
+            },
+            Command::Completions { shell } => Self::Completions(shell),
+            Command::Man { folder } => Self::Man(folder),
         })
+    }
+
+    /// What these arguments of `run` mean now: reads their configuration file, which may be another than
+    /// the last time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`], each of them a matter of usage.
+    pub fn run_again(args: &RunArgs) -> Result<RunConfig, Error> {
+        let file = match &args.config {
+            Some(path) => file::read(path)?,
+            None => File::default(),
+        };
+        run(args.clone(), file)
     }
 }
 
-fn read_file(path: &Path) -> Result<File, Error> {
-    let text =
-        std::fs::read_to_string(path).map_err(|error| Error::Read(path.to_owned(), error))?;
-    parse_file(&text).map_err(|what| Error::Syntax(path.to_owned(), what))
-}
-
-fn parse_file(text: &str) -> Result<File, String> {
-    toml::from_str(text).map_err(|error: toml::de::Error| {
-        let before = error.span().and_then(|span| text.get(..span.start));
-        let line = before.map(|before| before.matches('\n').count() + 1);
-        let message = error.message().replace('\n', "; ");
-        line.map_or_else(|| message.clone(), |line| format!("line {line}: {message}"))
-    })
-}
-
 fn run(args: RunArgs, file: File) -> Result<RunConfig, Error> {
+    let typed = args.clone();
     let named = interfaces(either(args.ifaces, file.iface))?;
     if named.is_empty() {
         return Err(Error::NoInterface);
@@ -272,9 +286,12 @@ fn run(args: RunArgs, file: File) -> Result<RunConfig, Error> {
         settle_ns: settle(args.settle.or(file.settle))?,
         flow_capacity: flows(args.flows.or(file.flows))?,
         queue_limit,
-        replace: args.replace,
+        replace: args.replace || file.replace.unwrap_or(false),
         own_devices: devices(&args.own_devices, file.own_device)?,
+        metrics: args.metrics.or(file.metrics),
+        unconfined: args.unconfined || file.unconfined.unwrap_or(false),
         quiet: args.quiet || file.quiet.unwrap_or(false),
+        typed,
     })
 }
 
@@ -294,7 +311,7 @@ fn read(args: ReadArgs) -> Result<ReadConfig, Error> {
         .map(|text| text.parse().map_err(|error| Error::Local(text, error)))
         .collect::<Result<_, _>>()?;
     let file = match &args.config {
-        Some(path) => read_file(path)?,
+        Some(path) => file::read(path)?,
         None => File::default(),
     };
     Ok(ReadConfig {
@@ -439,7 +456,8 @@ fn flows(count: Option<u64>) -> Result<usize, Error> {
 mod tests {
     use clap::Parser;
 
-    use super::{Config, Error, RunConfig, parse_file, run};
+    use super::file::parse as parse_file;
+    use super::{Config, Error, RunConfig, run};
     use crate::cli::{Cli, Command, Mode};
     use crate::sink::Target;
 
@@ -475,7 +493,10 @@ mod tests {
                 queue_limit: None,
                 replace: false,
                 own_devices: Vec::new(),
+                metrics: None,
+                unconfined: false,
                 quiet: false,
+                typed: config.typed.clone(),
             }
         );
         assert!(matches!(resolve("rstscope run"), Err(Error::NoInterface)));

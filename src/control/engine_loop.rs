@@ -2,9 +2,9 @@
 //! records out. It never waits for a reader: a record that finds the writer's queue full is counted
 //! and dropped.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam::channel::Receiver;
@@ -12,14 +12,16 @@ use crossbeam::queue::ArrayQueue;
 
 use super::clock;
 use super::container::Containers;
-use crate::engine::{Engine, EngineCounters};
-use crate::events::{Event, Events, FrameOrigin};
-use crate::flow::Sighting;
+use crate::engine::{Device, Engine, EngineCounters};
+use crate::events::{Event, Events, FrameOrigin, HostCounters};
+use crate::flow::{Sighting, TableCounters};
 use crate::record::{CoverageRecord, Emission, Record, ResetRecord};
 use crate::sink::Output;
 use crate::time::{MILLISECOND, Timestamp};
 use crate::vantage::{InterfaceId, Path, Vantage};
+use crate::verdict::Cause;
 use crate::wire::{LinkLayer, parse};
+use crate::worker::Buckets;
 
 /// How long the thread sleeps when the ring buffer is quiet. Sightings wait as long at most; a
 /// record settles for a second, so that nobody notices. Half of [`GRACE_NS`].
@@ -41,6 +43,19 @@ const LAST_TURNS_MAX: usize = 64;
 /// another.
 const SIGHTINGS_A_TURN: usize = 256;
 
+/// Records that are held back while the outputs are exchanged: as many as may wait for them anyway.
+const HELD_MAX: usize = super::outputs::RECORDS_WAITING;
+
+/// What the control thread tells this one to change.
+pub(super) enum Order {
+    /// The user's own devices.
+    Devices(Vec<Device>),
+    /// Keep records back, and let go of the outputs.
+    Hold,
+    /// The outputs from now on; what was kept back goes to them first.
+    Output(Output),
+}
+
 /// What the thread owns.
 pub(super) struct EngineLoop {
     pub(super) engine: Engine,
@@ -49,6 +64,7 @@ pub(super) struct EngineLoop {
     /// Interfaces by the kernel's index.
     pub(super) interfaces: HashMap<u32, InterfaceId>,
     pub(super) coverage: Receiver<CoverageRecord>,
+    pub(super) orders: Receiver<Order>,
     pub(super) out: Outlet,
     pub(super) shared: Arc<EngineShared>,
     /// When the kernel's count of losses was last read.
@@ -65,6 +81,14 @@ pub(super) struct EngineShared {
     pub(super) unjudged: AtomicU64,
     /// Times that the ring buffer could not be polled.
     pub(super) polls_failed: AtomicU64,
+    /// Records that found no room while the outputs were exchanged.
+    pub(super) held_lost: AtomicU64,
+    /// Turns of the thread so far.
+    pub(super) turns: AtomicU64,
+    /// What the engine did, as of the last 100 ms.
+    pub(super) numbers: Mutex<EngineNumbers>,
+    /// From the last reset of an episode to its record.
+    pub(super) verdicts_took: Buckets,
     /// SYN, FIN and RST that mirror mode copied, by `InterfaceId`.
     pub(super) mirrored: Box<[AtomicU64]>,
     /// Copies that were no TCP segment to our parser.
@@ -86,19 +110,33 @@ impl EngineShared {
             .map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
-    /// Everything that the sensor should have seen and judged, and did not, so far.
+    /// Everything that the sensor should have seen, judged and written, and did not, so far; without
+    /// what the outputs lost.
     pub(super) fn missed(&self) -> u64 {
-        [&self.lost, &self.unjudged, &self.polls_failed]
+        let held_lost = &self.held_lost;
+        [&self.lost, &self.unjudged, &self.polls_failed, held_lost]
             .iter()
             .map(|count| count.load(Ordering::Relaxed))
             .sum()
     }
 }
 
+/// What the engine did, for those who look at the sensor.
+#[derive(Debug, Default, Clone)]
+pub(super) struct EngineNumbers {
+    pub(super) counters: EngineCounters,
+    pub(super) table: TableCounters,
+    pub(super) host: HostCounters,
+    /// Records by verdict and cause.
+    pub(super) causes: BTreeMap<(&'static str, &'static str), u64>,
+}
+
 /// What the thread leaves behind.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct EngineFinished {
     pub(super) counters: EngineCounters,
+    /// Records that no output took, because none stood.
+    pub(super) held_lost: u64,
 }
 
 impl EngineLoop {
@@ -108,6 +146,7 @@ impl EngineLoop {
         while !self.shared.stop.load(Ordering::Acquire) {
             losses_seen = self.turn(REST, losses_seen);
         }
+        self.take_orders();
         // What the workers and the kernel still had for us when they stopped.
         for _ in 0..LAST_TURNS_MAX {
             if self.take_events(Duration::ZERO) + self.take_sightings() == 0 {
@@ -121,9 +160,11 @@ impl EngineLoop {
         let out = &mut self.out;
         self.engine.finish(&mut |record| out.send(record));
         self.report_coverage();
+        let never_sent = self.out.held.len() as u64;
         (
             EngineFinished {
                 counters: self.engine.counters(),
+                held_lost: never_sent + self.shared.held_lost.load(Ordering::Relaxed),
             },
             self.events,
         )
@@ -132,6 +173,8 @@ impl EngineLoop {
     fn turn(&mut self, rest: Duration, losses_seen: u64) -> u64 {
         self.take_events(rest);
         self.take_sightings();
+        self.take_orders();
+        self.shared.turns.fetch_add(1, Ordering::Relaxed);
         let now = clock::monotonic();
         if now.since(self.losses_counted) >= COUNT_LOSSES_NS {
             self.losses_counted = now;
@@ -159,8 +202,23 @@ impl EngineLoop {
             let lost = host.events_lost + host.egress_lost + host.mirror_lost;
             self.shared.lost.store(lost, Ordering::Relaxed);
         }
+        self.show_numbers();
         let unjudged = self.engine.counters().episodes_refused;
         self.shared.unjudged.store(unjudged, Ordering::Relaxed);
+    }
+
+    fn show_numbers(&self) {
+        let numbers = EngineNumbers {
+            counters: self.engine.counters(),
+            table: self.engine.table_counters(),
+            host: self.events.host_counters().unwrap_or_default(),
+            causes: self.out.causes.clone(),
+        };
+        *self
+            .shared
+            .numbers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = numbers;
     }
 
     /// Answers how many there were.
@@ -230,27 +288,69 @@ impl EngineLoop {
         while let Ok(mut coverage) = self.coverage.try_recv() {
             coverage.sequence = self.engine.next_sequence();
             let coverage = Record::Coverage(Box::new(coverage));
-            self.out.output.try_send(coverage, &self.out.emission);
+            self.out.pass(coverage);
+        }
+    }
+
+    fn take_orders(&mut self) {
+        while let Ok(order) = self.orders.try_recv() {
+            match order {
+                Order::Devices(devices) => self.engine.set_own_devices(devices),
+                Order::Hold => self.out.output = None,
+                Order::Output(output) => self.out.resume(output),
+            }
         }
     }
 }
 
 /// The way of a record out of the thread.
 pub(super) struct Outlet {
-    pub(super) output: Output,
+    /// `None` while the outputs are exchanged.
+    pub(super) output: Option<Output>,
+    /// Records that wait for the next outputs.
+    pub(super) held: VecDeque<(Record, Emission)>,
+    pub(super) shared: Arc<EngineShared>,
+    /// Records so far.
+    pub(super) causes: BTreeMap<(&'static str, &'static str), u64>,
     pub(super) emission: Emission,
     pub(super) containers: Containers,
 }
 
 impl Outlet {
     /// Names the process's container, which is asked for now, while the process may still be there.
-    /// A full queue counts the loss itself.
     fn send(&mut self, mut record: ResetRecord) {
         if let Some(process) = record.process {
             record.container = self.containers.of(process.pid, record.end);
         }
-        let _ = self
-            .output
-            .try_send(Record::Reset(Box::new(record)), &self.emission);
+        let cause = record.cause.map_or("unknown", Cause::name);
+        *self
+            .causes
+            .entry((record.verdict.name(), cause))
+            .or_default() += 1;
+        let took = clock::monotonic().since(record.end);
+        self.shared.verdicts_took.record(took);
+        self.pass(Record::Reset(Box::new(record)));
+    }
+
+    /// A full queue counts the loss itself.
+    fn pass(&mut self, record: Record) {
+        match &self.output {
+            Some(output) => {
+                output.try_send(record, &self.emission);
+            }
+            None if self.held.len() < HELD_MAX => {
+                self.held.push_back((record, self.emission.clone()));
+            }
+            None => {
+                self.shared.held_lost.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn resume(&mut self, output: Output) {
+        for (record, emission) in self.held.drain(..) {
+            output.try_send(record, &emission);
+        }
+        self.output = Some(output);
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 use super::diagnose::Refusal;
 use super::handover::HandoverError;
 use super::lock::LockError;
-use crate::{events, handback, nic, sink, sys, xdp};
+use crate::{events, handback, nic, privilege, sink, sys, xdp};
 
 /// What kept the sensor from starting, or ended it.
 #[derive(Debug)]
@@ -31,6 +31,10 @@ pub enum Error {
     Sys(sys::Error),
     /// The system refused something that it hardly ever refuses.
     System(&'static str, io::Error),
+    /// The process could not be confined.
+    Privilege(privilege::Error),
+    /// The address of the metrics could not be bound.
+    Metrics(std::net::SocketAddr, io::Error),
     /// Every interface went away.
     InterfacesGone(String),
     /// Records did not reach an output.
@@ -52,6 +56,8 @@ impl Error {
             Self::Handover(_)
             | Self::Sink(_)
             | Self::System(..)
+            | Self::Privilege(_)
+            | Self::Metrics(..)
             | Self::InterfacesGone(_)
             | Self::RecordsLost(_) => 1,
         }
@@ -70,6 +76,11 @@ impl fmt::Display for Error {
             Self::Xdp(error) => error.fmt(f),
             Self::Handback(error) => error.fmt(f),
             Self::Sys(error) => error.fmt(f),
+            Self::Privilege(error) => error.fmt(f),
+            Self::Metrics(address, error) => write!(
+                f,
+                "--metrics {address}: cannot listen there: {error}; name another address or port"
+            ),
             Self::System(what, error) => write!(f, "cannot {what}: {error}"),
             Self::InterfacesGone(names) => {
                 write!(f, "{names}: gone while watched; nothing is left to watch")
@@ -87,7 +98,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::System(_, error) => Some(error),
+            Self::System(_, error) | Self::Metrics(_, error) => Some(error),
             _ => None,
         }
     }

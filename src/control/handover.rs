@@ -209,7 +209,7 @@ impl Heir {
 }
 
 /// An abstract socket has no permissions: any user of the host may knock, or hold a name.
-fn is_trusted(stream: &UnixStream) -> bool {
+pub(super) fn is_trusted(stream: &UnixStream) -> bool {
     rustix::net::sockopt::socket_peercred(stream)
         .is_ok_and(|peer| peer.uid.is_root() || peer.uid == rustix::process::geteuid())
 }

@@ -18,6 +18,7 @@ use crate::flow::{Sighting, Tracker, TrackerConfig};
 use crate::handback::{Live, Pair};
 use crate::nic::Interface;
 use crate::notice;
+use crate::privilege::Jail;
 use crate::sys::{Gates, UmemLayout};
 use crate::time::Timestamp;
 use crate::vantage::InterfaceId;
@@ -59,6 +60,22 @@ pub(super) struct Older {
     pub(super) connections: Vec<FourTuple>,
     /// Until when their next frames are copied.
     pub(super) until: Timestamp,
+}
+
+/// What all posts of a run begin with.
+pub(super) struct Start<'a> {
+    pub(super) config: &'a RunConfig,
+    pub(super) hash_key: [u64; 2],
+    pub(super) older: &'a Older,
+    pub(super) jail: &'a Jail,
+}
+
+/// Where one worker sits.
+struct Seat<'a> {
+    id: InterfaceId,
+    name: &'a str,
+    queue: u32,
+    jail: &'a Jail,
 }
 
 /// The right to watch an interface.
@@ -177,12 +194,11 @@ impl Post {
     pub(super) fn inline(
         id: InterfaceId,
         interface: &Interface,
-        config: &RunConfig,
-        hash_key: [u64; 2],
-        older: &Older,
+        start: &Start<'_>,
         events: &mut Events,
         claim: Claim,
     ) -> Result<Self, Error> {
+        let (config, older) = (start.config, start.older);
         let (name, ifindex) = (interface.name().to_owned(), interface.ifindex());
         let queues = queues(interface, config);
         let layout = UmemLayout::default();
@@ -197,14 +213,7 @@ impl Post {
         steer
             .watch_older(&older.connections, older.until)
             .map_err(Error::Xdp)?;
-        let mut trackers: Vec<Tracker> = (0..queues)
-            .map(|_| {
-                Tracker::new(TrackerConfig {
-                    capacity: config.flow_capacity,
-                    key: hash_key,
-                })
-            })
-            .collect();
+        let mut trackers = trackers(queues, start);
         let mut entered = claim.enter()?;
         let is_adopted = entered.link.is_some();
         if let Some(link) = entered.link.take() {
@@ -229,7 +238,13 @@ impl Post {
             sightings: Vec::new(),
         };
         for (queue, tracker) in (0..queues).zip(trackers.drain(..)) {
-            inline.start_worker(id, &name, queue, layout, &gates, tracker)?;
+            let seat = Seat {
+                id,
+                name: &name,
+                queue,
+                jail: start.jail,
+            };
+            inline.start_worker(&seat, layout, &gates, tracker)?;
         }
         events
             .attach_egress(&name, ifindex)
@@ -297,6 +312,24 @@ impl Post {
             .as_ref()
             .map(|inline| inline.sightings.clone())
             .unwrap_or_default()
+    }
+
+    /// What each worker shows, and what waits for the engine, by queue.
+    pub(super) fn queues(&self) -> impl Iterator<Item = (&Shared, &ArrayQueue<Sighting>)> {
+        let inline = self.inline.iter();
+        inline.flat_map(|inline| {
+            let workers = inline.workers.iter().map(|worker| worker.shared.as_ref());
+            workers.zip(inline.sightings.iter().map(Arc::as_ref))
+        })
+    }
+
+    /// What `steer` did, by queue; nothing in mirror mode, or when it cannot be read now.
+    pub(super) fn steered(&self) -> Vec<[u64; xdp::COUNTERS]> {
+        let Some(inline) = &self.inline else {
+            return Vec::new();
+        };
+        let queues = inline.sightings.len();
+        inline.steer.queue_counters(queues).unwrap_or_default()
     }
 
     /// How the workers are.
@@ -369,9 +402,7 @@ impl Post {
 impl Inline {
     fn start_worker(
         &mut self,
-        id: InterfaceId,
-        name: &str,
-        queue: u32,
+        seat: &Seat<'_>,
         umem: UmemLayout,
         gates: &Gates,
         tracker: Tracker,
@@ -379,6 +410,7 @@ impl Inline {
         let Some(pair) = &self.pair else {
             return Ok(());
         };
+        let (name, queue) = (seat.name, seat.queue);
         let port = Port::open(&PortConfig {
             interface: name.to_owned(),
             queue,
@@ -399,7 +431,7 @@ impl Inline {
         let shared = Arc::new(Shared::new());
         let config = WorkerConfig {
             cpu: cpu_of(queue),
-            ..WorkerConfig::new(id)
+            ..WorkerConfig::new(seat.id)
         };
         let worker = Worker::new(
             config,
@@ -409,8 +441,13 @@ impl Inline {
             Arc::clone(&sightings),
             Arc::clone(&shared),
         );
-        let thread = worker
-            .spawn(&format!("rst-{name}-{queue}"))
+        // It holds open rings and needs no privilege.
+        let thread = seat
+            .jail
+            .within_after(crate::worker::hurry, || {
+                worker.spawn(&format!("rst-{name}-{queue}"))
+            })
+            .map_err(Error::Privilege)?
             .map_err(Error::Sys)?;
         self.workers.push(Running { shared, thread });
         self.sightings.push(sightings);
@@ -435,6 +472,15 @@ impl Drop for Inline {
         self.steer.detach();
         self.stop_workers();
     }
+}
+
+/// A flow table for each queue; made before anything is attached, since it takes a while.
+fn trackers(queues: u32, start: &Start<'_>) -> Vec<Tracker> {
+    let config = TrackerConfig {
+        capacity: start.config.flow_capacity,
+        key: start.hash_key,
+    };
+    (0..queues).map(|_| Tracker::new(config)).collect()
 }
 
 fn counter(steer: &[u64; xdp::COUNTERS], name: &str) -> u64 {

@@ -1,49 +1,42 @@
 //! `rstscope run`: sets up posts, engine and writer; watches over them until a signal comes; takes
 //! everything down in the opposite order, so that no frame and no record is left behind.
 
-use std::collections::HashMap;
-use std::fs::File;
-use std::io::Read;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
-use crossbeam::channel::{Sender, bounded};
+use crossbeam::channel::{Sender, bounded, unbounded};
 
 use super::clock;
+use super::confine;
 use super::container::Containers;
 use super::coverage::{Coverage, Totals};
-use super::diagnose::{self, Refusal};
-use super::engine_loop::{EngineFinished, EngineLoop, EngineShared, Outlet};
+use super::engine_loop::{EngineFinished, EngineLoop, EngineShared, Order, Outlet};
 use super::error::Error;
-use super::handover::{Heir, Predecessor};
-use super::lock::{InterfaceLock, LockError};
-use super::post::{Claim, Older, Post};
+use super::handover::Heir;
+use super::numbers;
+use super::outputs::Outputs;
+use super::post::{Claim, Post};
+use super::reload;
+use super::service::Manager;
 use super::signals::Signals;
+use super::start;
+use super::stats;
 use super::summary;
 use crate::cli::Mode;
 use crate::config::RunConfig;
-use crate::engine::{Engine, EngineConfig};
+use crate::engine::Engine;
 use crate::events::{self, Events, HostCounters};
-use crate::nic::{self, Change, ChangeKind, Interface, Watch};
+use crate::metrics::{Board, Server};
+use crate::nic::{Change, ChangeKind, Interface, Watch};
 use crate::notice;
-use crate::record::{CoverageRecord, Emission, Observer, live_prefix};
-use crate::sink::{self, Patience, Place, Style, Writer};
-use crate::sys::watched::OLDER_MAX;
+use crate::privilege::Jail;
+use crate::record::CoverageRecord;
+use crate::sink::{Output, Target};
 use crate::time::{SECOND, Timestamp};
-use crate::vantage::InterfaceId;
-use crate::wire::Mac;
 use crate::worker::Health;
-
-/// Records that may wait for a slow output: at 3 KB each some 24 MB at the most.
-const RECORDS_WAITING: usize = 8192;
-
-/// Episodes that may be open at once: with the default settle time, as many reset flows a second.
-const EPISODES: usize = 1 << 16;
-
-/// How long frames of connections that are older than the sensor are looked for: each passed frame
-/// costs a map look-up meanwhile, and who is silent for two minutes is seldom heard later.
-const LEARN_NS: u64 = 120 * SECOND;
 
 /// How often the watch looks at signals, interfaces and workers.
 const WATCH: rustix::time::Timespec = rustix::time::Timespec {
@@ -64,92 +57,34 @@ const COVERAGE_NS: u64 = 10 * SECOND;
 /// [`Error`], with the exit code that belongs to it.
 pub fn run(config: &RunConfig) -> Result<(), Error> {
     let signals = Signals::catch().map_err(|e| Error::System("catch signals", e))?;
-    let interfaces = admit(config)?;
-    let place = Place {
-        spool: Some(config.spool.clone()),
-        patience: Patience::None,
-        reopened: Arc::default(),
-    };
-    let outlets = sink::open_all(&config.outputs, Style::default(), &place).map_err(Error::Sink)?;
-    let writer = Writer::spawn(outlets, RECORDS_WAITING, &place, |line| notice::warn(line))
-        .map_err(|e| Error::System("start the writer", e))?;
-    let mut sensor = Sensor::set_up(config, interfaces, writer)?;
-    sensor.announce(config);
-    let outcome = sensor.watch(&signals);
+    let interfaces = start::admit(config)?;
+    let jail = confine::jail(config).map_err(Error::Privilege)?;
+    let outputs = Outputs::open(config, &jail)?;
+    let listener = start::listen(config.metrics)?;
+    let mut sensor = Sensor::set_up(config, interfaces, outputs, jail)?;
+    let outcome = sensor.confine(config, listener).and_then(|()| {
+        sensor.announce(config);
+        sensor.watch(&signals)
+    });
     let finished = sensor.take_down(config);
     outcome.and(finished)
 }
 
-fn engine_config(
-    config: &RunConfig,
-    (kernel_events, tells_answers): (bool, bool),
-    own_macs: Vec<Option<Mac>>,
-    hash_key: [u64; 2],
-) -> EngineConfig {
-    EngineConfig {
-        settle_ns: config.settle_ns,
-        forged_linger_ns: 0,
-        flow_capacity: config.flow_capacity,
-        episode_capacity: EPISODES,
-        local: Vec::new(),
-        offline: false,
-        kernel_events,
-        tells_answers,
-        own_macs,
-        own_devices: config.own_devices.clone(),
-        hash_key,
-    }
-}
-
-/// Looks at host and interfaces with the checks of `doctor`; what is bad refuses the start.
-fn admit(config: &RunConfig) -> Result<Vec<(Interface, Claim)>, Error> {
-    let mode = match config.mode {
-        Mode::Inline => diagnose::Mode::Inline,
-        Mode::Mirror => diagnose::Mode::Mirror,
-    };
-    if let Some(refusal) = Refusal::of(&diagnose::host(mode)) {
-        return Err(Error::Refused(refusal));
-    }
-    let mut admitted = Vec::new();
-    for name in &config.interfaces {
-        // Who holds the lock explains more than the taken XDP slot that it leads to.
-        let found = Interface::find(name);
-        let claim = match &found {
-            Ok(interface) => Some(claim(interface.ifindex(), name, config.replace)?),
-            Err(_) => None,
-        };
-        let checks = match claim {
-            Some(Claim::Predecessor(_)) => diagnose::interface_beside_a_sensor(name, mode),
-            _ => diagnose::interface(name, mode),
-        };
-        if let Some(refusal) = Refusal::of(&checks) {
-            return Err(Error::Refused(refusal));
-        }
-        let interface = found.map_err(Error::Nic)?;
-        admitted.extend(claim.map(|claim| (interface, claim)));
-    }
-    Ok(admitted)
-}
-
-fn claim(ifindex: u32, name: &str, replace: bool) -> Result<Claim, Error> {
-    match InterfaceLock::take(ifindex, name) {
-        Ok(lock) => Ok(Claim::Lock(lock)),
-        Err(LockError::Held { .. }) if replace => Predecessor::find(ifindex, name)
-            .map(Claim::Predecessor)
-            .map_err(Error::Handover),
-        Err(error) => Err(Error::Lock(error)),
-    }
-}
-
 /// Everything that runs.
-struct Sensor {
+pub(super) struct Sensor {
     posts: Vec<Post>,
     coverage: Vec<Coverage>,
     coverage_out: Sender<CoverageRecord>,
     watch: Watch,
     engine: JoinHandle<(EngineFinished, Events)>,
     shared: Arc<EngineShared>,
-    writer: Writer,
+    orders: Sender<Order>,
+    outputs: Outputs,
+    jail: Jail,
+    manager: Manager,
+    board: Arc<Board>,
+    /// What it was told to do; what a reload changed is changed here.
+    config: RunConfig,
     refreshed: Timestamp,
     recorded: Timestamp,
 }
@@ -158,23 +93,25 @@ impl Sensor {
     fn set_up(
         config: &RunConfig,
         interfaces: Vec<(Interface, Claim)>,
-        writer: Writer,
+        outputs: Outputs,
+        jail: Jail,
     ) -> Result<Self, Error> {
         let netns = events::own_netns().map_err(|e| Error::System("find this namespace", e))?;
         let mut events = Events::open(events::Config::for_netns(netns)).map_err(Error::Events)?;
         for sentence in events.missing() {
             notice::warn(sentence);
         }
-        let hash_key = random_key().map_err(|e| Error::System("read random numbers", e))?;
+        let hash_key = start::random_key().map_err(|e| Error::System("read random numbers", e))?;
         let indexes: Vec<u32> = interfaces.iter().map(|(nic, _)| nic.ifindex()).collect();
         let own_macs = interfaces.iter().map(|(nic, _)| nic.mac()).collect();
         let watch = Watch::new(&indexes).map_err(Error::Nic)?;
-        let posts = take_up(config, interfaces, hash_key, &mut events)?;
+        let posts = start::take_up(config, interfaces, hash_key, &mut events, &jail)?;
         let has_events = (events.missing().is_empty(), events.tells_answers());
-        let engine = Engine::new(engine_config(config, has_events, own_macs, hash_key));
+        let engine = Engine::new(start::engine_config(config, has_events, own_macs, hash_key));
         let now = clock::monotonic();
         let (coverage_out, coverage_in) = bounded(posts.len() * 4);
         let shared = Arc::new(EngineShared::new(posts.len()));
+        let (orders, orders_in) = unbounded();
         let engine_loop = EngineLoop {
             engine,
             sightings: posts.iter().flat_map(Post::sightings).collect(),
@@ -183,18 +120,27 @@ impl Sensor {
                 .map(|post| (post.ifindex, post.id))
                 .collect::<HashMap<_, _>>(),
             coverage: coverage_in,
+            orders: orders_in,
             out: Outlet {
-                output: writer.output().clone(),
-                emission: emission(&posts, now),
+                output: outputs.output().cloned(),
+                held: VecDeque::new(),
+                shared: Arc::clone(&shared),
+                causes: BTreeMap::new(),
+                emission: start::emission(&posts, now),
                 containers: Containers::default(),
             },
             shared: Arc::clone(&shared),
             losses_counted: now,
             events,
         };
-        let engine = std::thread::Builder::new()
-            .name("rst-engine".to_owned())
-            .spawn(move || engine_loop.run())
+        // It reads maps that are open and answers nobody: no privilege.
+        let engine = jail
+            .within(move || {
+                std::thread::Builder::new()
+                    .name("rst-engine".to_owned())
+                    .spawn(move || engine_loop.run())
+            })
+            .map_err(Error::Privilege)?
             .map_err(|e| Error::System("start the engine", e))?;
         let coverage = posts
             .iter()
@@ -207,7 +153,12 @@ impl Sensor {
             watch,
             engine,
             shared,
-            writer,
+            orders,
+            outputs,
+            jail,
+            manager: Manager::new(now),
+            board: Arc::default(),
+            config: config.clone(),
             refreshed: now,
             recorded: now,
         })
@@ -224,8 +175,96 @@ impl Sensor {
             "rstscope: ready, watching {} ({mode})",
             names.join(", ")
         ));
-        // Without a service manager there is nobody to tell; that is no failure.
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        self.manager.ready();
+    }
+
+    /// Gives up what only the start needed. Until then no frame was in danger; when it fails, everything
+    /// is taken down in order.
+    fn confine(&mut self, config: &RunConfig, listener: Option<TcpListener>) -> Result<(), Error> {
+        self.show_numbers();
+        self.serve(listener)?;
+        let enforced = self.jail.enter().map_err(Error::Privilege)?;
+        if let Some(complaint) = confine::complaint(enforced, config) {
+            notice::warn(complaint);
+        }
+        Ok(())
+    }
+
+    /// The two ways to look at the sensor; both in threads without privileges.
+    fn serve(&self, listener: Option<TcpListener>) -> Result<(), Error> {
+        let within = |what, start: &(dyn Fn(Arc<Board>) -> std::io::Result<()> + Sync)| {
+            let board = Arc::clone(&self.board);
+            let started = self
+                .jail
+                .within(|| start(board))
+                .map_err(Error::Privilege)?;
+            started.map_err(|e| Error::System(what, e))
+        };
+        within("answer `rstscope stats`", &|board| {
+            stats::answer(board).map(drop)
+        })?;
+        let Some(listener) = listener else {
+            return Ok(());
+        };
+        within("serve metrics", &|board| {
+            Server::start(listener.try_clone()?, board).map(drop)
+        })
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the age of what is shown, far from frames"
+    )]
+    fn show_numbers(&self) {
+        let is_whole = self.posts.iter().all(|post| {
+            let is_running = post
+                .health()
+                .iter()
+                .all(|health| *health == Health::Running);
+            is_running && !post.is_gone && !post.is_blind && !post.is_handed_over
+        });
+        let families = numbers::gather(&self.posts, &self.shared, &self.outputs);
+        self.board
+            .show(families, is_whole, std::time::Instant::now());
+    }
+
+    /// Reads the configuration again and takes over what can be changed while it runs.
+    fn reload(&mut self) {
+        self.manager.reloading();
+        match reload::plan(&self.config) {
+            Ok(plan) => {
+                plan.fixed.iter().for_each(|name| {
+                    notice::warn(format_args!("{name} has changed: that takes a restart"));
+                });
+                let _ = self.orders.send(Order::Devices(plan.own_devices.clone()));
+                self.config.own_devices = plan.own_devices;
+                if self.outputs.are(&plan.outputs) {
+                    self.outputs.output().into_iter().for_each(Output::reopen);
+                    self.reloaded();
+                } else {
+                    self.exchange_outputs(plan.outputs);
+                }
+            }
+            Err(error) => {
+                notice::warn(format_args!("{error}; the configuration stays as it was"));
+                self.manager.ready();
+            }
+        }
+    }
+
+    fn exchange_outputs(&mut self, outputs: Vec<Target>) {
+        match self.outputs.exchange(&outputs, &self.jail, &self.orders) {
+            Ok(true) => {}
+            Ok(false) => notice::warn(
+                "the outputs are being exchanged already: reload once more when that is done",
+            ),
+            Err(error) => notice::warn(error),
+        }
+    }
+
+    fn reloaded(&self) {
+        notice::say("rstscope: the configuration was read again");
+        self.manager.ready();
     }
 
     /// Until a signal comes, or nothing is left to watch.
@@ -233,11 +272,20 @@ impl Sensor {
         while !signals.end_asked() {
             self.sleep();
             let now = clock::monotonic();
+            let turns = self.shared.turns.load(Ordering::Relaxed);
+            self.manager.live(now, turns);
+            if signals.reload_asked() {
+                self.reload();
+            }
+            if self.outputs.follow(&self.orders) {
+                self.reloaded();
+            }
             let mut changes = self.watch.changes().unwrap_or_default();
             if now.since(self.refreshed) >= REFRESH_NS {
                 self.refreshed = now;
                 changes.extend(self.watch.refresh().unwrap_or_default());
                 self.look_after_steer();
+                self.show_numbers();
             }
             for change in &changes {
                 self.follow(change);
@@ -387,7 +435,7 @@ impl Sensor {
 
     fn record_coverage_of(&mut self, at: usize, now: Timestamp) {
         // Of the whole host: which interface they belong to, nobody knows.
-        let host_lost = self.shared.missed() + self.writer.output().lost();
+        let host_lost = self.shared.missed() + self.outputs.lost();
         let (Some(post), Some(coverage)) = (self.posts.get(at), self.coverage.get_mut(at)) else {
             return;
         };
@@ -406,7 +454,9 @@ impl Sensor {
     /// The opposite order of set-up: posts first, so that everything they saw reaches the engine;
     /// then the engine judges what is open; then the writer writes the last record.
     fn take_down(mut self, config: &RunConfig) -> Result<(), Error> {
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        self.manager.stopping();
+        self.outputs.note_end();
+        self.outputs.settle(&self.orders);
         self.record_coverage(clock::monotonic());
         let closed: Vec<_> = self
             .posts
@@ -419,83 +469,16 @@ impl Sensor {
             // A panic aborts release builds; a debug build has no numbers to show.
             Err(_) => (EngineFinished::default(), HostCounters::default()),
         };
-        let totals = self.writer.finish();
+        let totals = self.outputs.finish();
         for (_, post) in &closed {
             post.warnings.iter().for_each(notice::warn);
         }
         if !config.quiet {
             summary::print(&closed, &finished, &host, &totals);
         }
-        match totals.lost() {
+        match totals.lost() + finished.held_lost {
             0 => Ok(()),
             lost => Err(Error::RecordsLost(lost)),
         }
     }
-}
-
-/// Takes up a post at each interface; when one fails, those that stand already are left in order
-/// before the error is told.
-fn take_up(
-    config: &RunConfig,
-    interfaces: Vec<(Interface, Claim)>,
-    hash_key: [u64; 2],
-    events: &mut Events,
-) -> Result<Vec<Post>, Error> {
-    let older = older();
-    let mut posts: Vec<Post> = Vec::new();
-    for ((interface, claim), id) in interfaces.into_iter().zip(0_u16..) {
-        let id = InterfaceId(id);
-        let post = match config.mode {
-            Mode::Mirror => Post::mirror(id, &interface, &older, events, claim),
-            Mode::Inline => Post::inline(id, &interface, config, hash_key, &older, events, claim),
-        };
-        match post {
-            Ok(post) => posts.push(post),
-            Err(error) => {
-                posts.into_iter().for_each(|post| drop(post.close()));
-                return Err(error);
-            }
-        }
-    }
-    Ok(posts)
-}
-
-/// The connections that are there already. Not to know them costs baselines, not the sensor.
-fn older() -> Older {
-    let connections = nic::established(OLDER_MAX).unwrap_or_else(|error| {
-        notice::warn(format_args!(
-            "cannot list the connections of this host: {error}"
-        ));
-        Vec::new()
-    });
-    Older {
-        connections,
-        until: clock::monotonic().plus_nanos(LEARN_NS),
-    }
-}
-
-fn emission(posts: &[Post], now: Timestamp) -> Emission {
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let hostname = rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .into_owned();
-    Emission {
-        observer: Arc::new(Observer {
-            id_prefix: live_prefix(&hostname, boot.trim(), now.as_nanos()),
-            hostname: Some(hostname),
-            interfaces: posts.iter().map(|post| Some(post.name.clone())).collect(),
-        }),
-        wall_offset_ns: clock::wall_offset_ns(now),
-    }
-}
-
-/// Two random numbers for the flow tables of this run.
-fn random_key() -> std::io::Result<[u64; 2]> {
-    let mut bytes = [[0; 8]; 2];
-    let mut source = File::open("/dev/urandom")?;
-    for word in &mut bytes {
-        source.read_exact(word)?;
-    }
-    Ok(bytes.map(u64::from_ne_bytes))
 }

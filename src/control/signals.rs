@@ -1,22 +1,24 @@
-//! SIGTERM and SIGINT end a run cleanly; a second one ends it at once, since somebody means it.
+//! SIGTERM and SIGINT end a run cleanly; a second one ends it at once, since somebody means it. SIGHUP
+//! asks for the configuration to be read again.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 /// Exit code of a run that was not let finish: 128 + SIGINT, as shells have it.
 const IMPATIENT: i32 = 130;
 
-/// Whether the end was asked for.
+/// What was asked for.
 #[derive(Debug, Clone)]
 pub(super) struct Signals {
     asked: Arc<AtomicBool>,
+    reload: Arc<AtomicBool>,
 }
 
 impl Signals {
-    /// Catches both signals from now on.
+    /// Catches the signals from now on.
     pub(super) fn catch() -> io::Result<Self> {
         let asked = Arc::new(AtomicBool::new(false));
         for signal in [SIGTERM, SIGINT] {
@@ -28,10 +30,17 @@ impl Signals {
             )?;
             signal_hook::flag::register(signal, Arc::clone(&asked))?;
         }
-        Ok(Self { asked })
+        let reload = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(SIGHUP, Arc::clone(&reload))?;
+        Ok(Self { asked, reload })
     }
 
-    /// Whether one has come.
+    /// Whether SIGHUP has come since the last time.
+    pub(super) fn reload_asked(&self) -> bool {
+        self.reload.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether one has come that asks for the end.
     pub(super) fn end_asked(&self) -> bool {
         self.asked.load(Ordering::Acquire)
     }

@@ -160,6 +160,11 @@ impl Engine {
         self.tracker.counters()
     }
 
+    /// Other devices of the user's from now on; also for what is open.
+    pub fn set_own_devices(&mut self, devices: Vec<Device>) {
+        self.config.own_devices = devices;
+    }
+
     /// The sequence number for a record that the composition makes itself (coverage), so that all
     /// records of a run have one count.
     pub fn next_sequence(&mut self) -> u64 {

@@ -1,0 +1,176 @@
+//! The steps of a start: who may watch what, what the engine is told, who takes up which post. Each
+//! refuses with the reason; none waits.
+
+use std::fs::File;
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use super::clock;
+use super::diagnose::{self, Refusal};
+use super::error::Error;
+use super::handover::Predecessor;
+use super::lock::{InterfaceLock, LockError};
+use super::post::{Claim, Older, Post, Start};
+use crate::cli::Mode;
+use crate::config::RunConfig;
+use crate::engine::EngineConfig;
+use crate::events::Events;
+use crate::nic::{self, Interface};
+use crate::notice;
+use crate::privilege::Jail;
+use crate::record::{Emission, Observer, live_prefix};
+use crate::sys::watched::OLDER_MAX;
+use crate::time::{SECOND, Timestamp};
+use crate::vantage::InterfaceId;
+use crate::wire::Mac;
+
+/// Episodes that may be open at once: with the default settle time, as many reset flows a second.
+const EPISODES: usize = 1 << 16;
+
+/// How long frames of connections that are older than the sensor are looked for: each passed frame
+/// costs a map look-up meanwhile, and who is silent for two minutes is seldom heard later.
+const LEARN_NS: u64 = 120 * SECOND;
+
+/// Looks at host and interfaces with the checks of `doctor`; what is bad refuses the start.
+pub(super) fn admit(config: &RunConfig) -> Result<Vec<(Interface, Claim)>, Error> {
+    let mode = match config.mode {
+        Mode::Inline => diagnose::Mode::Inline,
+        Mode::Mirror => diagnose::Mode::Mirror,
+    };
+    if let Some(refusal) = Refusal::of(&diagnose::host(mode)) {
+        return Err(Error::Refused(refusal));
+    }
+    let mut admitted = Vec::new();
+    for name in &config.interfaces {
+        // Who holds the lock explains more than the taken XDP slot that it leads to.
+        let found = Interface::find(name);
+        let claim = match &found {
+            Ok(interface) => Some(claim(interface.ifindex(), name, config.replace)?),
+            Err(_) => None,
+        };
+        let checks = match claim {
+            Some(Claim::Predecessor(_)) => diagnose::interface_beside_a_sensor(name, mode),
+            _ => diagnose::interface(name, mode),
+        };
+        if let Some(refusal) = Refusal::of(&checks) {
+            return Err(Error::Refused(refusal));
+        }
+        let interface = found.map_err(Error::Nic)?;
+        admitted.extend(claim.map(|claim| (interface, claim)));
+    }
+    Ok(admitted)
+}
+
+fn claim(ifindex: u32, name: &str, replace: bool) -> Result<Claim, Error> {
+    match InterfaceLock::take(ifindex, name) {
+        Ok(lock) => Ok(Claim::Lock(lock)),
+        Err(LockError::Held { .. }) if replace => Predecessor::find(ifindex, name)
+            .map(Claim::Predecessor)
+            .map_err(Error::Handover),
+        Err(error) => Err(Error::Lock(error)),
+    }
+}
+
+pub(super) fn engine_config(
+    config: &RunConfig,
+    (kernel_events, tells_answers): (bool, bool),
+    own_macs: Vec<Option<Mac>>,
+    hash_key: [u64; 2],
+) -> EngineConfig {
+    EngineConfig {
+        settle_ns: config.settle_ns,
+        forged_linger_ns: 0,
+        flow_capacity: config.flow_capacity,
+        episode_capacity: EPISODES,
+        local: Vec::new(),
+        offline: false,
+        kernel_events,
+        tells_answers,
+        own_macs,
+        own_devices: config.own_devices.clone(),
+        hash_key,
+    }
+}
+
+/// Before traffic is touched: an address that cannot be had refuses the start.
+pub(super) fn listen(address: Option<SocketAddr>) -> Result<Option<TcpListener>, Error> {
+    let bind = |address| TcpListener::bind(address).map_err(|e| Error::Metrics(address, e));
+    address.map(bind).transpose()
+}
+
+/// Takes up a post at each interface; when one fails, those that stand already are left in order
+/// before the error is told.
+pub(super) fn take_up(
+    config: &RunConfig,
+    interfaces: Vec<(Interface, Claim)>,
+    hash_key: [u64; 2],
+    events: &mut Events,
+    jail: &Jail,
+) -> Result<Vec<Post>, Error> {
+    let older = older();
+    let mut posts: Vec<Post> = Vec::new();
+    for ((interface, claim), id) in interfaces.into_iter().zip(0_u16..) {
+        let id = InterfaceId(id);
+        let post = match config.mode {
+            Mode::Mirror => Post::mirror(id, &interface, &older, events, claim),
+            Mode::Inline => {
+                let start = Start {
+                    config,
+                    hash_key,
+                    older: &older,
+                    jail,
+                };
+                Post::inline(id, &interface, &start, events, claim)
+            }
+        };
+        match post {
+            Ok(post) => posts.push(post),
+            Err(error) => {
+                posts.into_iter().for_each(|post| drop(post.close()));
+                return Err(error);
+            }
+        }
+    }
+    Ok(posts)
+}
+
+/// The connections that are there already. Not to know them costs baselines, not the sensor.
+fn older() -> Older {
+    let connections = nic::established(OLDER_MAX).unwrap_or_else(|error| {
+        notice::warn(format_args!(
+            "cannot list the connections of this host: {error}"
+        ));
+        Vec::new()
+    });
+    Older {
+        connections,
+        until: clock::monotonic().plus_nanos(LEARN_NS),
+    }
+}
+
+pub(super) fn emission(posts: &[Post], now: Timestamp) -> Emission {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let hostname = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    Emission {
+        observer: Arc::new(Observer {
+            id_prefix: live_prefix(&hostname, boot.trim(), now.as_nanos()),
+            hostname: Some(hostname),
+            interfaces: posts.iter().map(|post| Some(post.name.clone())).collect(),
+        }),
+        wall_offset_ns: clock::wall_offset_ns(now),
+    }
+}
+
+/// Two random numbers for the flow tables of this run.
+pub(super) fn random_key() -> std::io::Result<[u64; 2]> {
+    let mut bytes = [[0; 8]; 2];
+    let mut source = File::open("/dev/urandom")?;
+    for word in &mut bytes {
+        source.read_exact(word)?;
+    }
+    Ok(bytes.map(u64::from_ne_bytes))
+}

@@ -1,0 +1,145 @@
+//! The numbers of a running sensor: over HTTP, as Prometheus' own tool judges them, and on a terminal.
+//! The built binary in the lab; needs root.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    reason = "a test may panic, and waits by the clock"
+)]
+
+mod lab;
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use lab::{BINARY, Lab, text};
+
+const ADDRESS: &str = "127.0.0.1:9477";
+
+fn fetch(lab: &Lab, path: &str, accept: &str) -> (String, String) {
+    let url = format!("http://{ADDRESS}{path}");
+    let accept = format!("Accept: {accept}");
+    let words = ["curl", "-s", "-w", "\n%{http_code}", "-H", &accept, &url];
+    let said = text(&lab.exec("lb", &words).output().unwrap().stdout);
+    let (body, status) = said.rsplit_once('\n').unwrap();
+    (body.to_owned(), status.to_owned())
+}
+
+/// The sum of all series of a family whose labels hold these words.
+fn sum(body: &str, family: &str, labels: &str) -> u64 {
+    let lines = body.lines().filter(|line| {
+        let rest = line.strip_prefix(family);
+        rest.is_some_and(|rest| rest.starts_with([' ', '{'])) && line.contains(labels)
+    });
+    lines
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+        .sum()
+}
+
+/// What promtool, where it is, has against it.
+fn judged(body: &str) -> Option<String> {
+    let tool = std::env::var("PROMTOOL").unwrap_or_else(|_| "promtool".to_owned());
+    let mut tool = Command::new(tool)
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .ok()?;
+    tool.stdin
+        .take()
+        .unwrap()
+        .write_all(body.as_bytes())
+        .unwrap();
+    let done = tool.wait_with_output().unwrap();
+    Some(text(&done.stdout) + &text(&done.stderr))
+}
+
+#[test]
+#[ignore = "needs root"]
+fn numbers_agree_with_what_was_done_and_hold_no_address() {
+    let lab = Lab::up();
+    let mut sensor = lab.sensor(&["--metrics", ADDRESS, "--settle", "200"]);
+    lab.assert_traffic_flows();
+    let play = lab
+        .python("scenarios.py", &["--run", "forged_wrong_ttl"])
+        .output()
+        .unwrap();
+    assert!(play.status.success(), "{}", text(&play.stderr));
+    let end = Instant::now() + Duration::from_secs(10);
+    let body = loop {
+        let (body, status) = fetch(&lab, "/metrics", "text/plain");
+        assert_eq!(status, "200");
+        let found = sum(&body, "rstscope_records_total", "verdict=\"injected\"") > 0;
+        if found || Instant::now() > end {
+            break body;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    };
+    assert_eq!(
+        sum(&body, "rstscope_records_total", "verdict=\"injected\""),
+        1,
+        "{body}"
+    );
+    let redirected = sum(&body, "rstscope_frames_total", "reason=\"redirected\"");
+    // 50 connections, each with a SYN and a FIN at both interfaces.
+    assert!(redirected >= 200, "{redirected}");
+    let stage = |name: &str| sum(&body, "rstscope_worker_frames_total", name);
+    assert!(stage("stage=\"received\"") >= 200);
+    assert_eq!(stage("stage=\"received\""), stage("stage=\"handed_back\""));
+    assert_eq!(sum(&body, "rstscope_dropped_total", ""), 0, "{body}");
+    assert_eq!(sum(&body, "rstscope_worker_running", ""), 2);
+    assert!(sum(&body, "rstscope_handback_seconds_count", "") > 0);
+    assert!(sum(&body, "rstscope_verdict_seconds_count", "") > 0);
+    assert!(sum(&body, "rstscope_flows", "") > 0, "{body}");
+    for address in ["10.77.", "fd77:", "8080"] {
+        let labels = body.lines().filter(|line| !line.starts_with('#'));
+        let mut holds = labels
+            .filter_map(|line| line.split_once('{'))
+            .map(|(_, rest)| rest);
+        assert!(!holds.any(|rest| rest.contains(address)), "{address}");
+    }
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(fetch(&lab, path, "*/*").1, "200", "{path}");
+    }
+    let (open, _) = fetch(
+        &lab,
+        "/metrics",
+        "application/openmetrics-text; version=1.0.0",
+    );
+    assert!(open.ends_with("# EOF\n"), "{open}");
+
+    let stats = lab.exec("lb", &[BINARY, "stats"]).output().unwrap();
+    let said = text(&stats.stdout);
+    assert!(stats.status.success(), "{}", text(&stats.stderr));
+    assert!(
+        said.contains(&format!("process {}", sensor.child.id())),
+        "{said}"
+    );
+    assert!(
+        said.contains("injected") && said.contains("up0 0 redirected"),
+        "{said}"
+    );
+    let other = lab.exec("cl", &[BINARY, "stats"]).output().unwrap();
+    assert_eq!(other.status.code(), Some(1), "none runs there");
+
+    lab.shell("lb", "ip link delete dn0");
+    let end = Instant::now() + Duration::from_secs(10);
+    while fetch(&lab, "/readyz", "*/*").1 != "503" {
+        assert!(
+            Instant::now() < end,
+            "an interface that is gone is not ready"
+        );
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(fetch(&lab, "/healthz", "*/*").1, "200");
+    sensor.stop();
+    match judged(&body) {
+        Some(complaints) => assert_eq!(complaints, "", "promtool"),
+        None => println!("skipped: promtool is not here (Debian package prometheus)"),
+    }
+}
