@@ -109,6 +109,26 @@ fn hear(socket: &UnixDatagram, enough: impl Fn(&str) -> bool) -> String {
     heard
 }
 
+fn assert_a_new_mac_is_followed(lab: &Lab, sensor: &Sensor) {
+    let mac = lab
+        .shell("lb", "cat /sys/class/net/up0/address")
+        .trim()
+        .to_owned();
+    lab.shell("lb", "ip link set up0 address 02:00:00:00:77:77");
+    assert!(
+        sensor.await_line("up0 has the address 02-00-00-00-77-77 now"),
+        "{}",
+        sensor.said()
+    );
+    lab.shell("lb", &format!("ip link set up0 address {mac}"));
+    let shown = mac.replace(':', "-").to_uppercase();
+    assert!(
+        sensor.await_line(&format!("up0 has the address {shown} now")),
+        "{}",
+        sensor.said()
+    );
+}
+
 #[test]
 #[ignore = "needs root"]
 fn with_the_units_capabilities_it_starts_gives_them_up_and_does_what_is_late() {
@@ -164,24 +184,8 @@ fn with_the_units_capabilities_it_starts_gives_them_up_and_does_what_is_late() {
         );
     }
 
-    // Late: a new MAC is followed, a file that was moved away is made anew, an outage is seen.
-    let mac = lab
-        .shell("lb", "cat /sys/class/net/up0/address")
-        .trim()
-        .to_owned();
-    lab.shell("lb", "ip link set up0 address 02:00:00:00:77:77");
-    assert!(
-        sensor.await_line("up0 has the address 02-00-00-00-77-77 now"),
-        "{}",
-        sensor.said()
-    );
-    lab.shell("lb", &format!("ip link set up0 address {mac}"));
-    let shown = mac.replace(':', "-").to_uppercase();
-    assert!(
-        sensor.await_line(&format!("up0 has the address {shown} now")),
-        "{}",
-        sensor.said()
-    );
+    // Late: a new MAC is followed, a file that was moved away is made anew.
+    assert_a_new_mac_is_followed(&lab, &sensor);
     fs::rename(lab.records_path(), lab.dir.join("moved")).unwrap_or_default();
     lab.assert_traffic_flows();
     play(&lab, "client_abort");
