@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use lab::records::{assert_one_sentence, complaint, records};
+use lab::records::{assert_one_sentence, complaint, records, unnamed_legs};
 use lab::{BINARY, INTERFACES, Lab, assert_all_succeeded, text};
 
 #[test]
@@ -86,6 +86,12 @@ fn every_scenario_gets_its_verdict_and_the_host_is_left_as_it_was_found() {
         wrong.len(),
         promises.len(),
         wrong.join("\n")
+    );
+    let (unnamed, legs) = unnamed_legs(&promises, &resets);
+    assert!(legs >= 10, "only {legs} other legs were promised");
+    assert!(
+        unnamed * 5 <= legs,
+        "{unnamed} of {legs} legs are not named"
     );
     assert!(all.len() > resets.len(), "there is no coverage record");
 }

@@ -174,6 +174,12 @@ def blind_sweep(play):
 @scenario
 def adjacent(play):
     """A neighbor on the segment, exact sequence number and hop limit, its own MAC."""
+    # A MAC is strange only beside a usual one: 16 segments of the client's (`evidence::link`).
+    for _ in range(10):
+        with contextlib.ExitStack() as stack:
+            other = play.connection()
+            stack.callback(other.far.close)
+            stack.callback(other.near.close)
     link = play.connection()
     with play.tap("rt", "br0") as tap, play.tap("nb", "n0") as wire:
         link.greet()

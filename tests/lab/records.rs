@@ -47,10 +47,13 @@ fn reversed([a, b, c, d]: [String; 4]) -> [String; 4] {
 }
 
 /// The proxy's other leg, where a record names one.
-fn other_leg(record: &Value) -> Option<[String; 4]> {
+fn other_leg(record: &Value) -> Option<Vec<String>> {
     let related = record["rstscope"]["related"].as_array()?;
     let of_a_proxy = |other: &&Value| other["join"] == "process" || other["join"] == "closing";
-    related.iter().find(of_a_proxy).map(flow_of)
+    related
+        .iter()
+        .find(of_a_proxy)
+        .map(|leg| flow_of(leg).to_vec())
 }
 
 /// What is wrong with the records about the promise at `index`, or nothing. Where several are about
@@ -87,9 +90,24 @@ pub fn complaint(promises: &[Value], index: usize, resets: &[&Value]) -> Option<
             "{scenario}: expected {verdict}/{causes:?}: {record}"
         ));
     }
+    let named = other_leg(record)?;
+    let leg = promised_leg(promise)?;
+    (named != leg).then(|| format!("{scenario}: the other leg is {leg:?}, not {named:?}: {record}"))
+}
+
+/// The other leg that a promise names.
+fn promised_leg(promise: &Value) -> Option<Vec<String>> {
     let leg = promise["other_leg"].as_array()?;
-    let leg: Vec<_> = leg.iter().map(ToString::to_string).collect();
-    let named = other_leg(record);
-    (named.as_ref().is_none_or(|named| *named != *leg))
-        .then(|| format!("{scenario}: the other leg is {leg:?}, not {named:?}: {record}"))
+    Some(leg.iter().map(ToString::to_string).collect())
+}
+
+/// How many promised legs no record of the reset names, and how many were promised. A proxy whose
+/// thread was interrupted between its two connections is not sure enough to be named (docs/record.md).
+pub fn unnamed_legs(promises: &[Value], resets: &[&Value]) -> (usize, usize) {
+    let with_leg = promises.iter().filter(|p| promised_leg(p).is_some());
+    let unnamed = with_leg.clone().filter(|promise| {
+        let mut about = resets.iter().filter(|r| flow_of(r) == flow(promise));
+        !about.any(|record| other_leg(record).is_some())
+    });
+    (unnamed.count(), with_leg.count())
 }

@@ -176,7 +176,16 @@ pub(super) const RESET: &[Field] = &[
     within("rstscope.related[].confidence", SHARE),
     within(
         "rstscope.related[].join",
-        Kind::Word(|| vec!["process", "closing", "time", "segment", "flow", "correction"]),
+        Kind::Word(|| {
+            vec![
+                "process",
+                "closing",
+                "time",
+                "segment",
+                "flow",
+                "correction",
+            ]
+        }),
     ),
 ];
 
