@@ -69,7 +69,7 @@ def download(play, active):
         with contextlib.suppress(OSError):
             while True:
                 link.far.sendall(b"x" * 20000)
-                time.sleep(0.002)
+                time.sleep(0.004)
 
     def read():
         with contextlib.suppress(OSError):
@@ -91,7 +91,10 @@ def download(play, active):
                 tap.send(perfect(link, tap, active))
             threads[0].join(0.002)
         threads[0].join(1)
-        assert not threads[0].is_alive(), "not reset"
+        if threads[0].is_alive():
+            # What goes on sending would spoil the plays that follow.
+            link.far.shutdown(socket.SHUT_RDWR)
+            raise AssertionError("not reset")
     time.sleep(0.05)
     play.expect(link.near_end, link.far_end, "injected", *DEVICE, hop_limit=CLIENT_HOP_LIMIT,
                 story=STORY)
