@@ -7,7 +7,7 @@ use crate::sys::{BATCH_FRAMES, BURST_BYTES};
 use crate::wire::{FourTuple, LinkLayer, parse};
 
 /// Fewest frames that go back live. A call costs some 16 us whatever it carries and saves half a
-/// microsecond a frame: below two dozen the veth is cheaper (benches/handback.rs).
+/// microsecond a frame: below two dozen the veth is cheaper (benches/path.rs).
 pub(super) const LIVE_MIN: usize = 24;
 
 /// Bits of the sets that tell whether two ways share a flow. With 32 frames on each way, one batch in
