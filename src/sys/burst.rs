@@ -7,11 +7,12 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use libbpf_rs::libbpf_sys;
 
 use super::Error;
+use super::per_queue::PerQueue;
 
 /// Frames that one call gives back at most (BURST_FRAMES of bpf/shared.h).
 pub const BURST_FRAMES: usize = 64;
@@ -59,29 +60,9 @@ struct Context {
     egress_ifindex: u32,
 }
 
-struct Mapping {
-    base: NonNull<SharedBurst>,
-    bytes: usize,
-    taken: Box<[AtomicBool]>,
-}
-
-// SAFETY: each entry is reached only through the one `Burst` of its queue; the words that the
-// kernel writes are atomics.
-unsafe impl Send for Mapping {}
-// SAFETY: as for `Send`.
-unsafe impl Sync for Mapping {}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: address and length are those that mmap gave in `Bursts::map`, and no reference
-        // into it outlives `self`.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), self.bytes) };
-    }
-}
-
 /// The bursts of all queues of one interface.
 pub struct Bursts {
-    mapping: Arc<Mapping>,
+    mapping: Arc<PerQueue<SharedBurst>>,
     program: OwnedFd,
     ifindex: u32,
 }
@@ -89,7 +70,7 @@ pub struct Bursts {
 impl fmt::Debug for Bursts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bursts")
-            .field("queues", &self.mapping.taken.len())
+            .field("queues", &self.mapping.queues())
             .finish()
     }
 }
@@ -107,30 +88,10 @@ impl Bursts {
         program: OwnedFd,
         ifindex: u32,
     ) -> Result<Self, Error> {
-        let failed = |source| Error::Gate { queues, source };
-        let bytes = queues as usize * BURST_LEN;
-        if queues == 0 {
-            return Err(failed(io::Error::from_raw_os_error(libc::EINVAL)));
-        }
-        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
-        let at = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                bytes,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED | libc::MAP_POPULATE,
-                array.as_raw_fd(),
-                0,
-            )
-        };
-        if at == libc::MAP_FAILED {
-            return Err(failed(io::Error::last_os_error()));
-        }
-        let base = NonNull::new(at.cast::<SharedBurst>())
-            .ok_or_else(|| failed(io::Error::from_raw_os_error(libc::ENOMEM)))?;
-        let taken = (0..queues).map(|_| AtomicBool::new(false)).collect();
+        let mapping =
+            PerQueue::map(array, queues).map_err(|source| Error::Gate { queues, source })?;
         Ok(Self {
-            mapping: Arc::new(Mapping { base, bytes, taken }),
+            mapping: Arc::new(mapping),
             program,
             ifindex,
         })
@@ -151,9 +112,8 @@ impl Bursts {
     /// burst is in use.
     #[must_use]
     pub fn take(&self, queue: u32) -> Option<Burst> {
-        let taken = self.mapping.taken.get(queue as usize)?;
         let program = self.program.try_clone().ok()?;
-        if taken.swap(true, Ordering::AcqRel) {
+        if !self.mapping.claim(queue) {
             return None;
         }
         Some(Burst {
@@ -168,7 +128,7 @@ impl Bursts {
 
 /// One queue's burst, from the worker's side.
 pub struct Burst {
-    mapping: Arc<Mapping>,
+    mapping: Arc<PerQueue<SharedBurst>>,
     program: OwnedFd,
     ifindex: u32,
     queue: u32,
@@ -186,8 +146,10 @@ impl fmt::Debug for Burst {
 
 impl Burst {
     fn at(&self) -> *mut SharedBurst {
-        // SAFETY: `Bursts::take` gave out only queues that the mapping holds.
-        unsafe { self.mapping.base.as_ptr().add(self.queue as usize) }
+        // Never null: `Bursts::take` gives out only queues that the mapping holds.
+        self.mapping
+            .at(self.queue)
+            .map_or(ptr::null_mut(), NonNull::as_ptr)
     }
 
     /// Frames in it.
@@ -263,9 +225,7 @@ impl Burst {
 
 impl Drop for Burst {
     fn drop(&mut self) {
-        if let Some(taken) = self.mapping.taken.get(self.queue as usize) {
-            taken.store(false, Ordering::Release);
-        }
+        self.mapping.release(self.queue);
     }
 }
 

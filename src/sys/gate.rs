@@ -3,61 +3,25 @@
 //! A closed gate costs the host nothing: its frames pass in the kernel.
 
 use std::fmt;
-use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
-use std::ptr::{self, NonNull};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Error;
 use super::credit::Words as SharedGate;
+use super::per_queue::PerQueue;
 
 const _: () = assert!(size_of::<SharedGate>() == 128);
-
-/// The mapped array.
-struct Mapping {
-    base: NonNull<SharedGate>,
-    bytes: usize,
-    /// Whether the queue's gate has been handed out.
-    taken: Box<[AtomicBool]>,
-}
-
-// SAFETY: the memory is reached through atomics only, and unmapped by the last owner.
-unsafe impl Send for Mapping {}
-// SAFETY: as for `Send`: shared access goes through atomics only.
-unsafe impl Sync for Mapping {}
-
-impl Mapping {
-    fn gate(&self, queue: u32) -> Option<&SharedGate> {
-        if queue as usize >= self.taken.len() {
-            return None;
-        }
-        // SAFETY: the mapping holds `taken.len()` gates, and `queue` is less than that.
-        let at = unsafe { self.base.add(queue as usize) };
-        // SAFETY: `at` is aligned (page plus a multiple of 128), mapped for as long as `self`
-        // lives, valid for any bits, and written elsewhere only as aligned 64-bit words.
-        Some(unsafe { at.as_ref() })
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: address and length are those that mmap gave in `Gates::map`, and no reference
-        // into it outlives `self`.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), self.bytes) };
-    }
-}
 
 /// The gates of all queues of one interface.
 #[derive(Clone)]
 pub struct Gates {
-    mapping: Arc<Mapping>,
+    mapping: Arc<PerQueue<SharedGate>>,
 }
 
 impl fmt::Debug for Gates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gates")
-            .field("queues", &self.mapping.taken.len())
+            .field("queues", &self.mapping.queues())
             .finish()
     }
 }
@@ -70,30 +34,9 @@ impl Gates {
     ///
     /// [`Error::Gate`] when `queues` is 0 or more than the array holds, or when it is not mappable.
     pub fn map(fd: BorrowedFd<'_>, queues: u32) -> Result<Self, Error> {
-        let failed = |source| Error::Gate { queues, source };
-        let bytes = queues as usize * size_of::<SharedGate>();
-        if queues == 0 {
-            return Err(failed(io::Error::from_raw_os_error(libc::EINVAL)));
-        }
-        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
-        let at = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                bytes,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED | libc::MAP_POPULATE,
-                fd.as_raw_fd(),
-                0,
-            )
-        };
-        if at == libc::MAP_FAILED {
-            return Err(failed(io::Error::last_os_error()));
-        }
-        let base = NonNull::new(at.cast::<SharedGate>())
-            .ok_or_else(|| failed(io::Error::from_raw_os_error(libc::ENOMEM)))?;
-        let taken = (0..queues).map(|_| AtomicBool::new(false)).collect();
+        let mapping = PerQueue::map(fd, queues).map_err(|source| Error::Gate { queues, source })?;
         Ok(Self {
-            mapping: Arc::new(Mapping { base, bytes, taken }),
+            mapping: Arc::new(mapping),
         })
     }
 
@@ -101,8 +44,7 @@ impl Gates {
     /// queue that is not there or whose gate is in use.
     #[must_use]
     pub fn take(&self, queue: u32) -> Option<Gate> {
-        let taken = self.mapping.taken.get(queue as usize)?;
-        if taken.swap(true, Ordering::AcqRel) {
+        if !self.mapping.claim(queue) {
             return None;
         }
         let gate = Gate {
@@ -116,7 +58,7 @@ impl Gates {
 
 /// One queue's gate, from the worker's side. Dropping it closes it.
 pub struct Gate {
-    mapping: Arc<Mapping>,
+    mapping: Arc<PerQueue<SharedGate>>,
     queue: u32,
 }
 
@@ -132,7 +74,10 @@ impl fmt::Debug for Gate {
 
 impl Gate {
     fn shared(&self) -> Option<&SharedGate> {
-        self.mapping.gate(self.queue)
+        let at = self.mapping.at(self.queue)?;
+        // SAFETY: `at` is mapped for as long as `self.mapping` lives, aligned (page plus a multiple of
+        // 128), valid for any bits, and written elsewhere only as aligned 64-bit words.
+        Some(unsafe { at.as_ref() })
     }
 
     /// The queue.
@@ -213,9 +158,7 @@ impl Gate {
 impl Drop for Gate {
     fn drop(&mut self) {
         self.close();
-        if let Some(taken) = self.mapping.taken.get(self.queue as usize) {
-            taken.store(false, Ordering::Release);
-        }
+        self.mapping.release(self.queue);
     }
 }
 

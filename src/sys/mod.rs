@@ -15,6 +15,7 @@ mod handback;
 pub mod link;
 pub mod netlink;
 pub mod outq;
+mod per_queue;
 mod pool;
 mod queue;
 mod schedule;
