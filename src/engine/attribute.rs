@@ -13,11 +13,6 @@ use crate::vantage::Path;
 use crate::verdict::{Cause, Verdict};
 use crate::wire::{FourTuple, Segment};
 
-/// The kernel event and the frame of one reset are microseconds apart (the event of a passive reset
-/// comes before its frame, that of an active one after it); a preempted softirq takes a few
-/// milliseconds. Beyond this they are two resets.
-const EVENT_NS: u64 = 20 * MILLISECOND;
-
 /// Two events of equal order in a capture of a proxy host, one leg each, at most this far apart:
 /// HAProxy and Envoy take 43 to 244 µs. Without the kernel's word, time is all there is.
 const CAPTURE_JOIN_NS: u64 = 2 * MILLISECOND;
@@ -74,17 +69,34 @@ pub(super) fn attribute(
 }
 
 fn sent_here(settled: &Settled, config: &EngineConfig, legs: &Legs) -> Attribution {
-    let first = &settled.view.first;
-    let event = settled
-        .episode
-        .sent
-        .iter()
-        .filter(|sent| sent.time.distance(first.time) <= EVENT_NS)
-        .min_by_key(|sent| sent.time.distance(first.time));
-    match event {
+    match event_of_first(settled) {
         Some(sent) => attested_by_kernel(settled, sent, legs),
         None => without_event(settled, config),
     }
+}
+
+/// The kernel event of the first reset, which this host sent. Which it is, order and form tell and no
+/// clock does: the kernel tells of an answer before it sends it (`tcp_v4_send_reset`) and of a socket's
+/// own reset after it (`tcp_send_active_reset`), and a virtual CPU may rest for long in between.
+fn event_of_first(settled: &Settled) -> Option<&Sent> {
+    let (view, sent) = (&settled.view, &settled.episode.sent);
+    let first = &view.first;
+    let is_answer = |reset: &ResetSeen| cause_by_shape(&reset.segment) == Some(Cause::Kernel);
+    // A socket's reset may look like an answer, when its window is shut; no answer has a window.
+    let own = |event: &&Sent| {
+        let before = view
+            .resets
+            .iter()
+            .filter(|reset| reset.vantage.path == first.vantage.path && reset.time <= event.time);
+        let latest = before.max_by_key(|reset| (!is_answer(reset), reset.time));
+        event.active && latest.is_none_or(|latest| latest.time == first.time)
+    };
+    let answer =
+        |event: &&Sent| !event.active && first.segment.window == 0 && event.time <= first.time;
+    let answers = sent.iter().filter(answer);
+    answers
+        .max_by_key(|event| event.time)
+        .or_else(|| sent.iter().filter(own).min_by_key(|event| event.time))
 }
 
 fn attested_by_kernel(settled: &Settled, sent: &Sent, legs: &Legs) -> Attribution {

@@ -216,6 +216,37 @@ fn a_reset_that_no_socket_sent_is_a_packet_filters() {
 }
 
 #[test]
+fn an_event_that_comes_late_still_belongs_to_its_reset() {
+    let own = Segment {
+        window: 64,
+        ..segment(tuple().reversed(), Flags::RST | Flags::ACK, 5)
+    };
+    let records = records(|engine, _| {
+        observe(engine, 10, OUT, &own);
+        // The virtual CPU was taken away between the frame and the tracepoint.
+        let kind = sent(true, KnownReason::KeepaliveTimeout, None);
+        engine.kernel_event(&event(600, tuple().reversed(), kind));
+    });
+    assert_eq!(records[0].cause, Some(Cause::Kernel));
+}
+
+#[test]
+fn a_later_reset_keeps_its_event_and_the_packet_filter_its_reset() {
+    let rejected = segment(tuple().reversed(), Flags::RST | Flags::ACK, 5);
+    let own = Segment {
+        window: 64,
+        ..rejected
+    };
+    let records = records(|engine, _| {
+        observe(engine, 10, OUT, &rejected);
+        observe(engine, 12, OUT, &own);
+        let kind = sent(true, KnownReason::AbortOnClose, Some(PROXY));
+        engine.kernel_event(&event(12, tuple().reversed(), kind));
+    });
+    assert_eq!(records[0].cause, Some(Cause::Firewall));
+}
+
+#[test]
 fn a_kernel_that_does_not_tell_of_its_answers_accuses_no_packet_filter() {
     let sent_by = |segment: Segment| {
         let mut engine = Engine::new(EngineConfig {
