@@ -7,61 +7,18 @@
     reason = "a test that cannot go on fails"
 )]
 
-use std::fs::{self, File};
-use std::os::fd::AsFd;
+#[path = "support/namespace.rs"]
+mod namespace;
+
+use std::fs;
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use rstscope::control::diagnose::{self, Check, Mode, Outcome, Refusal};
 use rstscope::control::doctor::doctor;
 use rstscope::control::lock::{InterfaceLock, LockError};
 use rstscope::nic::Interface;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-static NAMESPACES: AtomicU32 = AtomicU32::new(0);
-
-/// A network namespace that this test's thread is in, with the veth `nic0` and its peer, both up.
-struct Namespace {
-    name: String,
-}
-
-impl Namespace {
-    fn enter() -> Self {
-        let number = NAMESPACES.fetch_add(1, Ordering::Relaxed);
-        let name = format!("nic-doc-{}-{number}", std::process::id());
-        run(&format!("ip netns add {name}"));
-        let namespace = Self { name };
-        let file = File::open(format!("/var/run/netns/{}", namespace.name)).unwrap();
-        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-        run(
-            "ip link add nic0 numrxqueues 3 numtxqueues 3 type veth peer name wire0 numrxqueues 3 numtxqueues 3",
-        );
-        run("ip link set nic0 up");
-        run("ip link set wire0 up");
-        namespace
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let _ = Command::new("ip")
-            .args(["netns", "del", &self.name])
-            .status();
-    }
-}
-
-fn run(line: &str) {
-    let mut words = line.split(' ');
-    let output = Command::new(words.next().unwrap())
-        .args(words)
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{line}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
+use namespace::{Namespace, run};
 
 fn find(checks: &[Check], name: &str) -> Check {
     checks
@@ -83,7 +40,7 @@ fn report(interfaces: &[&str]) -> (u8, String) {
 #[test]
 #[ignore = "needs root"]
 fn a_veth_is_fit_but_for_the_warning_about_its_peer() {
-    let _namespace = Namespace::enter();
+    let _namespace = Namespace::enter(3);
     let checks = diagnose::interface("nic0", Mode::Inline);
     assert_eq!(Refusal::of(&checks), None, "{checks:#?}");
     assert!(
@@ -107,7 +64,7 @@ fn a_veth_is_fit_but_for_the_warning_about_its_peer() {
 #[test]
 #[ignore = "needs root"]
 fn without_names_the_doctor_finds_the_links_that_are_up() {
-    let _namespace = Namespace::enter();
+    let _namespace = Namespace::enter(3);
     let (code, text) = report(&[]);
     assert_eq!(code, 0, "{text}");
     assert!(
@@ -120,7 +77,7 @@ fn without_names_the_doctor_finds_the_links_that_are_up() {
 #[test]
 #[ignore = "needs root"]
 fn features_of_a_real_link_are_read_as_ethtool_shows_them() {
-    let _namespace = Namespace::enter();
+    let _namespace = Namespace::enter(3);
     run("ethtool -K nic0 rxvlan off gro on");
     let features = Interface::find("nic0").unwrap().features;
     assert_eq!((features.rx_vlan, features.gro), (Some(false), Some(true)));
@@ -139,7 +96,7 @@ fn features_of_a_real_link_are_read_as_ethtool_shows_them() {
 #[test]
 #[ignore = "needs root"]
 fn a_bridge_is_refused_with_its_ports_as_the_remedy() {
-    let _namespace = Namespace::enter();
+    let _namespace = Namespace::enter(3);
     run("ip link add br0 type bridge");
     run("ip link set br0 up");
     run("ip link set nic0 master br0");
@@ -162,7 +119,7 @@ fn a_bridge_is_refused_with_its_ports_as_the_remedy() {
 #[test]
 #[ignore = "needs root and bonding in the kernel"]
 fn a_bond_is_refused_with_its_slaves_as_the_remedy() {
-    let _namespace = Namespace::enter();
+    let _namespace = Namespace::enter(3);
     let made = Command::new("ip")
         .args(["link", "add", "bond0", "type", "bond"])
         .output()
@@ -182,7 +139,7 @@ fn a_bond_is_refused_with_its_slaves_as_the_remedy() {
 #[test]
 #[ignore = "needs root"]
 fn a_macvlan_points_to_the_link_below() {
-    let _namespace = Namespace::enter();
+    let _namespace = Namespace::enter(3);
     run("ip link add mv0 link nic0 type macvlan");
     run("ip link set mv0 up");
     let check = find(&diagnose::interface("mv0", Mode::Inline), "link");
@@ -200,7 +157,7 @@ fn a_macvlan_points_to_the_link_below() {
 #[test]
 #[ignore = "needs root"]
 fn a_taken_xdp_slot_is_refused_inline_and_told_in_mirror_mode() {
-    let _namespace = Namespace::enter();
+    let _namespace = Namespace::enter(3);
     let source = std::env::temp_dir().join(format!("rstscope-doctor-{}.c", std::process::id()));
     let object = source.with_extension("o");
     fs::write(
@@ -239,7 +196,7 @@ fn a_taken_xdp_slot_is_refused_inline_and_told_in_mirror_mode() {
 #[test]
 #[ignore = "needs root"]
 fn a_veth_with_fewer_queues_than_its_peer_cannot_have_native_xdp() {
-    let _namespace = Namespace::enter();
+    let _namespace = Namespace::enter(3);
     run("ethtool -L nic0 rx 1");
     let checks = diagnose::interface("nic0", Mode::Inline);
     let check = find(&checks, "native xdp");
@@ -254,7 +211,7 @@ fn a_veth_with_fewer_queues_than_its_peer_cannot_have_native_xdp() {
 #[test]
 #[ignore = "needs root"]
 fn a_link_that_is_down_is_refused() {
-    let _namespace = Namespace::enter();
+    let _namespace = Namespace::enter(3);
     run("ip link set nic0 down");
     let (code, text) = report(&["nic0"]);
     assert_eq!(code, 4, "{text}");
@@ -267,7 +224,7 @@ fn a_link_that_is_down_is_refused() {
 #[test]
 #[ignore = "needs root"]
 fn the_lock_belongs_to_the_network_namespace() {
-    let first = Namespace::enter();
+    let first = Namespace::enter(3);
     let ifindex = Interface::find("nic0").unwrap().ifindex();
     let _lock = InterfaceLock::take(ifindex, "nic0").unwrap();
     let error = InterfaceLock::take(ifindex, "nic0").unwrap_err();
@@ -275,7 +232,7 @@ fn the_lock_belongs_to_the_network_namespace() {
     let (code, text) = report(&["nic0"]);
     assert_eq!(code, 0, "a sensor that runs is no fault: {text}");
     assert!(text.contains("a rstscope watches nic0 now"), "{text}");
-    let _second = Namespace::enter();
+    let _second = Namespace::enter(3);
     let same_index = Interface::find("nic0").unwrap().ifindex();
     assert_eq!(same_index, ifindex, "both namespaces number alike");
     assert!(InterfaceLock::take(same_index, "nic0").is_ok());

@@ -2,6 +2,9 @@
 //! delivers, what it keeps out, and that nothing of it stays.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "support/namespace.rs"]
+mod namespace;
+
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -13,54 +16,17 @@ use libbpf_rs::{Object, ObjectBuilder};
 use rstscope::handback::{Error, Names, Pair};
 use rstscope::nic::{ChangeKind, Interface, Watch};
 use rstscope::wire::Mac;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-static NAMESPACES: AtomicU32 = AtomicU32::new(0);
+use namespace::{Namespace, run};
 
-/// A network namespace that this test's thread is in, with `nic0` (10.9.0.1) and its peer `wire0`.
-struct Namespace {
-    name: String,
-}
-
-impl Namespace {
-    fn enter() -> Self {
-        let number = NAMESPACES.fetch_add(1, Ordering::Relaxed);
-        let name = format!("nic-hb-{}-{number}", std::process::id());
-        run(&format!("ip netns add {name}"));
-        let namespace = Self { name };
-        let file = File::open(format!("/var/run/netns/{}", namespace.name)).unwrap();
-        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-        run("ip link set lo up");
-        run("ip link add nic0 numrxqueues 2 numtxqueues 2 type veth peer name wire0");
-        run("ip link set nic0 up");
-        run("ip link set wire0 up");
-        run("ip addr add 10.9.0.1/24 dev nic0");
-        // Duplicate address detection changes what `ip addr` shows; let it end first.
-        std::thread::sleep(Duration::from_millis(2500));
-        namespace
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let _ = Command::new("ip")
-            .args(["netns", "del", &self.name])
-            .status();
-    }
-}
-
-fn run(line: &str) -> String {
-    let mut words = line.split(' ');
-    let output = Command::new(words.next().unwrap())
-        .args(words)
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{line}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout).unwrap()
+/// A namespace whose `nic0` is 10.9.0.1.
+fn namespace() -> Namespace {
+    let namespace = Namespace::enter(2);
+    run("ip link set lo up");
+    run("ip addr add 10.9.0.1/24 dev nic0");
+    // Duplicate address detection changes what `ip addr` shows; let it end first.
+    std::thread::sleep(Duration::from_millis(2500));
+    namespace
 }
 
 /// Links, addresses, routes of both families, as the host has them.
@@ -75,9 +41,11 @@ fn state() -> String {
     .join("\n")
 }
 
+static OBJECTS: AtomicU32 = AtomicU32::new(0);
+
 /// A classifier that matches every frame, as the real one does after it has counted.
 fn classifier() -> Object {
-    let number = NAMESPACES.fetch_add(1, Ordering::Relaxed);
+    let number = OBJECTS.fetch_add(1, Ordering::Relaxed);
     let stem = format!("rstscope-handback-{}-{number}", std::process::id());
     let source: PathBuf = std::env::temp_dir().join(format!("{stem}.c"));
     let object = source.with_extension("o");
@@ -169,7 +137,7 @@ print(got)
 #[test]
 #[ignore = "needs root"]
 fn a_frame_sent_into_the_pair_arrives_as_if_from_the_interface() {
-    let _namespace = Namespace::enter();
+    let _namespace = namespace();
     let nic = nic0();
     let mut pair = create(&nic, 2).unwrap();
     assert_eq!(
@@ -193,7 +161,7 @@ fn a_frame_sent_into_the_pair_arrives_as_if_from_the_interface() {
 #[test]
 #[ignore = "needs root"]
 fn what_the_hosts_own_stack_sends_into_the_pair_never_arrives() {
-    let _namespace = Namespace::enter();
+    let _namespace = namespace();
     let nic = nic0();
     let mut pair = create(&nic, 1).unwrap();
     assert_eq!(
@@ -211,7 +179,7 @@ fn what_the_hosts_own_stack_sends_into_the_pair_never_arrives() {
 #[test]
 #[ignore = "needs root"]
 fn frames_for_an_interface_that_is_down_are_counted() {
-    let _namespace = Namespace::enter();
+    let _namespace = namespace();
     let nic = nic0();
     let mut pair = create(&nic, 1).unwrap();
     run("ip link set nic0 down");
@@ -230,7 +198,7 @@ fn frames_for_an_interface_that_is_down_are_counted() {
 #[test]
 #[ignore = "needs root"]
 fn the_pair_brings_no_address_and_no_route_and_leaves_nothing() {
-    let _namespace = Namespace::enter();
+    let _namespace = namespace();
     let (addresses, routes) = ("ip -o addr", "ip route show table all");
     let routes6 = "ip -6 route show table all";
     let (before, address_lines) = (state(), run(addresses));
@@ -256,7 +224,7 @@ fn the_pair_brings_no_address_and_no_route_and_leaves_nothing() {
 #[test]
 #[ignore = "needs root"]
 fn a_pair_left_by_a_dead_run_is_removed_at_the_next_start() {
-    let _namespace = Namespace::enter();
+    let _namespace = namespace();
     let before = state();
     let nic = nic0();
     // As after SIGKILL: the pair stays, nobody drops it.
@@ -279,7 +247,7 @@ fn a_pair_left_by_a_dead_run_is_removed_at_the_next_start() {
 #[test]
 #[ignore = "needs root"]
 fn a_stranger_with_our_name_is_left_alone() {
-    let _namespace = Namespace::enter();
+    let _namespace = namespace();
     let nic = nic0();
     let names = Names::of(nic.ifindex());
     run(&format!(
@@ -302,7 +270,7 @@ fn a_stranger_with_our_name_is_left_alone() {
 #[test]
 #[ignore = "needs root"]
 fn a_classifier_that_is_none_leaves_nothing_behind() {
-    let _namespace = Namespace::enter();
+    let _namespace = namespace();
     let before = state();
     let file = File::open("/dev/null").unwrap();
     let error = Pair::create(&nic0().link, 1, file.as_fd()).unwrap_err();
@@ -316,7 +284,7 @@ fn a_classifier_that_is_none_leaves_nothing_behind() {
 #[test]
 #[ignore = "needs root"]
 fn the_pair_follows_the_interfaces_address() {
-    let _namespace = Namespace::enter();
+    let _namespace = namespace();
     let nic = nic0();
     let mut pair = create(&nic, 1).unwrap();
     let transmit = pair.names().transmit.clone();
@@ -342,7 +310,7 @@ fn the_pair_follows_the_interfaces_address() {
 #[test]
 #[ignore = "needs root"]
 fn a_watched_interface_tells_every_change_once() {
-    let _namespace = Namespace::enter();
+    let _namespace = namespace();
     let nic = nic0();
     let mut watch = Watch::new(&[nic.ifindex()]).unwrap();
     assert_eq!(watch.changes().unwrap(), []);
