@@ -411,7 +411,7 @@ mod tests {
 
     use super::to_json;
     use crate::host::ResetReason;
-    use crate::record::sample::{coverage, emission, injected};
+    use crate::record::sample::{bare, coverage, emission, injected};
     use crate::record::{Record, ResetRecord};
     use crate::verdict::{Cause, Stage, Verdict};
 
@@ -507,27 +507,7 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_absent() {
-        let known = injected();
-        let record = ResetRecord {
-            client: None,
-            server: None,
-            source_mac: None,
-            vlan: None,
-            incoming: None,
-            ingress_interface: None,
-            egress_interface: None,
-            process: None,
-            container: None,
-            cause: None,
-            evidence: Vec::new(),
-            baseline: None,
-            bytes_in: None,
-            bytes_out: None,
-            age_ns: None,
-            kernel: crate::record::KernelFacts::default(),
-            related: Vec::new(),
-            ..known
-        };
+        let record = bare();
         let line = to_json(&Record::Reset(Box::new(record)), &emission());
         for absent in [
             "null",

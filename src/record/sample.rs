@@ -206,3 +206,31 @@ pub fn coverage() -> CoverageRecord {
         complete: false,
     }
 }
+
+/// [`injected`] without what need not be known.
+pub fn bare() -> ResetRecord {
+    ResetRecord {
+        client: None,
+        server: None,
+        source_mac: None,
+        vlan: None,
+        incoming: None,
+        ingress_interface: None,
+        egress_interface: None,
+        process: None,
+        container: None,
+        verdict: Verdict::Undetermined,
+        cause: None,
+        total_db: None,
+        device: None,
+        stage: Stage::Unknown,
+        evidence: Vec::new(),
+        baseline: None,
+        bytes_in: None,
+        bytes_out: None,
+        age_ns: None,
+        kernel: KernelFacts::default(),
+        related: Vec::new(),
+        ..injected()
+    }
+}

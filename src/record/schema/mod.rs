@@ -238,10 +238,9 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::{Dataset, schema};
-    use crate::record::sample::{coverage, emission, injected};
+    use crate::record::sample::{bare, coverage, emission, injected};
     use crate::record::{Record, ResetRecord, to_json};
     use crate::vantage::InterfaceId;
-    use crate::verdict::{Stage, Verdict};
     use crate::wire::Mac;
 
     /// The sample, and what it leaves out.
@@ -250,33 +249,6 @@ mod tests {
             destination_mac: Some(Mac([2; 6])),
             egress_interface: Some(InterfaceId(0)),
             idle_ns: Some(1),
-            ..injected()
-        }
-    }
-
-    fn bare() -> ResetRecord {
-        ResetRecord {
-            client: None,
-            server: None,
-            source_mac: None,
-            vlan: None,
-            incoming: None,
-            ingress_interface: None,
-            egress_interface: None,
-            process: None,
-            container: None,
-            verdict: Verdict::Undetermined,
-            cause: None,
-            total_db: None,
-            device: None,
-            stage: Stage::Unknown,
-            evidence: Vec::new(),
-            baseline: None,
-            bytes_in: None,
-            bytes_out: None,
-            age_ns: None,
-            kernel: Default::default(),
-            related: Vec::new(),
             ..injected()
         }
     }
