@@ -1,0 +1,210 @@
+//! The programs that look at this host itself, loaded and attached: the tcp tracepoints, tc egress, tc
+//! ingress (mirror mode) and the hand-back counter. Reads nothing of what they say.
+
+use std::mem::{MaybeUninit, offset_of};
+use std::os::fd::{AsFd, OwnedFd};
+
+use libbpf_rs::ProgramMut;
+use libbpf_rs::btf::Btf;
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+
+use super::reasons::{self, Reasons};
+use super::tc::Attachment;
+use super::{Error, Events};
+use crate::bpf::egress::EgressSkelBuilder;
+use crate::bpf::handback::HandbackSkelBuilder;
+use crate::bpf::mirror::{MirrorSkelBuilder, types};
+use crate::bpf::sockets::SocketsSkelBuilder;
+use crate::sys::watched;
+use crate::time::Timestamp;
+use crate::wire::FourTuple;
+
+/// Size of a task's kernel stack (`THREAD_SIZE`), where softirqs have a stack of their own; see
+/// `is_process` in bpf/packet.h. Elsewhere 0: no owner is told rather than a wrong one.
+const TASK_STACK_BYTES: u32 = if cfg!(target_arch = "x86_64") {
+    16 << 10
+} else {
+    0
+};
+
+impl Events {
+    /// Reports what leaves by that interface.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`], [`Error::Attach`].
+    pub fn attach_egress(&mut self, interface: &str, ifindex: u32) -> Result<(), Error> {
+        if self.egress.is_none() {
+            let mut place = MaybeUninit::uninit();
+            let load = |source| Error::Load("report_egress", source);
+            let mut open = EgressSkelBuilder::default()
+                .open(&mut place)
+                .map_err(load)?;
+            open.maps.events.reuse_fd(self.map.as_fd()).map_err(load)?;
+            open.maps
+                .host_counters
+                .reuse_fd(self.counters.as_fd())
+                .map_err(load)?;
+            let skel = open.load().map_err(load)?;
+            let program = skel.progs.report_egress.as_fd().try_clone_to_owned();
+            self.egress = Some(program.map_err(|source| load(source.into()))?);
+        }
+        if let Some(program) = &self.egress {
+            self.attachments
+                .push(attachment(program, interface, ifindex, true)?);
+        }
+        Ok(())
+    }
+
+    /// Mirror mode: reports what comes in by that interface, and consumes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`], [`Error::Attach`].
+    pub fn attach_mirror(
+        &mut self,
+        interface: &str,
+        ifindex: u32,
+        older: &[FourTuple],
+        until: Timestamp,
+    ) -> Result<(), Error> {
+        if self.mirror.is_none() {
+            let mut place = MaybeUninit::uninit();
+            let load = |source| Error::Load("report_ingress", source);
+            let mut open = MirrorSkelBuilder::default()
+                .open(&mut place)
+                .map_err(load)?;
+            if let Some(rodata) = open.maps.rodata_data.as_mut() {
+                rodata.watch_ns = self.config.watch_ns;
+                rodata.watch_budget = self.config.watch_budget;
+                rodata.tick_ns = crate::host_bytes::tick_ns();
+            }
+            open.maps.events.reuse_fd(self.map.as_fd()).map_err(load)?;
+            open.maps
+                .host_counters
+                .reuse_fd(self.counters.as_fd())
+                .map_err(load)?;
+            let skel = open.load().map_err(load)?;
+            watched::watch_older(
+                &skel.maps.watched,
+                &skel.maps.bss,
+                offset_of!(types::bss, watching_until_ns),
+                older,
+                until,
+            )
+            .map_err(load)?;
+            let program = skel.progs.report_ingress.as_fd().try_clone_to_owned();
+            self.mirror = Some(program.map_err(|source| load(source.into()))?);
+        }
+        if let Some(program) = &self.mirror {
+            self.attachments
+                .push(attachment(program, interface, ifindex, false)?);
+        }
+        Ok(())
+    }
+
+    /// Loads the classifier for the hand-back veth's peer, which counts what it sees into
+    /// [`HostCounters::handed_back`] and matches all. Who attaches it decides on the action.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`].
+    pub fn load_handback(&self) -> Result<OwnedFd, Error> {
+        let mut place = MaybeUninit::uninit();
+        let load = |source| Error::Load("count_handback", source);
+        let mut open = HandbackSkelBuilder::default()
+            .open(&mut place)
+            .map_err(load)?;
+        open.maps
+            .host_counters
+            .reuse_fd(self.counters.as_fd())
+            .map_err(load)?;
+        let skel = open.load().map_err(load)?;
+        let program = skel.progs.count_handback.as_fd().try_clone_to_owned();
+        program.map_err(|source| load(source.into()))
+    }
+
+    pub(super) fn open_tracepoints(&mut self) {
+        let Ok(btf) = Btf::from_vmlinux() else {
+            self.missing.push(
+                "this kernel has no BTF (/sys/kernel/btf/vmlinux): which process sent a reset, \
+                 and whether one was accepted, cannot be told"
+                    .to_owned(),
+            );
+            return;
+        };
+        self.reasons = Reasons::of_kernel(&btf);
+        let arguments = reasons::tracepoint_arguments(&btf, "tcp_send_reset");
+        match arguments {
+            Some(3..) => {}
+            Some(_) => self.missing.push(
+                "this kernel does not say why it sends a reset (Linux 6.10 and later do)"
+                    .to_owned(),
+            ),
+            None => self
+                .missing
+                .push("this kernel does not report resets that it sends".to_owned()),
+        }
+        if let Err(source) = self.load_tracepoints(arguments) {
+            self.missing.push(format!(
+                "the kernel's own reports of resets and connections cannot be had: {source:#}"
+            ));
+        }
+    }
+
+    fn load_tracepoints(&mut self, send_reset_arguments: Option<usize>) -> libbpf_rs::Result<()> {
+        let mut place = MaybeUninit::uninit();
+        let mut open = SocketsSkelBuilder::default().open(&mut place)?;
+        if let Some(rodata) = open.maps.rodata_data.as_mut() {
+            rodata.netns_inum = self.config.netns_inum;
+            rodata.task_stack_bytes = TASK_STACK_BYTES;
+        }
+        open.maps.events.reuse_fd(self.map.as_fd())?;
+        open.maps.host_counters.reuse_fd(self.counters.as_fd())?;
+        let (has_reason, has_tracepoint) = (
+            matches!(send_reset_arguments, Some(3..)),
+            send_reset_arguments.is_some(),
+        );
+        self.tells_answers = has_reason;
+        open.progs.on_reset_sent.set_autoload(has_reason);
+        open.progs
+            .on_reset_sent_no_reason
+            .set_autoload(has_tracepoint && !has_reason);
+        let skel = open.load()?;
+        let mut attach = |program: &ProgramMut<'_>, says: &str| match program.attach_trace() {
+            Ok(link) => self.links.push(link),
+            Err(source) => self.missing.push(format!("{says} cannot be had: {source}")),
+        };
+        if has_reason {
+            attach(
+                &skel.progs.on_reset_sent,
+                "the kernel's report of resets that it sends",
+            );
+        } else if has_tracepoint {
+            attach(
+                &skel.progs.on_reset_sent_no_reason,
+                "the kernel's report of resets that it sends",
+            );
+        }
+        attach(
+            &skel.progs.on_reset_accepted,
+            "the kernel's report of resets that it accepts",
+        );
+        attach(
+            &skel.progs.on_state_change,
+            "the kernel's report of new connections",
+        );
+        attach(&skel.progs.on_destroyed, "the owners of reset connections");
+        Ok(())
+    }
+}
+
+fn attachment(
+    program: &OwnedFd,
+    interface: &str,
+    ifindex: u32,
+    is_egress: bool,
+) -> Result<Attachment, Error> {
+    Attachment::make(program.as_fd(), ifindex, is_egress)
+        .map_err(|source| Error::Attach(interface.to_owned(), source))
+}
