@@ -18,6 +18,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use rustix::thread::CpuSet;
 use sensor::threads_cpu_ns;
 use support::{Namespaces, inside, is_root, monotonic_ns, quantile, report};
 
@@ -92,12 +93,23 @@ fn main() {
     }
     let sensor = Sensor::start(network.name(1), "sv42");
     // A pause lets the worker fall asleep: then every SYN has to wake it.
-    for (name, pause) in [
-        ("steady", Duration::ZERO),
-        ("paused", Duration::from_micros(300)),
+    // On a veth a frame is received by the CPU that sent it; a NIC's interrupt comes at its queue's CPU,
+    // where the worker is (near). Free: wherever the scheduler puts the client.
+    let cpus = rustix::thread::sched_getaffinity(None).expect("its CPUs");
+    let at = |cpu: usize| {
+        let mut set = CpuSet::new();
+        set.set(cpu);
+        set
+    };
+    for (name, pause, place) in [
+        ("steady", Duration::ZERO, cpus),
+        ("paused", Duration::from_micros(300), cpus),
+        ("near", Duration::from_micros(300), at(0)),
+        ("far", Duration::from_micros(300), at(1)),
     ] {
         let (mut beside, mut through) = (Vec::new(), Vec::new());
         inside(network.name(0), || {
+            rustix::thread::sched_setaffinity(None, &place).expect("its CPU");
             for _ in 0..CONNECTIONS {
                 for (address, times) in [
                     ("10.41.0.2:80", &mut beside),
