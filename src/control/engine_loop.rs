@@ -199,8 +199,7 @@ impl EngineLoop {
     /// Events of the host that found the ring buffer full.
     fn count_losses(&self) {
         if let Ok(host) = self.events.host_counters() {
-            let lost = host.events_lost + host.egress_lost + host.mirror_lost;
-            self.shared.lost.store(lost, Ordering::Relaxed);
+            self.shared.lost.store(host.lost(), Ordering::Relaxed);
         }
         self.show_numbers();
         let unjudged = self.engine.counters().episodes_refused;

@@ -225,9 +225,10 @@ fn lost(engine: &EngineShared, numbers: &EngineNumbers, outputs: &Outputs) -> [F
     let mut events = Family::new(
         Kind::Counter,
         "rstscope_kernel_records_lost",
-        "Kernel events and copies of headers that found the ring buffer full, by kind.",
+        "Kernel events and copies of headers that found the ring buffer full, by kind; events missed came while their CPU was telling another.",
     );
     events.number(&[("kind", "event")], numbers.host.events_lost);
+    events.number(&[("kind", "event_missed")], numbers.host.events_missed);
     events.number(&[("kind", "egress")], numbers.host.egress_lost);
     events.number(&[("kind", "mirror")], numbers.host.mirror_lost);
     let mut unjudged = Family::new(

@@ -29,10 +29,10 @@ pub(super) fn print(
             }
         }
     }
-    let lost = host.events_lost + host.egress_lost + host.mirror_lost;
+    let lost = host.lost();
     if lost > 0 {
         notice::warn(format_args!(
-            "{lost} kernel events were lost: the ring buffer was full"
+            "{lost} kernel events were lost: the ring buffer was full, or a CPU was telling one when the next came"
         ));
     }
     if host.closings_untold > 0 {

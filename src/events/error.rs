@@ -12,6 +12,8 @@ pub enum Error {
     Load(&'static str, libbpf_rs::Error),
     /// The program could not be put on an interface.
     Attach(String, io::Error),
+    /// A program of ours could not be asked what it missed.
+    Info(io::Error),
     /// The ring buffer cannot be read.
     Poll(libbpf_rs::Error),
 }
@@ -28,6 +30,7 @@ impl fmt::Display for Error {
             Self::Attach(interface, source) => {
                 write!(f, "{interface}: attaching the tc program failed: {source}")
             }
+            Self::Info(source) => write!(f, "a BPF program could not be asked: {source}"),
             Self::Poll(source) => write!(f, "the event ring buffer cannot be read: {source}"),
         }
     }
@@ -37,7 +40,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Map(_, source) | Self::Load(_, source) | Self::Poll(source) => Some(source),
-            Self::Attach(_, source) => Some(source),
+            Self::Attach(_, source) | Self::Info(source) => Some(source),
         }
     }
 }

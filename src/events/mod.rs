@@ -24,6 +24,7 @@ pub use error::Error;
 pub use reasons::Reasons;
 
 use crate::host::{KernelEvent, SocketView};
+use crate::sys::link::runs_missed;
 use crate::time::Timestamp;
 use tc::Attachment;
 
@@ -90,6 +91,16 @@ pub struct HostCounters {
     pub handed_back: u64,
     /// Orderly closings soon after a reset that were not told: more than the budget.
     pub closings_untold: u64,
+    /// Tracepoint events that were not told, because one of the same kind was being told on that CPU.
+    pub events_missed: u64,
+}
+
+impl HostCounters {
+    /// Events and copies that should have reached us and did not.
+    #[must_use]
+    pub const fn lost(&self) -> u64 {
+        self.events_lost + self.events_missed + self.egress_lost + self.mirror_lost
+    }
 }
 
 const HOST_COUNTERS: u32 = 8;
@@ -155,6 +166,8 @@ pub struct Events {
     mirror: Option<OwnedFd>,
     /// Tracepoints; detached when dropped.
     links: Vec<Link>,
+    /// The programs on those links.
+    tracers: Vec<OwnedFd>,
     attachments: Vec<Attachment>,
     unknown_records: u64,
 }
@@ -198,6 +211,7 @@ impl Events {
             egress: None,
             mirror: None,
             links: Vec::new(),
+            tracers: Vec::new(),
             attachments: Vec::new(),
             unknown_records: 0,
         };
@@ -275,6 +289,15 @@ impl Events {
         Ok(count)
     }
 
+    fn runs_missed(&self) -> Result<u64, Error> {
+        let of_each = self
+            .tracers
+            .iter()
+            .map(|program| runs_missed(program.as_fd()));
+        let sum: io::Result<u64> = of_each.sum();
+        sum.map_err(Error::Info)
+    }
+
     /// Counters of the programs on this host.
     ///
     /// # Errors
@@ -300,6 +323,7 @@ impl Events {
             mirror_lost: read(5)?,
             handed_back: read(6)?,
             closings_untold: read(7)?,
+            events_missed: self.runs_missed()?,
         })
     }
 }

@@ -172,7 +172,10 @@ impl Events {
             .set_autoload(has_tracepoint && !has_reason);
         let skel = open.load()?;
         let mut attach = |program: &ProgramMut<'_>, says: &str| match program.attach_trace() {
-            Ok(link) => self.links.push(link),
+            Ok(link) => {
+                self.links.push(link);
+                self.tracers.extend(program.as_fd().try_clone_to_owned());
+            }
             Err(source) => self.missing.push(format!("{says} cannot be had: {source}")),
         };
         if has_reason {

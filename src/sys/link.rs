@@ -34,6 +34,31 @@ pub fn attach_tcx(program: BorrowedFd<'_>, ifindex: u32, egress: bool) -> io::Re
     create(program, ifindex, hook, 0)
 }
 
+/// How often the kernel left a tracing program out because it was running on that CPU already, in what
+/// had been interrupted (`__bpf_trace_run` of kernel/trace/bpf_trace.c).
+///
+/// # Errors
+///
+/// What `BPF_OBJ_GET_INFO_BY_FD` says.
+pub fn runs_missed(program: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut info = libbpf_sys::bpf_prog_info::default();
+    let mut len = u32::try_from(size_of_val(&info)).unwrap_or(0);
+    // SAFETY: the descriptor is borrowed for the whole call, which writes no more than `len` bytes of
+    // `info`, and follows none of its pointers, since all its counts are 0.
+    let answer = unsafe {
+        libbpf_sys::bpf_obj_get_info_by_fd(
+            program.as_raw_fd(),
+            (&raw mut info).cast(),
+            &raw mut len,
+        )
+    };
+    if answer < 0 {
+        Err(io::Error::from_raw_os_error(-answer))
+    } else {
+        Ok(info.recursion_misses)
+    }
+}
+
 /// Puts another program into a link, in one step: each frame meets the old one or the new one. The
 /// program must be of the same type; the interface and its driver see no change.
 ///
