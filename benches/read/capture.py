@@ -4,9 +4,9 @@
 Three flows in ten end by FIN, three by a reset of the client, three by one of the server, one by three forged ones.
 The segments of 2,000 flows lie between one another, as on a busy host. The same arguments give the same bytes.
 """
+import argparse
 import random
 import struct
-import sys
 
 SYN, FIN, RST, ACK = 2, 1, 4, 16
 CONCURRENT = 2000
@@ -51,7 +51,11 @@ def flow(number, dice):
 
 
 def main():
-    path, flows = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 400_000
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file")
+    parser.add_argument("flows", nargs="?", type=int, default=400_000)
+    asked = parser.parse_args()
+    path, flows = asked.file, asked.flows
     dice = random.Random(1)
     live, following, now = [], 0, 1_700_000_000_000_000_000
     with open(path, "wb") as out:
