@@ -58,6 +58,10 @@ struct sock_common {
 	atomic64_t skc_cookie;
 };
 
+struct pt_regs {
+	unsigned long orig_ax; /* x86: the system call's number, or -1 */
+};
+
 struct kernfs_node {
 	__u64 id;
 };

@@ -15,22 +15,30 @@
 const volatile __u32 task_stack_bytes = 0;
 
 /* include/linux/sched.h */
+#define PF_EXITING 0x00000004
 #define PF_KTHREAD 0x00200000
 
 /*
  * Whether the running process made the call, rather than an interrupt that happened to it. The
  * kernel serves interrupts and softirqs on a stack of their own, so the place of this very frame
- * tells. (The preemption counter would too, but its symbol is not there on every kernel.) Not
- * inlined, and small: a large frame would be given a private stack.
+ * tells; but one that breaks in on user code stays on the task's stack, which is empty then
+ * (arch/x86/include/asm/irq_stack.h). Such an entry has no system call's number, and does nothing
+ * of the process's own but end it. (The preemption counter would tell too, but its symbol is not
+ * there on every kernel.) Not inlined, and small: a large frame would be given a private stack.
  */
 static __noinline int is_process(void)
 {
 	struct task_struct *task = (void *)bpf_get_current_task_btf();
+	struct pt_regs *regs;
 	void *slot = &slot;
 	__u64 here = 0;
 
 	/* Kernel threads do somebody else's work; so does PREEMPT_RT with softirqs. */
 	if (task->flags & PF_KTHREAD || bpf_core_field_exists(task->softirq_disable_cnt))
+		return 0;
+	regs = (void *)bpf_task_pt_regs((void *)task);
+	if (bpf_core_field_exists(regs->orig_ax) && (long)regs->orig_ax < 0 &&
+	    !(task->flags & PF_EXITING))
 		return 0;
 	/* Through a read, since the verifier will not do sums with a stack pointer. */
 	if (bpf_probe_read_kernel(&here, sizeof(here), &slot))

@@ -13,6 +13,7 @@
 
 use std::fs;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rstscope::events::{Config, Event, Events, FrameOrigin, own_netns};
@@ -170,6 +171,8 @@ fn inside() {
     native_or_nothing(&events);
     closed_ports(&mut events);
     aborts(&mut events);
+    a_timer_on_busy_cpus(&mut events);
+    a_killed_process(&mut events);
     a_stray_segment(&mut events);
     an_accepted_reset(&mut events);
     a_closing_after_a_reset(&mut events);
@@ -286,6 +289,54 @@ fn aborts(events: &mut Events) {
         assert!(established.cookie.is_some() && established.cookie == sent[0].cookie);
         assert_eq!(seen.resets_of(LEAVING).len(), 1);
     }
+}
+
+/// A reset by a timer is no process's, though its interrupt breaks in on one that is busy.
+fn a_timer_on_busy_cpus(events: &mut Events) {
+    let is_over = AtomicBool::new(false);
+    let seen = std::thread::scope(|scope| {
+        for _ in 0..2 * std::thread::available_parallelism().map_or(2, usize::from) {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    std::hint::spin_loop()
+                }
+            });
+        }
+        let server = "l=listen(85)\nfor _ in range(20):\n c,_=l.accept()\n for o in (4,5,6): c.setsockopt(6,o,1)\n \
+            c.setsockopt(1,9,1);globals()[c.fileno()]=c\ntime.sleep(4)";
+        let client = "import subprocess\nk=[socket.create_connection(('10.77.0.1',85)) for _ in range(20)]\n\
+            subprocess.run('ip link set c0 down',shell=True);time.sleep(4)\n\
+            for s in k: s.setsockopt(6,19,1);s.close()\n\
+            subprocess.run('ip link set c0 up;ip addr add fd77::2/64 dev c0 nodad;\
+            ip route add default via 10.77.0.1',shell=True)";
+        let seen = play(events, server, client);
+        is_over.store(true, Ordering::Relaxed);
+        seen
+    });
+    let sent = seen.sent();
+    assert_eq!(sent.len(), 20, "{seen:?}");
+    for event in sent {
+        let KernelEventKind::ResetSent { process, .. } = event.kind else {
+            panic!()
+        };
+        assert_eq!(process, None, "{event:?}");
+    }
+}
+
+/// Who is killed while it computes still closes its sockets itself.
+fn a_killed_process(events: &mut Events) {
+    let server = "import os\nc,_=listen(86).accept()\n\
+        if os.fork()==0:\n c.close();time.sleep(.5);os.kill(os.getppid(),9);os._exit(0)\n\
+        while 1: pass";
+    let client = "s=socket.create_connection(('10.77.0.1',86));s.send(b'hello');time.sleep(1.2)";
+    let seen = play(events, server, client);
+    let sent = seen.sent();
+    assert_eq!(sent.len(), 1, "{seen:?}");
+    let KernelEventKind::ResetSent { process, .. } = sent[0].kind else {
+        panic!()
+    };
+    let process = process.expect("a process");
+    assert!(process.name().starts_with("python"), "{process:?}");
 }
 
 /// A listener's socket does not know the peer: the tuple must come from the segment.
