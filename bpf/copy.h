@@ -50,6 +50,7 @@ static __always_inline void describe(struct frame_event *event, __u8 origin, __u
 	__builtin_memset(event->pad, 0, sizeof(event->pad));
 	event->frame_len = frame_len;
 	event->pad2 = 0;
+	event->cookie = 0;
 	if (view)
 		__builtin_memcpy(&event->socket, view, sizeof(*view));
 	else

@@ -105,6 +105,7 @@ struct frame_event {
 	__u32 frame_len; /* of the whole frame */
 	__u32 copied;	 /* bytes of `data` that count */
 	__u32 pad2;
+	__u64 cookie; /* leaving: the socket that the packet belongs to; 0: none */
 	struct socket_view socket;
 	__u8 data[COPY_BYTES];
 };

@@ -43,6 +43,12 @@ static __noinline int copy_skb(struct __sk_buff *skb, const struct socket_view *
 		return TC_ACT_UNSPEC;
 	}
 	describe(event, origin, now, skb->ifindex, len + tag_len, view);
+	/*
+	 * A socket's own segment belongs to it, and an answer of TCP to the socket that the kernel
+	 * answers with; a packet filter's reset belongs to none (nf_send_reset).
+	 */
+	if (origin == FRAME_EGRESS)
+		event->cookie = bpf_get_socket_cookie(skb);
 	event->copied = 0;
 	if (tag_len) {
 		if (len > COPY_BYTES - 4)

@@ -134,6 +134,12 @@ pub enum SocketView {
         /// Its sequence numbers.
         sequence: SocketSequence,
     },
+    /// Of a segment that leaves: some socket of this host sent it, maybe that of another network
+    /// namespace, or the one that the kernel answers with.
+    Sender {
+        /// Its number (`bpf_get_socket_cookie`).
+        cookie: u64,
+    },
 }
 
 impl SocketView {
@@ -146,11 +152,20 @@ impl SocketView {
         }
     }
 
+    /// The number of the socket that sent it.
+    #[must_use]
+    pub const fn sender(&self) -> Option<u64> {
+        match self {
+            Self::Sender { cookie } => Some(*cookie),
+            _ => None,
+        }
+    }
+
     /// The TCP state it stands for, where there is any socket.
     #[must_use]
     pub const fn state(&self) -> Option<TcpState> {
         match self {
-            Self::Absent => None,
+            Self::Absent | Self::Sender { .. } => None,
             Self::Listener => Some(TcpState::Listen),
             Self::TimeWait => Some(TcpState::TimeWait),
             Self::Request => Some(TcpState::NewSynRecv),

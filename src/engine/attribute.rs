@@ -174,11 +174,21 @@ fn passed(settled: &Settled, sent: Option<Call>) -> Passed {
     }
 }
 
-/// An egress reset without a kernel event: no socket sent it. That holds only while every event
+/// An egress reset without a kernel event. Where its packet belongs to a socket, that of another network
+/// namespace sent it, or its addresses are translated. Else no socket sent it, as long as every event
 /// reached us, and for the answers to segments of no connection only where the kernel tells of them.
 fn without_event(settled: &Settled, config: &EngineConfig) -> Attribution {
     let segment = &settled.view.first.segment;
     let by_shape = cause_by_shape(segment);
+    if settled.view.first.socket.and_then(|s| s.sender()).is_some() {
+        let evidence = vec![attested(
+            "left_this_host",
+            Favors::Local,
+            30.0,
+            "from a socket".into(),
+        )];
+        return Attribution::local(by_shape, 0.95, evidence);
+    }
     let is_told = config.tells_answers || by_shape == Some(Cause::Process);
     if !config.kernel_events || settled.episode.lossy || !is_told {
         let evidence = vec![attested(

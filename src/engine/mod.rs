@@ -14,6 +14,7 @@ mod other_leg;
 mod resting;
 #[cfg(test)]
 mod tests;
+mod translated;
 #[cfg(test)]
 mod waves;
 
@@ -33,6 +34,7 @@ pub use device::{Device, IpIdMode};
 use episode::{Accepted, Episode, Sent, Settled};
 use legs::{Call, Leg, Legs, Passed};
 use resting::Resting;
+use translated::Translated;
 
 /// A flow that is reset without pause would never settle: after this many settle times, but at
 /// least [`EPISODE_NS_MAX`], its episode is judged all the same.
@@ -112,6 +114,7 @@ pub struct Engine {
     queued: u64,
     legs: Legs,
     resting: Resting,
+    translated: Translated,
     injectors: InjectorMemory,
     siblings: SiblingMemory,
     closed: HashMap<FlowKey, Closed>,
@@ -136,6 +139,7 @@ impl Engine {
             queued: 0,
             legs: Legs::default(),
             resting: Resting::default(),
+            translated: Translated::default(),
             injectors: InjectorMemory::default(),
             siblings: SiblingMemory::default(),
             closed: HashMap::new(),
@@ -246,6 +250,22 @@ impl Engine {
         }
     }
 
+    fn reset_sent(&mut self, key: &FlowKey, local: Side, event: &KernelEvent, sent: Sent) {
+        if sent.active
+            && let Some(process) = sent.process
+        {
+            let passed = self.passed(key, local, event.time, process);
+            self.legs.note_sent(passed);
+        }
+        if let Some(episode) = self.episode(key, event.time) {
+            episode.add_sent(sent);
+            // With its frame at hand, it is no other's.
+            if !episode.has_reset() {
+                self.translated.note_sent(event.tuple, sent, event.cookie);
+            }
+        }
+    }
+
     /// Takes in what the kernel said.
     pub fn kernel_event(&mut self, event: &KernelEvent) {
         let (key, local) = FlowKey::of(event.tuple);
@@ -267,20 +287,16 @@ impl Engine {
                     answered_seq,
                     answered_len,
                 };
-                if active && let Some(process) = process {
-                    let sent = self.passed(&key, local, event.time, process);
-                    self.legs.note_sent(sent);
-                }
-                if let Some(episode) = self.episode(&key, event.time) {
-                    episode.add_sent(sent);
-                }
+                self.reset_sent(&key, local, event, sent);
             }
             KernelEventKind::ResetAccepted { state } => {
+                let accepted = Accepted {
+                    time: event.time,
+                    state,
+                };
+                self.translated.note_accepted(event.tuple, accepted);
                 if let Some(episode) = self.episode(&key, event.time) {
-                    episode.accepted.get_or_insert(Accepted {
-                        time: event.time,
-                        state,
-                    });
+                    episode.accepted.get_or_insert(accepted);
                 }
             }
             KernelEventKind::Established { originator, .. } => {
@@ -417,6 +433,9 @@ impl Engine {
             };
             self.legs.remember(leg);
         }
+        if !comes_in {
+            self.translated.forget_sent(&reset.segment.tuple);
+        }
         if let Some(episode) = self.episode(key, sighting.time) {
             episode.add_reset(side, reset, Some(&flow));
         }
@@ -486,9 +505,10 @@ impl Engine {
         if let Some(record) = self.correction(&episode) {
             return self.send_out(key, record, emit);
         }
-        let Some(settled) = episode.settle() else {
+        let Some(mut settled) = episode.settle() else {
             return;
         };
+        self.translated.complete(&mut settled);
         let record = compose(
             &settled,
             &Context {

@@ -6,14 +6,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::reasons::Reasons;
 use super::{CopiedFrame, Event, FrameOrigin};
 use crate::bpf::{egress, sockets};
-use crate::host::{KernelEvent, KernelEventKind, Process, TcpState};
+use crate::host::{KernelEvent, KernelEventKind, Process, SocketView, TcpState};
 use crate::host_bytes::{socket_view, u16_at, u32_at, u64_at};
 use crate::time::Timestamp;
 use crate::wire::{FourTuple, SeqNum};
 
 /// Where `struct frame_event` has its bytes; pinned below.
-const FRAME_DATA: usize = 96;
-const FRAME_EVENT_LEN: usize = 288;
+const FRAME_DATA: usize = 104;
+const FRAME_EVENT_LEN: usize = 296;
 const SOCKET_EVENT_LEN: usize = 112;
 
 const _: () = assert!(size_of::<egress::types::frame_event>() == FRAME_EVENT_LEN);
@@ -58,7 +58,10 @@ fn frame(record: &[u8]) -> Option<CopiedFrame<'_>> {
         time: Timestamp::from_nanos(u64_at(record, 8)?),
         ifindex: u32_at(record, 4)?,
         origin,
-        socket: socket_view(record.get(32..FRAME_DATA)?),
+        socket: match u64_at(record, 32)? {
+            0 => socket_view(record.get(40..FRAME_DATA)?),
+            cookie => Some(SocketView::Sender { cookie }),
+        },
         frame: record.get(FRAME_DATA..FRAME_DATA + copied)?,
         frame_len: u32_at(record, 20)?,
     })
@@ -148,7 +151,7 @@ mod tests {
         record[16] = 2;
         put(&mut record, 20, &1500_u32.to_ne_bytes());
         put(&mut record, 24, &3_u32.to_ne_bytes());
-        record[32] = 1;
+        record[40] = 1;
         put(&mut record, FRAME_DATA, &[1, 2, 3, 4]);
         let Some(Event::Frame(frame)) = event(&record, &Reasons::default()) else {
             panic!()
@@ -157,6 +160,11 @@ mod tests {
         assert_eq!(frame.origin, FrameOrigin::Egress { forwarded: true });
         assert_eq!((frame.frame, frame.frame_len), (&[1_u8, 2, 3][..], 1500));
         assert_eq!(frame.socket, Some(SocketView::Absent));
+        record[32] = 7;
+        let Some(Event::Frame(frame)) = event(&record, &Reasons::default()) else {
+            panic!()
+        };
+        assert_eq!(frame.socket, Some(SocketView::Sender { cookie: 7 }));
         put(&mut record, 24, &193_u32.to_ne_bytes());
         assert_eq!(
             event(&record, &Reasons::default()),

@@ -79,18 +79,20 @@ def address(host, family):
 class Connection:
     """Both ends of a TCP connection: `near` called, `far` accepted."""
 
-    def __init__(self, lab, family, near="cl", far="lb", port=0, greet=True):
+    def __init__(self, lab, family, near="cl", far="lb", port=0, called=None, greet=True):
         listener = lab.socket(far, family)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((address(far, family), port))
         listener.listen(8)
         self.near = lab.socket(near, family)
-        self.near.connect(listener.getsockname()[:2])
+        there, bound = listener.getsockname()[:2]
+        self.near.connect((there, called or bound))
         self.far, _ = listener.accept()
         self.far.settimeout(3)
         listener.close()
         self.near_end = self.near.getsockname()[:2]
-        self.far_end = self.far.getsockname()[:2]
+        # As the wire has it: this host may translate what the client called.
+        self.far_end = self.near.getpeername()[:2]
         if greet:
             self.greet()
 

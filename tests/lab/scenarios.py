@@ -25,11 +25,12 @@ import forge
 import forgeries
 import perfect
 import proxies
+import translated
 from forge import ACK, RST
 from peer import Lab
 from plays import SCENARIOS, Play
 
-assert endpoints and forgeries and perfect and proxies
+assert endpoints and forgeries and perfect and proxies and translated
 
 
 class Witness(threading.Thread):

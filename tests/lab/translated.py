@@ -1,0 +1,65 @@
+"""Scenarios on addresses that the load balancer host translates: its sockets and its frames have
+different tuples."""
+
+import contextlib
+import errno
+import os
+import subprocess
+import time
+
+from peer import abort, address
+from plays import scenario
+
+@contextlib.contextmanager
+def redirected(play, called, port):
+    """What is called at one port meets the listener at another (nftables, DNAT to this host)."""
+    table = f"lab{os.getpid()}x{port}v{play.family}"
+    rules = (f"add table inet {table}\n"
+             f"add chain inet {table} pre {{ type nat hook prerouting priority dstnat; }}\n"
+             f"add rule inet {table} pre tcp dport {called} redirect to :{port}\n")
+
+    def nft(*words, rules=None):
+        with play.lab.inside("lb"):
+            subprocess.run(["nft", *words], input=rules, text=True, check=True)
+
+    nft("-f", "-", rules=rules)
+    try:
+        yield
+    finally:
+        # Connections that are open stay translated, until they have ended.
+        nft("delete", "table", "inet", table)
+
+
+@scenario
+def translated_process_abort(play):
+    """A process aborts a connection whose port this host translates."""
+    with redirected(play, 9141, 9041):
+        link = play.connection(port=9041, called=9141)
+        abort(link.far)
+        play.expect(link.far_end, link.near_end, "local", "process", story="a process of this host")
+        time.sleep(0.05)
+        link.near.close()
+
+
+@scenario
+def older_translated_abort(play):
+    """The client aborts a connection whose port this host translates; it is older than the sensor."""
+    with redirected(play, 9142, 9042):
+        link = play.connection(port=9042, called=9142)
+        yield
+        abort(link.near)
+        play.expect(link.near_end, link.far_end, "remote", "abort", story="the client")
+        time.sleep(0.05)
+        link.far.close()
+
+
+@scenario
+def translated_closed_port(play):
+    """No listener at the port to which this host translates."""
+    with redirected(play, 9143, 9043):
+        there = (address("lb", play.family), 9143)
+        with play.lab.socket("cl", play.family) as sock:
+            sock.bind((address("cl", play.family), 0))
+            here = sock.getsockname()[:2]
+            assert sock.connect_ex(there) == errno.ECONNREFUSED
+        play.expect(there, here, "local", "kernel", story="the kernel of this host")
