@@ -162,6 +162,7 @@ fn judge(
         flow_capacity: config.flow_capacity,
         episode_capacity: EPISODES,
         local: config.local.clone(),
+        own_addresses: None,
         offline: true,
         kernel_events: false,
         tells_answers: false,

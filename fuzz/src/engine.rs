@@ -69,6 +69,7 @@ impl Play {
                 flow_capacity: 64,
                 episode_capacity: EPISODES,
                 local: local.collect(),
+                own_addresses: None,
                 offline,
                 kernel_events: shape & 16 != 0,
                 tells_answers: shape & 32 != 0,

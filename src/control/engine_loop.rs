@@ -2,7 +2,8 @@
 //! records out. It never waits for a reader: a record that finds the writer's queue full is counted
 //! and dropped.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -50,6 +51,8 @@ const HELD_MAX: usize = super::outputs::RECORDS_WAITING;
 pub(super) enum Order {
     /// The user's own devices.
     Devices(Vec<Device>),
+    /// This host's addresses.
+    Addresses(HashSet<IpAddr>),
     /// Keep records back, and let go of the outputs.
     Hold,
     /// The outputs from now on; what was kept back goes to them first.
@@ -295,6 +298,7 @@ impl EngineLoop {
         while let Ok(order) = self.orders.try_recv() {
             match order {
                 Order::Devices(devices) => self.engine.set_own_devices(devices),
+                Order::Addresses(addresses) => self.engine.set_own_addresses(addresses),
                 Order::Hold => self.out.output = None,
                 Order::Output(output) => self.out.resume(output),
             }

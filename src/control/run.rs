@@ -1,8 +1,8 @@
 //! `rstscope run`: sets up posts, engine and writer; watches over them until a signal comes; takes
 //! everything down in the opposite order, so that no frame and no record is left behind.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::net::TcpListener;
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::net::{IpAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -85,6 +85,7 @@ pub(super) struct Sensor {
     board: Arc<Board>,
     /// What it was told to do; what a reload changed is changed here.
     config: RunConfig,
+    addresses: HashSet<IpAddr>,
     refreshed: Timestamp,
     recorded: Timestamp,
 }
@@ -146,7 +147,7 @@ impl Sensor {
             .iter()
             .map(|post| Coverage::new(post.id, now, post.totals().unwrap_or_default()))
             .collect();
-        Ok(Self {
+        let mut sensor = Self {
             posts,
             coverage,
             coverage_out,
@@ -154,6 +155,7 @@ impl Sensor {
             engine,
             shared,
             orders,
+            addresses: HashSet::new(),
             outputs,
             jail,
             manager: Manager::new(now),
@@ -161,7 +163,22 @@ impl Sensor {
             config: config.clone(),
             refreshed: now,
             recorded: now,
-        })
+        };
+        sensor.tell_addresses();
+        Ok(sensor)
+    }
+
+    /// Tells the engine which addresses this host has, when they are others than before. Where the kernel
+    /// does not answer, the last ones hold.
+    fn tell_addresses(&mut self) {
+        let Ok(addresses) = self.watch.addresses() else {
+            return;
+        };
+        if addresses != self.addresses {
+            self.addresses.clone_from(&addresses);
+            // The engine's thread outlives this one.
+            let _ = self.orders.send(Order::Addresses(addresses));
+        }
     }
 
     /// Says that it is ready: to a person, and to the service manager that asked for it.
@@ -284,6 +301,7 @@ impl Sensor {
             if now.since(self.refreshed) >= REFRESH_NS {
                 self.refreshed = now;
                 changes.extend(self.watch.refresh().unwrap_or_default());
+                self.tell_addresses();
                 self.look_after_steer();
                 self.show_numbers();
             }

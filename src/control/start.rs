@@ -84,6 +84,7 @@ pub(super) fn engine_config(
         flow_capacity: config.flow_capacity,
         episode_capacity: EPISODES,
         local: Vec::new(),
+        own_addresses: None,
         offline: false,
         kernel_events,
         tells_answers,

@@ -63,7 +63,7 @@ pub(super) fn attribute(
     match settled.view.first.vantage.path {
         Path::Egress { forwarded: false } => Some(sent_here(settled, config, legs)),
         Path::Egress { forwarded: true } => Some(routed(settled)),
-        Path::Ingress => stray(settled),
+        Path::Ingress => stray(settled, config),
         Path::Capture => in_capture(settled, config, legs),
     }
 }
@@ -250,8 +250,14 @@ pub(super) fn routed_evidence(copy: &ResetSeen) -> Evidence {
     )
 }
 
-/// Neither flow nor socket: backscatter of somebody else's trouble, or a scan.
-fn stray(settled: &Settled) -> Option<Attribution> {
+/// Neither flow nor socket: backscatter of somebody else's trouble, or a scan. Nothing of the kind is
+/// said where another network namespace, or another host behind this one, may have the socket.
+fn stray(settled: &Settled, config: &EngineConfig) -> Option<Attribution> {
+    let to = settled.view.first.segment.tuple.dst;
+    let own = config.own_addresses.as_ref();
+    if own.is_some_and(|own| !own.contains(&to)) {
+        return None;
+    }
     let nobody = matches!(
         settled.view.first.socket,
         Some(SocketView::Absent | SocketView::Listener)

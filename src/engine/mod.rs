@@ -19,7 +19,8 @@ mod translated;
 mod waves;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::net::IpAddr;
 
 use crate::evidence::{AfterReset, InjectorMemory, ResetSeen, SiblingMemory};
 use crate::flow::{FlowKey, Side, Sighting, TableCounters, Tracker, TrackerConfig};
@@ -63,6 +64,8 @@ pub struct EngineConfig {
     pub episode_capacity: usize,
     /// Addresses that are "this host", where the vantage point does not tell (capture files).
     pub local: Vec<Network>,
+    /// This host's addresses, where its interfaces tell; `None`: not known.
+    pub own_addresses: Option<HashSet<IpAddr>>,
     /// Frames come from a capture: both directions, data segments, no kernel.
     pub offline: bool,
     /// The kernel's events reach us, so that their absence means something.
@@ -167,6 +170,11 @@ impl Engine {
     /// Other devices of the user's from now on; also for what is open.
     pub fn set_own_devices(&mut self, devices: Vec<Device>) {
         self.config.own_devices = devices;
+    }
+
+    /// This host's addresses from now on.
+    pub fn set_own_addresses(&mut self, addresses: HashSet<IpAddr>) {
+        self.config.own_addresses = Some(addresses);
     }
 
     /// The sequence number for a record that the composition makes itself (coverage), so that all

@@ -38,6 +38,7 @@ fn config() -> EngineConfig {
         flow_capacity: 64,
         episode_capacity: 16,
         local: Vec::new(),
+        own_addresses: None,
         offline: false,
         kernel_events: true,
         tells_answers: true,
@@ -372,6 +373,20 @@ fn a_reset_for_nothing_that_anybody_knows_is_stray() {
         engine.sight(&incoming(10, tuple(), 5, SocketView::Absent));
     });
     assert_eq!(records[0].verdict, Verdict::Stray);
+}
+
+#[test]
+fn a_reset_for_an_address_elsewhere_is_nobodys_stray() {
+    let verdict = |own: &str| {
+        let records = records(|engine, _| {
+            engine.set_own_addresses([own.parse().unwrap()].into());
+            engine.sight(&incoming(10, tuple(), 5, SocketView::Absent));
+        });
+        records[0].verdict
+    };
+    let to = tuple().dst.to_string();
+    assert_eq!(verdict(&to), Verdict::Stray);
+    assert_ne!(verdict("192.0.2.77"), Verdict::Stray);
 }
 
 #[test]

@@ -101,6 +101,7 @@ impl Sensor {
                 flow_capacity: 1_024,
                 episode_capacity: 1_024,
                 local: Vec::new(),
+                own_addresses: None,
                 offline: false,
                 kernel_events: true,
                 tells_answers: true,

@@ -1,10 +1,12 @@
 //! Watches links for changes that a sensor must answer. It compares each notice with the last
 //! known state, so that one change is told once; it does not decide what to do about it.
 
+use std::collections::HashSet;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use crate::sys::netlink::{Conversation, Link, XdpProgram, uapi};
+use crate::sys::netlink::{Conversation, Link, XdpProgram, addresses, uapi};
 use crate::wire::Mac;
 
 use super::generic::Generic;
@@ -141,6 +143,19 @@ impl Watch {
                 }
             }
         }
+    }
+
+    /// The addresses that this network namespace has now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Netlink`] when the kernel refuses.
+    pub fn addresses(&mut self) -> Result<HashSet<IpAddr>, Error> {
+        let found = addresses(&mut self.route).map_err(|source| Error::Netlink {
+            what: "list addresses".to_owned(),
+            source,
+        })?;
+        Ok(found.into_iter().collect())
     }
 
     /// Asks for the state of every watched link and tells what differs. Worth a call a second: an

@@ -2,6 +2,7 @@
 //! read by number and length, so that attributes newer than this program are skipped, never an
 //! error.
 
+mod address;
 mod link;
 pub(crate) mod uapi;
 
@@ -12,6 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use netlink_packet_core::{Emitable, NetlinkBuffer, NetlinkHeader, NlasIterator};
 use netlink_sys::{Socket, SocketAddr, protocols};
 
+pub(crate) use address::addresses;
 pub use link::{Link, LinkPackets, XdpMode, XdpProgram};
 
 /// Bytes of the receive buffer: the kernel's dumps use at most 32 KiB a datagram

@@ -17,6 +17,7 @@ pub(crate) const RTM_NEWLINK: u16 = 16;
 pub(crate) const RTM_DELLINK: u16 = 17;
 pub(crate) const RTM_GETLINK: u16 = 18;
 pub(crate) const RTM_SETLINK: u16 = 19;
+pub(crate) const RTM_GETADDR: u16 = 22;
 pub(crate) const RTM_NEWQDISC: u16 = 36;
 pub(crate) const RTM_NEWTFILTER: u16 = 44;
 pub(crate) const RTM_GETTFILTER: u16 = 46;
@@ -32,6 +33,9 @@ pub(crate) const IFF_LOWER_UP: u32 = 0x1_0000;
 pub(crate) const ARPHRD_ETHER: u16 = 1;
 
 // if_link.h
+pub(crate) const IFA_ADDRESS: u16 = 1;
+pub(crate) const IFA_LOCAL: u16 = 2;
+
 pub(crate) const IFLA_ADDRESS: u16 = 1;
 pub(crate) const IFLA_IFNAME: u16 = 3;
 pub(crate) const IFLA_MTU: u16 = 4;
