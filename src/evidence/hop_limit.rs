@@ -154,7 +154,13 @@ pub fn steady(case: &Case<'_>) -> Option<Evidence> {
         .flatten()
         .flat_map(|limits| limits.modes())
         .all(|mode| hops(mode.hop_limit).abs_diff(hops(usual)) <= 1);
-    let own = sender.map_or(0, |s| s.segments);
+    // A SYN that was sent again is no second witness.
+    let own = sender.map_or(0, |s| {
+        let again = s
+            .syn
+            .map_or(0, |syn| u32::from(syn.count).saturating_sub(1));
+        s.segments.saturating_sub(again)
+    });
     let flows = path.map_or(0, |p| p.flows);
     if !steady || (own < 2 && flows < WITNESSES) {
         return None;

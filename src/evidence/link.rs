@@ -34,7 +34,7 @@ const REPLACED_NS: u64 = 3 * SECOND;
 /// A router that takes over with a MAC of its own makes genuine resets look so, many at once. It is no
 /// stranger from the first handshakes on that it carries for the sender's network, or for many
 /// others; before that the old one has fallen silent, so that nothing is steady unless the usual MAC
-/// was heard just before. Nothing is steady in captures, whose order of interfaces is not known.
+/// was heard just before; and a bare reset that may be an answer counts as such a takeover's. Nothing is steady in captures, whose order of interfaces is not known.
 ///
 /// False positives, each silent: VRRP and HSRP addresses move between routers; two routers share
 /// the way back (ECMP, MLAG), so that other frames of the address or its network bore the reset's
@@ -69,7 +69,7 @@ pub fn mac(case: &Case<'_>) -> Option<Evidence> {
     let own = sender.is_some_and(|s| s.mac.is_some());
     let agreed = path.is_some_and(|p| is_steady(p, usual));
     let kind = match own {
-        true if agreed && !case.from_capture => MAC_STEADY,
+        true if agreed && !case.from_capture && !may_answer(case) => MAC_STEADY,
         true if settled => MAC,
         _ => MAC_FEW,
     };
@@ -79,6 +79,23 @@ pub fn mac(case: &Case<'_>) -> Option<Evidence> {
 /// Whether genuine handshakes came by this MAC: of the address, its network, or many networks.
 fn carries(path: &PathFacts, mac: Mac) -> bool {
     path.mac == Some(mac) || path.prefix.macs.contains(mac) || path.routers.contains(mac)
+}
+
+/// How long after this host's last segment a bare reset may be its answer: four round-trips of a long
+/// way, or a retransmission that the first one's loss asked for (RFC 6298 §2.4, one second).
+const ANSWER_NS: u64 = 2 * SECOND;
+
+/// A bare reset soon after this host sent something. A host that takes an address over without warning
+/// (a planned failover) answers its connections so, by its own MAC and before any handshake.
+fn may_answer(case: &Case<'_>) -> bool {
+    let Some(first) = case.first().filter(|first| !first.segment.flags.ack()) else {
+        return false;
+    };
+    let sequence = first.socket.as_ref().and_then(|socket| socket.sequence());
+    sequence.is_none_or(|sequence| {
+        sequence.snd_una != sequence.snd_nxt
+            || sequence.sent_ago_ns.is_none_or(|ago| ago < ANSWER_NS)
+    })
 }
 
 /// Whether all that came of the address of late came by this MAC, which is still in use.
@@ -206,6 +223,25 @@ mod tests {
         let silent = |ns| known(|p| p.mac_silent_ns = Some(ns)).check(mac);
         assert_eq!(silent(2 * SECOND), name("mac_mismatch_steady"));
         assert_eq!(silent(4 * SECOND), name("mac_mismatch"));
+    }
+
+    #[test]
+    fn who_takes_an_address_over_answers_by_its_own_mac() {
+        let bare = |sent_ago_ns, unacked| {
+            let scene = Scene::established().passive().socket(|s| {
+                s.sent_ago_ns = sent_ago_ns;
+                s.snd_nxt = s.snd_una.plus(unacked);
+            });
+            let link = LinkAddresses {
+                src: OTHER,
+                dst: None,
+            };
+            path(scene.reset(|r| r.link = Some(link)), SENDER_MAC, 99).check(mac)
+        };
+        assert_eq!(bare(Some(SECOND / 10), 0), name("mac_mismatch"));
+        assert_eq!(bare(Some(9 * SECOND), 1), name("mac_mismatch"));
+        assert_eq!(bare(None, 0), name("mac_mismatch"));
+        assert_eq!(bare(Some(9 * SECOND), 0), name("mac_mismatch_steady"));
     }
 
     #[test]

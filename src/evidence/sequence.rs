@@ -186,7 +186,8 @@ const FORGOTTEN_NS: u64 = 60 * SECOND;
 /// data was acknowledged long ago, and long ago was the last segment that it may have acknowledged.
 ///
 /// False positives: keep-alive probes (silent with SO_KEEPALIVE); a window update after a long pause
-/// of the local application, or a zero-window probe, to a peer that had lost its state unnoticed:
+/// of the local application, or a zero-window probe, to a peer that had lost its state unnoticed (one
+/// that calls anew from the same port is heard just before: silent):
 /// rare twice over; stacks that abort with a bare reset, none known today: lighter unless the SYN is
 /// Linux', FreeBSD's or Apple's; raw socket tools. Only in ESTABLISHED: our FIN would provoke too.
 #[must_use]
@@ -201,7 +202,11 @@ pub fn unprovoked(case: &Case<'_>) -> Option<Evidence> {
         && sequence.snd_una == sequence.snd_nxt
         && (on_its_way + HELD_BACK_NS..FORGOTTEN_NS).contains(&idle)
         && (on_its_way..FORGOTTEN_NS).contains(&sent);
-    if first.segment.flags.ack() || !quiet {
+    // A SYN on an open connection is answered with a challenge ACK (RFC 5961 §4.2), which a peer that
+    // lost its state and took the same port again answers with this.
+    let heard = case.sender().map(|s| first.time.since(s.last_seen));
+    let just_spoke = heard.is_some_and(|ago| ago < on_its_way);
+    if first.segment.flags.ack() || !quiet || just_spoke {
         return None;
     }
     let kind = match sender_stack(case) {
@@ -217,7 +222,7 @@ mod tests {
     use super::{ack, exact, guesses, inexact, syn_answer, unprovoked};
     use crate::evidence::testing::{RECEIVER_ISN, SENDER_ISN, Scene, name};
     use crate::host::{SocketSequence, SocketView, TcpState};
-    use crate::time::{MILLISECOND, SECOND};
+    use crate::time::{MILLISECOND, SECOND, Timestamp};
     use crate::wire::{Flags, Options, SeqNum};
 
     fn expecting(rcv_nxt: SeqNum, scene: Scene) -> Scene {
@@ -393,6 +398,18 @@ mod tests {
         excused(|s| s.idle_ns = Some(90 * SECOND));
         excused(|s| s.sent_ago_ns = None);
         excused(|s| s.srtt_us = None);
+    }
+
+    #[test]
+    fn a_peer_that_calls_anew_was_provoked_by_our_challenge() {
+        let mut scene = quiet(|_| ());
+        let time = scene.resets[0].time;
+        let heard = |ms| Timestamp::from_nanos(time.as_nanos() - ms * MILLISECOND);
+        let sender = scene.flow.sender.as_mut().unwrap();
+        sender.last_seen = heard(1);
+        assert_eq!(scene.check(unprovoked), None);
+        scene.flow.sender.as_mut().unwrap().last_seen = heard(900);
+        assert_eq!(scene.check(unprovoked), name("unprovoked_bare_reset"));
     }
 
     #[test]

@@ -121,8 +121,11 @@ impl PathTable {
                 last_seen: now,
             }),
         };
+        // What it looked like then witnesses nothing now.
         if now.since(entry.last_seen) >= STALE_AFTER_NS {
             entry.hop_limits = HopLimits::default();
+            entry.flows = 0;
+            entry.mac_count = 0;
         }
         entry.last_seen = now;
         entry.hop_limits.note(segment.hop_limit);
