@@ -33,7 +33,7 @@ pub const ADJACENT: Kind = Kind::injected("hop_limit_adjacent", Group::HopLimit)
 /// From a public address to a private one without a single hop: the NAT between made it.
 pub const NO_HOPS: Kind = Kind::injected("hop_limit_zero_across_nat", Group::HopLimit);
 
-/// Below this a hop limit was set on purpose (BGP with TTL 1, probes that are to die on the way)
+/// Up to this a hop limit was set on purpose (BGP with TTL 1, probes that are to die on the way)
 /// and says nothing about a distance.
 const SET_ON_PURPOSE: u8 = 5;
 

@@ -11,7 +11,7 @@ mod judge;
 mod weights;
 
 pub use judge::{Judgement, judge};
-pub use weights::{PRIOR_DB, STRANGER, WEIGHTS, Weight};
+pub use weights::{GROUP_COUNTS_DB, PRIOR_DB, STRANGER, WEIGHTS, Weight};
 
 /// Who sent the reset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

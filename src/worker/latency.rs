@@ -54,8 +54,15 @@ impl Latency {
             .as_ref()
             .map(|histogram| LatencySummary {
                 samples: histogram.len(),
-                p50_ns: histogram.value_at_quantile(0.5).min(MAX_NS),
-                p99_ns: histogram.value_at_quantile(0.99).min(MAX_NS),
+                // A bucket's upper end may lie beyond the longest.
+                p50_ns: histogram
+                    .value_at_quantile(0.5)
+                    .min(MAX_NS)
+                    .min(self.longest_ns),
+                p99_ns: histogram
+                    .value_at_quantile(0.99)
+                    .min(MAX_NS)
+                    .min(self.longest_ns),
                 max_ns: self.longest_ns,
             })
             .unwrap_or_default()
