@@ -16,6 +16,7 @@ mod lab;
 
 /// One file a kind of fault.
 mod faults {
+    mod coverage;
     mod host;
     mod interface;
     mod mirror;

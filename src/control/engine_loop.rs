@@ -96,12 +96,15 @@ pub(super) struct EngineShared {
     pub(super) mirrored: Box<[AtomicU64]>,
     /// Copies that were no TCP segment to our parser.
     pub(super) unparsed: AtomicU64,
+    /// Some tc program of an interface was taken off by somebody else, by `InterfaceId`.
+    cut_off: Box<[AtomicBool]>,
 }
 
 impl EngineShared {
     pub(super) fn new(interfaces: usize) -> Self {
         Self {
             mirrored: (0..interfaces).map(|_| AtomicU64::new(0)).collect(),
+            cut_off: (0..interfaces).map(|_| AtomicBool::new(false)).collect(),
             ..Self::default()
         }
     }
@@ -111,6 +114,12 @@ impl EngineShared {
         self.mirrored
             .get(usize::from(id.0))
             .map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// Whether a tc program of ours was found off that interface.
+    pub(super) fn is_cut_off(&self, id: InterfaceId) -> bool {
+        let cut_off = self.cut_off.get(usize::from(id.0));
+        cut_off.is_some_and(|cut_off| cut_off.load(Ordering::Relaxed))
     }
 
     /// Everything that the sensor should have seen, judged and written, and did not, so far; without
@@ -134,6 +143,32 @@ pub(super) struct EngineNumbers {
     pub(super) causes: BTreeMap<(&'static str, &'static str), u64>,
 }
 
+/// The thread's end: everything is judged, and only the last coverage is still to be told, which
+/// counts what was lost until now.
+pub(super) struct Ended {
+    engine: Engine,
+    events: Events,
+    out: Outlet,
+}
+
+impl Ended {
+    /// Sends the last coverage record of an interface.
+    pub(super) fn report(&mut self, mut coverage: CoverageRecord) {
+        coverage.sequence = self.engine.next_sequence();
+        self.out.pass(Record::Coverage(Box::new(coverage)));
+    }
+
+    /// Lets go of the outputs, and of the programs that report what the host does.
+    pub(super) fn finish(self) -> (EngineFinished, HostCounters) {
+        let held = self.out.held.len() as u64;
+        let finished = EngineFinished {
+            counters: self.engine.counters(),
+            held_lost: held + self.out.shared.held_lost.load(Ordering::Relaxed),
+        };
+        (finished, self.events.host_counters().unwrap_or_default())
+    }
+}
+
 /// What the thread leaves behind.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct EngineFinished {
@@ -144,7 +179,7 @@ pub(super) struct EngineFinished {
 
 impl EngineLoop {
     /// Runs until told to stop; then everything that is open is judged and sent out.
-    pub(super) fn run(mut self) -> (EngineFinished, Events) {
+    pub(super) fn run(mut self) -> Ended {
         let mut losses_seen = 0;
         while !self.shared.stop.load(Ordering::Acquire) {
             losses_seen = self.turn(REST, losses_seen);
@@ -163,14 +198,11 @@ impl EngineLoop {
         let out = &mut self.out;
         self.engine.finish(&mut |record| out.send(record));
         self.report_coverage();
-        let never_sent = self.out.held.len() as u64;
-        (
-            EngineFinished {
-                counters: self.engine.counters(),
-                held_lost: never_sent + self.shared.held_lost.load(Ordering::Relaxed),
-            },
-            self.events,
-        )
+        Ended {
+            engine: self.engine,
+            events: self.events,
+            out: self.out,
+        }
     }
 
     fn turn(&mut self, rest: Duration, losses_seen: u64) -> u64 {
@@ -199,14 +231,30 @@ impl EngineLoop {
         lost
     }
 
-    /// Events of the host that found the ring buffer full.
-    fn count_losses(&self) {
+    /// Events of the host that found the ring buffer full, and programs that somebody took off.
+    fn count_losses(&mut self) {
+        self.note_cut_off();
         if let Ok(host) = self.events.host_counters() {
             self.shared.lost.store(host.lost(), Ordering::Relaxed);
         }
         self.show_numbers();
         let unjudged = self.engine.counters().episodes_refused;
         self.shared.unjudged.store(unjudged, Ordering::Relaxed);
+    }
+
+    /// Without such a program, that something was not seen proves nothing any more.
+    fn note_cut_off(&mut self) {
+        let mut any = false;
+        for ifindex in self.events.cut_off() {
+            any = true;
+            let id = self.interfaces.get(&ifindex).map(|id| usize::from(id.0));
+            if let Some(cut_off) = id.and_then(|id| self.shared.cut_off.get(id)) {
+                cut_off.store(true, Ordering::Relaxed);
+            }
+        }
+        if any {
+            self.engine.note_loss();
+        }
     }
 
     fn show_numbers(&self) {
@@ -288,6 +336,9 @@ impl EngineLoop {
 
     fn report_coverage(&mut self) {
         while let Ok(mut coverage) = self.coverage.try_recv() {
+            // Whoever closed the interval may not have heard of it yet.
+            self.note_cut_off();
+            coverage.complete &= !self.shared.is_cut_off(coverage.interface);
             coverage.sequence = self.engine.next_sequence();
             let coverage = Record::Coverage(Box::new(coverage));
             self.out.pass(coverage);

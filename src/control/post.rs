@@ -23,7 +23,7 @@ use crate::sys::{Gates, UmemLayout};
 use crate::time::Timestamp;
 use crate::vantage::InterfaceId;
 use crate::wire::FourTuple;
-use crate::worker::{Finished, Health, Port, PortConfig, Shared, Worker, WorkerConfig};
+use crate::worker::{Counters, Finished, Health, Port, PortConfig, Shared, Worker, WorkerConfig};
 use crate::xdp::{self, Steer};
 
 /// Sightings that may wait for the engine, a worker: what comes in while its thread rests (10 ms)
@@ -127,6 +127,8 @@ pub(super) struct Closed {
     pub(super) steer: Option<[u64; xdp::COUNTERS]>,
     pub(super) workers: Vec<Finished>,
     pub(super) warnings: Vec<String>,
+    /// For the last coverage record; `None` when the counters could not be read.
+    pub(super) totals: Option<Totals>,
 }
 
 /// One watched interface.
@@ -357,32 +359,25 @@ impl Post {
             return Some(Totals::default());
         };
         let steer = inline.steer.counters().ok()?;
-        let sum = |names: &[&str]| names.iter().map(|name| counter(&steer, name)).sum::<u64>();
-        let mut totals = Totals {
-            observed: 0,
-            passed: Some(sum(&NOT_OURS)),
-            bypassed: sum(&BYPASSED),
-            copied: counter(&steer, "copied"),
-            lost: counter(&steer, "copy_lost"),
-        };
         let running = inline.workers.iter().map(|worker| worker.shared.counters());
         let finished = inline.finished.iter().map(|worker| worker.counters);
-        for counters in running.chain(finished) {
-            totals.observed += counters.received;
-            totals.lost += counters.sightings_lost + counters.lost();
-        }
-        Some(totals)
+        Some(totals(&steer, running.chain(finished)))
     }
 
     /// Leaves the post. Workers first: each closes its gate, from when on the kernel passes frames,
     /// and hands back what it holds; then `steer` is detached and the pair removed.
     pub(super) fn close(mut self) -> Closed {
         let Some(mut inline) = self.inline.take() else {
-            return Closed::default();
+            return Closed {
+                totals: Some(Totals::default()),
+                ..Closed::default()
+            };
         };
         let mut workers = std::mem::take(&mut inline.finished);
         workers.extend(inline.stop_workers());
         let steer = inline.steer.counters().ok();
+        let counters = workers.iter().map(|worker| worker.counters);
+        let totals = steer.as_ref().map(|steer| totals(steer, counters));
         inline.steer.detach();
         inline.live = None;
         let mut warnings = Vec::new();
@@ -395,6 +390,7 @@ impl Post {
             steer,
             workers,
             warnings,
+            totals,
         }
     }
 }
@@ -481,6 +477,23 @@ fn trackers(queues: u32, start: &Start<'_>) -> Vec<Tracker> {
         key: start.hash_key,
     };
     (0..queues).map(|_| Tracker::new(config)).collect()
+}
+
+/// What coverage makes of the counters of `steer` and of all workers of a post.
+fn totals(steer: &[u64; xdp::COUNTERS], workers: impl Iterator<Item = Counters>) -> Totals {
+    let sum = |names: &[&str]| names.iter().map(|name| counter(steer, name)).sum::<u64>();
+    let mut totals = Totals {
+        observed: 0,
+        passed: Some(sum(&NOT_OURS)),
+        bypassed: sum(&BYPASSED),
+        copied: counter(steer, "copied"),
+        lost: counter(steer, "copy_lost"),
+    };
+    for counters in workers {
+        totals.observed += counters.received;
+        totals.lost += counters.sightings_lost + counters.lost();
+    }
+    totals
 }
 
 fn counter(steer: &[u64; xdp::COUNTERS], name: &str) -> u64 {

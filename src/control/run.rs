@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
-use crossbeam::channel::{Sender, bounded, unbounded};
+use crossbeam::channel::{Sender, unbounded};
 
 use super::clock;
 use super::confine;
 use super::container::Containers;
-use super::coverage::{Coverage, Totals};
-use super::engine_loop::{EngineFinished, EngineLoop, EngineShared, Order, Outlet};
+use super::coverage::{Coverage, HostLosses, Totals};
+use super::engine_loop::{Ended, EngineLoop, EngineShared, Order, Outlet};
 use super::error::Error;
 use super::handover::Heir;
 use super::numbers;
@@ -28,7 +28,7 @@ use super::summary;
 use crate::cli::Mode;
 use crate::config::RunConfig;
 use crate::engine::Engine;
-use crate::events::{self, Events, HostCounters};
+use crate::events::{self, Events};
 use crate::metrics::{Board, Server};
 use crate::nic::{Change, ChangeKind, Interface, Watch};
 use crate::notice;
@@ -74,9 +74,10 @@ pub fn run(config: &RunConfig) -> Result<(), Error> {
 pub(super) struct Sensor {
     posts: Vec<Post>,
     coverage: Vec<Coverage>,
+    host_losses: HostLosses,
     coverage_out: Sender<CoverageRecord>,
     watch: Watch,
-    engine: JoinHandle<(EngineFinished, Events)>,
+    engine: JoinHandle<Ended>,
     shared: Arc<EngineShared>,
     orders: Sender<Order>,
     outputs: Outputs,
@@ -110,7 +111,8 @@ impl Sensor {
         let has_events = (events.missing().is_empty(), events.tells_answers());
         let engine = Engine::new(start::engine_config(config, has_events, own_macs, hash_key));
         let now = clock::monotonic();
-        let (coverage_out, coverage_in) = bounded(posts.len() * 4);
+        // A record an interface and ten seconds: it cannot grow, and none may be left out.
+        let (coverage_out, coverage_in) = unbounded();
         let shared = Arc::new(EngineShared::new(posts.len()));
         let (orders, orders_in) = unbounded();
         let engine_loop = EngineLoop {
@@ -150,6 +152,7 @@ impl Sensor {
         let mut sensor = Self {
             posts,
             coverage,
+            host_losses: HostLosses::default(),
             coverage_out,
             watch,
             engine,
@@ -298,15 +301,18 @@ impl Sensor {
                 self.reloaded();
             }
             let mut changes = self.watch.changes().unwrap_or_default();
-            if now.since(self.refreshed) >= REFRESH_NS {
+            let is_due = now.since(self.refreshed) >= REFRESH_NS;
+            if is_due {
                 self.refreshed = now;
                 changes.extend(self.watch.refresh().unwrap_or_default());
                 self.tell_addresses();
-                self.look_after_steer();
-                self.show_numbers();
             }
             for change in &changes {
                 self.follow(change);
+            }
+            if is_due {
+                self.look_after_steer();
+                self.show_numbers();
             }
             self.answer_heirs(now);
             let (mut watched, mut handed_over) = (0, 0);
@@ -416,20 +422,31 @@ impl Sensor {
     /// Whoever takes the program off (a kill switch, another tool) means it: it is said, not undone.
     fn look_after_steer(&mut self) {
         for post in &mut self.posts {
-            if !post.is_blind && !post.is_gone && post.is_cut_off() {
-                post.is_blind = true;
-                let name = &post.name;
+            if post.is_blind || post.is_gone {
+                continue;
+            }
+            let name = &post.name;
+            if post.is_cut_off() {
                 notice::warn(format_args!(
                     "{name}: somebody took the XDP program off; what comes in is no longer seen: \
                      restart rstscope to watch it again"
                 ));
+            } else if self.shared.is_cut_off(post.id) {
+                notice::warn(format_args!(
+                    "{name}: somebody took a tc program off; not everything is seen any longer: \
+                     restart rstscope to watch it again"
+                ));
+            } else {
+                continue;
             }
+            post.is_blind = true;
         }
     }
 
     fn look_after_workers(&mut self) {
         for (post, coverage) in self.posts.iter().zip(&mut self.coverage) {
-            if post.is_blind {
+            // One that is made anew under the name of one that is gone has no program.
+            if post.is_blind || post.is_gone {
                 coverage.note_gap();
             }
             if post
@@ -444,6 +461,9 @@ impl Sensor {
 
     fn record_coverage(&mut self, now: Timestamp) {
         self.recorded = now;
+        // What was noticed a second ago may not hold any more.
+        self.look_after_steer();
+        self.look_after_workers();
         for at in 0..self.posts.len() {
             if self.posts.get(at).is_some_and(|post| !post.is_handed_over) {
                 self.record_coverage_of(at, now);
@@ -452,8 +472,8 @@ impl Sensor {
     }
 
     fn record_coverage_of(&mut self, at: usize, now: Timestamp) {
-        // Of the whole host: which interface they belong to, nobody knows.
-        let host_lost = self.shared.missed() + self.outputs.lost();
+        self.host_losses
+            .update(self.shared.missed() + self.outputs.lost());
         let (Some(post), Some(coverage)) = (self.posts.get(at), self.coverage.get_mut(at)) else {
             return;
         };
@@ -462,31 +482,48 @@ impl Sensor {
         };
         let totals = Totals {
             observed: totals.observed + self.shared.mirrored(post.id),
-            lost: totals.lost + host_lost,
             ..totals
         };
-        // The engine's thread empties this queue every few milliseconds.
-        let _ = self.coverage_out.try_send(coverage.close(now, totals));
+        let record = coverage.close(now, totals, &mut self.host_losses);
+        let _ = self.coverage_out.send(record);
     }
 
     /// The opposite order of set-up: posts first, so that everything they saw reaches the engine;
-    /// then the engine judges what is open; then the writer writes the last record.
+    /// then the engine judges what is open; then coverage tells of it all; then the writer writes the
+    /// last record.
     fn take_down(mut self, config: &RunConfig) -> Result<(), Error> {
         self.manager.stopping();
         self.outputs.note_end();
         self.outputs.settle(&self.orders);
-        self.record_coverage(clock::monotonic());
-        let closed: Vec<_> = self
-            .posts
-            .drain(..)
-            .map(|post| (post.name.clone(), post.close()))
-            .collect();
+        self.look_after_steer();
+        self.look_after_workers();
+        let mut last = Vec::new();
+        let mut closed = Vec::new();
+        for (post, coverage) in self.posts.drain(..).zip(self.coverage.drain(..)) {
+            let (id, name, is_ours) = (post.id, post.name.clone(), !post.is_handed_over);
+            // Until now everything is seen; while it is taken down that is not sure.
+            let end = clock::monotonic();
+            let post = post.close();
+            if is_ours {
+                last.push((id, end, coverage, post.totals));
+            }
+            closed.push((name, post));
+        }
         self.shared.stop.store(true, Ordering::Release);
-        let (finished, host) = match self.engine.join() {
-            Ok((finished, events)) => (finished, events.host_counters().unwrap_or_default()),
-            // A panic aborts release builds; a debug build has no numbers to show.
-            Err(_) => (EngineFinished::default(), HostCounters::default()),
-        };
+        // A panic aborts release builds; a debug build has no numbers to show.
+        let ended = self.engine.join().ok().map(|mut ended| {
+            let missed = self.shared.missed() + self.outputs.lost();
+            self.host_losses.update(missed);
+            for (id, end, mut coverage, totals) in last {
+                let totals = totals.map(|totals| Totals {
+                    observed: totals.observed + self.shared.mirrored(id),
+                    ..totals
+                });
+                ended.report(coverage.close_last(end, totals, &mut self.host_losses));
+            }
+            ended.finish()
+        });
+        let (finished, host) = ended.unwrap_or_default();
         let totals = self.outputs.finish();
         for (_, post) in &closed {
             post.warnings.iter().for_each(notice::warn);

@@ -168,7 +168,8 @@ pub struct Events {
     links: Vec<Link>,
     /// The programs on those links.
     tracers: Vec<OwnedFd>,
-    attachments: Vec<Attachment>,
+    /// By interface.
+    attachments: Vec<(u32, Attachment)>,
     unknown_records: u64,
 }
 
@@ -325,6 +326,12 @@ impl Events {
             closings_untold: read(7)?,
             events_missed: self.runs_missed()?,
         })
+    }
+
+    /// Interfaces of which some tc program of ours was taken off by somebody else.
+    pub fn cut_off(&self) -> impl Iterator<Item = u32> {
+        let cut_off = self.attachments.iter().filter(|(_, at)| at.is_cut_off());
+        cut_off.map(|(ifindex, _)| *ifindex)
     }
 }
 

@@ -50,8 +50,8 @@ impl Events {
             self.egress = Some(program.map_err(|source| load(source.into()))?);
         }
         if let Some(program) = &self.egress {
-            self.attachments
-                .push(attachment(program, interface, ifindex, true)?);
+            let attachment = attachment(program, interface, ifindex, true)?;
+            self.attachments.push((ifindex, attachment));
         }
         Ok(())
     }
@@ -97,8 +97,8 @@ impl Events {
             self.mirror = Some(program.map_err(|source| load(source.into()))?);
         }
         if let Some(program) = &self.mirror {
-            self.attachments
-                .push(attachment(program, interface, ifindex, false)?);
+            let attachment = attachment(program, interface, ifindex, false)?;
+            self.attachments.push((ifindex, attachment));
         }
         Ok(())
     }

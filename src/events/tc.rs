@@ -2,7 +2,7 @@
 //! the clsact qdisc, which is taken off again when the value is dropped.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use libbpf_rs::{TC_EGRESS, TC_INGRESS, TcHook, TcHookBuilder};
 
@@ -15,7 +15,7 @@ const PRIORITY: u32 = 49_000;
 #[derive(Debug)]
 pub enum Attachment {
     /// A link; detached when closed.
-    Tcx(#[expect(dead_code, reason = "held for its end")] OwnedFd),
+    Tcx(OwnedFd),
     /// A filter. A killed process leaves it; the next start replaces it.
     Filter(TcHook),
 }
@@ -44,6 +44,15 @@ impl Attachment {
             .and_then(|mut hook| hook.attach())
             .map(Self::Filter)
             .map_err(|error| io::Error::other(error.to_string()))
+    }
+
+    /// Whether somebody took the program off, or the interface is gone. Of a filter it is not asked:
+    /// that takes a netlink socket, and kernels with tcx do without filters.
+    pub fn is_cut_off(&self) -> bool {
+        match self {
+            Self::Tcx(link) => matches!(link::tcx_ifindex(link.as_fd()), Ok(0)),
+            Self::Filter(_) => false,
+        }
     }
 }
 

@@ -102,6 +102,22 @@ pub fn xdp_ifindex(link: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(unsafe { info.__bindgen_anon_1.xdp.ifindex })
 }
 
+/// The index of the interface that a tcx link is on; 0 when it was detached from outside, or the
+/// interface is gone.
+///
+/// # Errors
+///
+/// What `BPF_OBJ_GET_INFO_BY_FD` says.
+pub fn tcx_ifindex(link: BorrowedFd<'_>) -> io::Result<u32> {
+    let info = info(link)?;
+    if info.type_ != libbpf_sys::BPF_LINK_TYPE_TCX {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: the kernel filled in the member for tcx links, which is what this link is; any bits
+    // are a valid number.
+    Ok(unsafe { info.__bindgen_anon_1.tcx.ifindex })
+}
+
 fn info(link: BorrowedFd<'_>) -> io::Result<libbpf_sys::bpf_link_info> {
     let mut info = libbpf_sys::bpf_link_info::default();
     let mut len = u32::try_from(size_of::<libbpf_sys::bpf_link_info>()).unwrap_or(u32::MAX);
