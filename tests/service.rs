@@ -34,6 +34,37 @@ const UNIT: &str = concat!(
     "/packaging/systemd/rstscope.service"
 );
 
+/// What the service has of the sensor's own.
+mod service {
+    mod confined;
+    mod siem;
+}
+
+/// The sensor in the load balancer host's namespace as the unit starts it: nobody, with its capabilities.
+fn units_user(lab: &Lab, arguments: &[&str]) -> Command {
+    // IPC_LOCK stands for the unit's LimitMEMLOCK=infinity, which a test may not be allowed to set.
+    let held = "-all,+net_raw,+net_admin,+bpf,+perfmon,+sys_nice,+ipc_lock";
+    let mut words = vec![
+        "setpriv",
+        "--reuid",
+        USER,
+        "--regid",
+        USER,
+        "--clear-groups",
+    ];
+    words.extend([
+        "--inh-caps",
+        held,
+        "--ambient-caps",
+        held,
+        "--bounding-set",
+        held,
+        BINARY,
+    ]);
+    words.extend(arguments);
+    lab.exec("lb", &words)
+}
+
 /// Of every thread: its name, effective capabilities, and whether it is confined.
 fn threads(pid: u32) -> Vec<(String, String, bool)> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
@@ -140,27 +171,7 @@ fn with_the_units_capabilities_it_starts_gives_them_up_and_does_what_is_late() {
     let address = lab.dir.join("notify");
     let manager = UnixDatagram::bind(&address).unwrap();
     fs::set_permissions(&address, fs::Permissions::from_mode(0o777)).unwrap();
-    // IPC_LOCK stands for the unit's LimitMEMLOCK=infinity, which a test may not be allowed to set.
-    let held = "-all,+net_raw,+net_admin,+bpf,+perfmon,+sys_nice,+ipc_lock";
-    let words = [
-        "setpriv",
-        "--reuid",
-        USER,
-        "--regid",
-        USER,
-        "--clear-groups",
-        "--inh-caps",
-        held,
-        "--ambient-caps",
-        held,
-        "--bounding-set",
-        held,
-        BINARY,
-        "run",
-        "--config",
-        config.to_str().unwrap(),
-    ];
-    let mut started = lab.exec("lb", &words);
+    let mut started = units_user(&lab, &["run", "--config", config.to_str().unwrap()]);
     started
         .env("NOTIFY_SOCKET", &address)
         .env("WATCHDOG_USEC", "600000");

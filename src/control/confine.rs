@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::RunConfig;
 use crate::privilege::{Enforced, Error, Jail, Places};
-use crate::sink::Kind;
+use crate::sink::{Kind, Target};
 
 /// The sensor's own folders as the file system hierarchy has them; a new configuration may name files
 /// in them that the one at the start did not.
@@ -27,11 +27,13 @@ fn places(config: &RunConfig) -> Places {
         if let Kind::File(file) = &target.kind {
             add(&mut places, &file.path);
         }
-        if target.is_durable() {
-            // It must be there to be named; that it cannot be made, its output says itself.
-            let _ = std::fs::create_dir_all(&config.spool);
-            places.folders.push(config.spool.clone());
-        }
+    }
+    // A configuration file may name outputs with a spool later.
+    let may_come = config.typed.config.is_some();
+    if may_come || config.outputs.iter().any(Target::is_durable) {
+        // It must be there to be named; that it cannot be made, its output says itself.
+        let _ = std::fs::create_dir_all(&config.spool);
+        places.folders.push(config.spool.clone());
     }
     places
 }

@@ -73,10 +73,11 @@ fn frames(posts: &[Post]) -> [Family; 2] {
 }
 
 /// The worker's side of the ledger, by stage of a frame's way.
-fn stages(counters: &Counters) -> [(&'static str, u64); 3] {
+fn stages(counters: &Counters) -> [(&'static str, u64); 4] {
     [
         ("received", counters.received),
         ("handed_back", counters.handed_back),
+        ("live", counters.live),
         ("completed", counters.completed),
     ]
 }

@@ -54,7 +54,7 @@ impl Outputs {
     pub(super) fn open(config: &RunConfig, jail: &Jail) -> Result<Self, Error> {
         let (targets, spool) = (&config.outputs, &config.spool);
         let writer = jail
-            .within_to_write(|| open(targets, spool))
+            .within_to_write(|| open(targets, spool, config.replace))
             .map_err(Error::Privilege)??;
         Ok(Self {
             state: State::Open(writer),
@@ -155,15 +155,25 @@ impl Outputs {
     }
 }
 
-fn open(targets: &[Target], spool: &Path) -> Result<Writer, Error> {
+fn open(targets: &[Target], spool: &Path, inherits: bool) -> Result<Writer, Error> {
     let place = Place {
         spool: Some(spool.to_owned()),
         patience: Patience::None,
         reopened: Arc::default(),
+        inherits,
     };
     let outlets = sink::open_all(targets, Style::default(), &place).map_err(Error::Sink)?;
     Writer::spawn(outlets, RECORDS_WAITING, &place, |line| notice::warn(line))
         .map_err(|e| Error::System("start the writer", e))
+}
+
+/// Whether the system refused the place: after the start that is mostly our own confinement.
+fn is_refused(error: &Error) -> bool {
+    let Error::Sink(sink::Error::Open { source, .. } | sink::Error::Spool { source, .. }) = error
+    else {
+        return false;
+    };
+    source.kind() == std::io::ErrorKind::PermissionDenied
 }
 
 fn exchange(
@@ -174,16 +184,24 @@ fn exchange(
     is_ending: &AtomicBool,
 ) -> Exchanged {
     let before = writer.finish();
-    let error = match open(&new, spool) {
+    let error = match open(&new, spool, false) {
         Ok(writer) => {
             let now = Some((writer, new));
             return Exchanged { before, now };
         }
         Err(error) => error,
     };
-    notice::warn(format_args!("the outputs stay as they were: {error}"));
+    let remedy = if is_refused(&error) {
+        "; a sensor that runs reaches only the folders that its configuration named at its start (those \
+         below them too): a restart reaches others"
+    } else {
+        ""
+    };
+    notice::warn(format_args!(
+        "the outputs stay as they were: {error}{remedy}"
+    ));
     loop {
-        match open(&old, spool) {
+        match open(&old, spool, false) {
             Ok(writer) => {
                 let now = Some((writer, old));
                 return Exchanged { before, now };

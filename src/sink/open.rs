@@ -23,6 +23,8 @@ pub struct Place {
     pub patience: Patience,
     /// Counts up when files shall be opened anew.
     pub reopened: Arc<AtomicU64>,
+    /// A spool that another process has is waited for, since that process is about to end.
+    pub inherits: bool,
 }
 
 /// An output that is open.
@@ -137,12 +139,16 @@ pub fn open(target: &Target, style: Style, place: &Place) -> Result<Outlet, Erro
     let (spool, found) = match &place.spool {
         Some(folder) if target.is_durable() => {
             let path = folder.join(target.folder_name());
-            Spool::on_disk(&path, target.spool_bytes, Arc::clone(&counters)).map_err(|source| {
-                Error::Spool {
-                    output: name.clone(),
-                    path,
-                    source,
-                }
+            let open = if place.inherits {
+                Spool::inherited
+            } else {
+                Spool::on_disk
+            };
+            let opened = open(&path, target.spool_bytes, Arc::clone(&counters));
+            opened.map_err(|source| Error::Spool {
+                output: name.clone(),
+                path,
+                source,
             })?
         }
         _ => (Spool::in_memory(Arc::clone(&counters)), Found::default()),

@@ -23,6 +23,7 @@ fn odd_records_arrive_whole(name: &str, kind: Kind, tls: bool) {
         spool: None,
         patience: Patience::Wait(Duration::from_secs(20)),
         reopened: Arc::default(),
+        inherits: false,
     };
     let targets = [Target::parse(&daemon.url()).unwrap()];
     let outlets = open_all(&targets, Style::default(), &place).unwrap();
@@ -115,6 +116,7 @@ fn a_server_that_is_not_trusted_gets_nothing() {
         spool: None,
         patience: Patience::None,
         reopened: Arc::default(),
+        inherits: false,
     };
     // The client's certificate is no authority.
     let url = daemon.url().replace("/ca.pem", "/client.pem");

@@ -47,6 +47,9 @@ pub struct Spool {
 #[derive(Debug)]
 struct State {
     disk: Option<Disk>,
+    /// The limit of a spool that another process still has; nothing is handed out until it is ours, so
+    /// that numbers can follow those on disk.
+    awaited: Option<u64>,
     /// When the disk last took nothing; `None` while it works.
     refused: Option<Instant>,
     /// Records behind those on disk.
@@ -95,6 +98,33 @@ impl Spool {
         Ok((Self::new(Some(disk), folder, next, read, counters), found))
     }
 
+    /// The same for who follows another process: a spool that is that one's is taken up when it ends.
+    /// Until then records wait in memory and nothing is handed out.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn inherited(
+        folder: &Path,
+        limit: u64,
+        counters: Arc<Counters>,
+    ) -> io::Result<(Self, Found)> {
+        match Self::on_disk(folder, limit, Arc::clone(&counters)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let spool = Self::new(None, Some(folder.to_owned()), 0, 0, counters);
+                let mut state = spool.lock();
+                state.awaited = Some(limit);
+                state.news.push(format!(
+                    "the spool {} is another process's: records wait in memory until that ends",
+                    folder.display()
+                ));
+                drop(state);
+                Ok((spool, Found::default()))
+            }
+            opened => opened,
+        }
+    }
+
     fn new(
         disk: Option<Disk>,
         folder: Option<PathBuf>,
@@ -105,6 +135,7 @@ impl Spool {
         Self {
             state: Mutex::new(State {
                 disk,
+                awaited: None,
                 refused: None,
                 memory: VecDeque::new(),
                 memory_bytes: 0,
@@ -275,6 +306,9 @@ impl Spool {
     pub fn sync(&self) {
         let (writer, save) = {
             let mut state = self.lock();
+            if let Some(folder) = &self.folder {
+                state.inherit(folder, &self.counters);
+            }
             state.drain(true, &self.counters);
             self.publish(&state);
             let dirty = std::mem::take(&mut state.dirty);
@@ -316,6 +350,19 @@ impl Spool {
     }
 }
 
+/// What is to be said of a spool as it was found.
+pub(super) fn findings(found: Found) -> impl Iterator<Item = String> {
+    let missing = (found.missing > 0).then(|| {
+        let missing = found.missing;
+        format!("{missing} records of an earlier run found no room in its spool and are lost")
+    });
+    let torn = (found.torn_bytes > 0).then(|| {
+        let torn = found.torn_bytes;
+        format!("{torn} bytes at the end of its spool were no whole record and are cut off")
+    });
+    missing.into_iter().chain(torn)
+}
+
 impl State {
     fn has_room(&self, bytes: usize) -> bool {
         (self.disk.is_some() && self.refused.is_none())
@@ -339,6 +386,33 @@ impl State {
         self.memory.push_back((self.next, bytes));
         self.next += 1;
         true
+    }
+
+    /// Takes the spool up that another process had, when that has let go of it. What waits here comes
+    /// behind what that one left.
+    fn inherit(&mut self, folder: &Path, counters: &Counters) {
+        let Some(limit) = self.awaited else {
+            return;
+        };
+        match Disk::open(folder, limit) {
+            Ok((disk, read, found)) => {
+                for (number, _) in &mut self.memory {
+                    *number += disk.next;
+                }
+                self.next += disk.next;
+                (self.read, self.handed, self.committed, self.saved) = (read, read, read, read);
+                self.disk = Some(disk);
+                self.awaited = None;
+                self.news.extend(findings(found));
+                self.news.push(format!(
+                    "the spool {} is ours now, with {} records of the process before",
+                    folder.display(),
+                    found.waiting
+                ));
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => Counters::add(&counters.spool_errors, 1),
+        }
     }
 
     /// Brings to disk what waits in memory, where the disk works again.
@@ -410,6 +484,9 @@ impl State {
     fn take(&mut self, count: usize, bytes: usize) -> (Vec<(u64, Entry)>, u64) {
         let mut damaged = 0;
         let mut raw = Vec::new();
+        if self.awaited.is_some() {
+            return (Vec::new(), 0);
+        }
         if let Some(disk) = &mut self.disk
             && self.read < disk.next
             && self

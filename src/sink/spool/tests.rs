@@ -180,3 +180,36 @@ fn a_full_disk_is_bridged_by_memory_and_used_again_without_a_restart() {
     assert_eq!(rest.len() as u64, 210 - half);
     assert_eq!(counters.lost(), 0);
 }
+
+#[test]
+fn a_spool_of_another_process_is_waited_for_and_its_records_come_first() {
+    let folder = folder("spool-inherited");
+    let (theirs, _) = Spool::on_disk(&folder, LIMIT, Arc::default()).unwrap();
+    for number in 0..3 {
+        theirs.append(&entry(number, 10), Patience::None);
+    }
+    theirs.take(1, usize::MAX);
+    theirs.commit(1);
+    theirs.sync();
+    assert!(Spool::on_disk(&folder, LIMIT, Arc::default()).is_err());
+    let counters = Arc::new(Counters::default());
+    let (ours, _) = Spool::inherited(&folder, LIMIT, Arc::clone(&counters)).unwrap();
+    for number in 3..5 {
+        assert!(ours.append(&entry(number, 10), Patience::None));
+    }
+    ours.sync();
+    assert!(ours.take(9, usize::MAX).is_empty(), "it is theirs still");
+    assert_eq!((ours.only_in_memory(), ours.unread()), (2, 2));
+    assert!(ours.news()[0].contains("another process's"));
+    drop(theirs);
+    ours.sync();
+    assert!(ours.news()[0].contains("with 2 records of the process before"));
+    assert_eq!(ours.only_in_memory(), 0);
+    assert_eq!(Counters::get(&counters.waiting), 4);
+    let taken = ours.take(9, usize::MAX);
+    assert_eq!(ids(&taken), ["id-1", "id-2", "id-3", "id-4"]);
+    ours.commit(ours.position());
+    assert_eq!(Counters::get(&counters.waiting), 0);
+    assert!(ours.append(&entry(5, 10), Patience::None));
+    assert_eq!(ids(&ours.take(9, usize::MAX)), ["id-5"]);
+}

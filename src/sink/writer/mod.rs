@@ -13,7 +13,7 @@ use crossbeam::channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 
 use super::delivery::{Delivery, Tell};
 use super::open::{Outlet, Place, Way};
-use super::spool::{Found, Patience, Spool};
+use super::spool::{Patience, Spool, findings};
 use super::target::Target;
 use super::{Counters, Emitted, Error, Sink, clock};
 use crate::record::{Emission, Record};
@@ -351,7 +351,8 @@ fn start(outlet: Outlet, number: usize, tell: &Tell, done: &Sender<usize>) -> io
             End::Direct(sender)
         }
         Way::Spooled(spool, transport, found) => {
-            tell_found(&outlet.name, found, &tell);
+            let name = &outlet.name;
+            findings(found).for_each(|sentence| tell(&format!("output {name}: {sentence}")));
             let delivery = Delivery {
                 name: outlet.name,
                 spool: Arc::clone(&spool),
@@ -372,21 +373,6 @@ fn start(outlet: Outlet, number: usize, tell: &Tell, done: &Sender<usize>) -> io
         counters,
         end,
     })
-}
-
-fn tell_found(name: &str, found: Found, tell: &Tell) {
-    if found.missing > 0 {
-        tell(&format!(
-            "output {name}: {} records of an earlier run found no room in its spool and are lost",
-            found.missing
-        ));
-    }
-    if found.torn_bytes > 0 {
-        tell(&format!(
-            "output {name}: {} bytes at the end of its spool were no whole record and are cut off",
-            found.torn_bytes
-        ));
-    }
 }
 
 fn start_sync(

@@ -23,6 +23,7 @@ fn place(patience: Patience) -> Place {
         spool: None,
         patience,
         reopened: Arc::default(),
+        inherits: false,
     }
 }
 
