@@ -34,9 +34,10 @@ const UNIT: &str = concat!(
     "/packaging/systemd/rstscope.service"
 );
 
-/// What the service has of the sensor's own.
+/// What the service has of the sensor's own: how it runs and how it ends.
 mod service {
     mod confined;
+    mod ending;
     mod siem;
 }
 
