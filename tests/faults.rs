@@ -23,6 +23,7 @@ mod faults {
     mod output;
     mod process;
     mod replace;
+    mod slow;
     mod traffic;
     mod way_back;
 }
