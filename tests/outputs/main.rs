@@ -14,6 +14,7 @@ mod bulk;
 mod campaign;
 mod daemons;
 mod feeder;
+mod file;
 mod http;
 #[cfg(feature = "kafka")]
 mod kafka;
