@@ -15,12 +15,18 @@ mod records;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use records::{Chance, Texts, coverage_record, emission, reset_record};
 use rstscope::record::schema::{Dataset, Field};
-use rstscope::record::to_json;
+use rstscope::record::{Emission, Record, to_json};
+use rstscope::sink::{Patience, Place, Style, Target, Writer, open_all};
 use serde_json::Value;
 
 fn root() -> PathBuf {
@@ -95,6 +101,48 @@ fn the_elastic_template_maps_every_field_with_its_type_and_no_other() {
     }
 }
 
+/// What the ClickHouse output puts on the wire of these records: the bodies of its requests.
+fn sent_by_the_output(records: Vec<(Record, Emission)>) -> Vec<u8> {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = thread::spawn(move || {
+        let mut all = Vec::new();
+        // One connection is kept for all requests.
+        let mut reader = BufReader::new(listener.accept().unwrap().0);
+        loop {
+            let (mut length, mut line) = (0, String::new());
+            while reader.read_line(&mut line).unwrap() > 2 {
+                if let Some(count) = line.to_lowercase().strip_prefix("content-length: ") {
+                    length = count.trim().parse().unwrap();
+                }
+                line.clear();
+            }
+            if length == 0 {
+                return all;
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).unwrap();
+            all.extend(body);
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+            reader.get_mut().write_all(answer).unwrap();
+        }
+    });
+    let place = Place {
+        spool: None,
+        patience: Patience::Wait(Duration::from_secs(60)),
+        reopened: Arc::default(),
+        inherits: false,
+    };
+    let url = format!("clickhouse+http://127.0.0.1:{port}?table=rstscope.rows");
+    let outlets = open_all(&[Target::parse(&url).unwrap()], Style::default(), &place).unwrap();
+    let writer = Writer::spawn(outlets, 64, &place, |line| panic!("{line}")).unwrap();
+    for (record, emission) in records {
+        writer.output().send(record, &emission);
+    }
+    assert_eq!(writer.finish().lost(), 0);
+    server.join().unwrap()
+}
+
 /// A Python that has chDB: of the environment in `target/venv`, or the system's.
 fn python() -> PathBuf {
     let own = root().join("target/venv/bin/python");
@@ -107,23 +155,30 @@ fn python() -> PathBuf {
 
 #[test]
 fn clickhouse_takes_records_as_they_are_and_answers_the_dashboard() {
-    let mut lines = String::new();
+    let (mut lines, mut sent) = (String::new(), Vec::new());
     for seed in 1..=300 {
         let texts = &mut Texts {
             text: &mut || format!("'a' \"b\" \\ {seed}"),
             comm: &mut || *b"nginx: w'\\\"\0\0\0\0\0",
         };
         let (emission, mut chance) = (emission(texts), Chance::new(seed));
-        let reset = to_json(&reset_record(&mut chance, texts), &emission);
-        let coverage = to_json(&coverage_record(&mut chance), &emission);
-        lines.push_str(&format!("{reset}\n{coverage}\n"));
+        for record in [
+            reset_record(&mut chance, texts),
+            coverage_record(&mut chance),
+        ] {
+            lines.push_str(&format!("{}\n", to_json(&record, &emission)));
+            sent.push((record, emission.clone()));
+        }
     }
-    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("siem-native.log");
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let (path, rows) = (folder.join("siem-native.log"), folder.join("siem-rows.log"));
     fs::write(&path, lines).unwrap();
+    fs::write(&rows, sent_by_the_output(sent)).unwrap();
     let script = root().join("tests/siem/clickhouse.py");
     let output = Command::new(python())
         .arg(script)
         .arg(path)
+        .arg(rows)
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout);

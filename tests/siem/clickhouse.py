@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Feeds records to packaging/siem/clickhouse/schema.sql in chDB, and asks for them.
 
-    python3 tests/siem/clickhouse.py RECORDS
+    python3 tests/siem/clickhouse.py RECORDS ROWS
 
-RECORDS are JSON lines of the native format. Needs the package chdb; exits with 77 where it is not
+RECORDS are JSON lines of the native format, ROWS what the output clickhouse:// sends of them. Needs the package chdb; exits with 77 where it is not
 there. Every expectation is worked out from the JSON itself.
 """
 import ipaddress
@@ -91,8 +91,18 @@ def run_panels(database):
     return len(queries)
 
 
+def verify_all(database, records):
+    seen = 0
+    for table, verify in (("resets", check_reset), ("coverage", check_coverage)):
+        for row in rows(database, f"SELECT * FROM rstscope.{table} FINAL"):
+            verify(row, records[row["event_id"]])
+            seen += 1
+    check("rows", seen, len(records))
+    return seen
+
+
 def main():
-    text = pathlib.Path(sys.argv[1]).read_text()
+    text, sent = (pathlib.Path(path).read_text() for path in sys.argv[1:3])
     records = {one["event"]["id"]: one for one in map(json.loads, text.splitlines())}
     with tempfile.TemporaryDirectory() as folder:
         database = session.Session(folder)
@@ -103,13 +113,12 @@ def main():
         database.query(quoted)
         for _ in range(2):
             database.query(f"INSERT INTO rstscope.records FORMAT JSONEachRow\n{text}")
-        seen = 0
-        for table, verify in (("resets", check_reset), ("coverage", check_coverage)):
-            for row in rows(database, f"SELECT * FROM rstscope.{table} FINAL"):
-                verify(row, records[row["event_id"]])
-                seen += 1
-        check("rows", seen, len(records))
+        verify_all(database, records)
         panels = run_panels(database)
+        for table in ("resets", "coverage"):
+            database.query(f"TRUNCATE TABLE rstscope.{table}")
+        database.query(f"INSERT INTO rstscope.rows FORMAT JSONEachRow\n{sent}")
+        seen = verify_all(database, records)
         version = rows(database, "SELECT version() AS version")[0]["version"]
         print(f"{seen} records and {panels} queries, ClickHouse {version}")
 

@@ -1,6 +1,7 @@
--- Records of rstscope in ClickHouse: one table that takes them as they are (JSONEachRow, both kinds),
--- and two that keep them. Needs 23.8 or newer (named tuples take JSON objects, unknown keys are
--- skipped). Apply with: clickhouse-client --multiquery <schema.sql
+-- Records of rstscope in ClickHouse: one table that takes them as they are (JSONEachRow, both kinds), one
+-- that takes what the sensor's own output sends, and two that keep them. Needs 23.8 or newer (named
+-- tuples take JSON objects, unknown keys are skipped). Apply with:
+-- clickhouse-client --multiquery <schema.sql
 --
 -- A record may arrive twice: ReplacingMergeTree keeps one of each event_id; ask with FINAL where the
 -- count matters. Rows go 90 days after they were taken, not after their own time: those of an old capture
@@ -190,3 +191,71 @@ SELECT
     rstscope.coverage.complete AS complete
 FROM rstscope.records
 WHERE event.dataset = 'rstscope.coverage';
+
+-- Takes what the sensor's output sends (clickhouse+https://HOST:8443?table=rstscope.rows): the record as a
+-- text beside some columns, so that a newer record never fails for want of one. Keeps none either.
+CREATE TABLE IF NOT EXISTS rstscope.rows
+(
+    `event_id` String,
+    `time` Int64,
+    `verdict` String,
+    `community_id` String,
+    `record` String
+)
+ENGINE = Null;
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS rstscope.records_from_rows TO rstscope.records AS
+SELECT
+    JSONExtractString(record, '@timestamp') AS `@timestamp`,
+    JSONExtractString(record, 'message') AS `message`,
+    JSONExtract(record, 'event',
+        'Tuple(
+            `kind` String, `category` Array(String), `type` Array(String), `action` String,
+            `start` String, `end` String, `duration` UInt64, `dataset` String, `id` String)') AS `event`,
+    JSONExtract(record, 'source',
+        'Tuple(`ip` String, `port` UInt16, `mac` String)') AS `source`,
+    JSONExtract(record, 'destination',
+        'Tuple(`ip` String, `port` UInt16, `mac` String)') AS `destination`,
+    JSONExtract(record, 'client',
+        'Tuple(`ip` String, `port` UInt16)') AS `client`,
+    JSONExtract(record, 'server',
+        'Tuple(`ip` String, `port` UInt16)') AS `server`,
+    JSONExtract(record, 'network',
+        'Tuple(
+            `type` String, `direction` String, `community_id` String, `vlan` Tuple(`id` String))') AS `network`,
+    JSONExtract(record, 'observer',
+        'Tuple(
+            `hostname` String, `version` String,
+            `ingress` Tuple(`interface` Tuple(`name` String)),
+            `egress` Tuple(`interface` Tuple(`name` String)))') AS `observer`,
+    JSONExtract(record, 'process',
+        'Tuple(`pid` Nullable(UInt32), `name` String)') AS `process`,
+    JSONExtract(record, 'container',
+        'Tuple(`id` String)') AS `container`,
+    JSONExtract(record, 'rstscope',
+        'Tuple(
+            `schema` String, `verdict` String, `cause` String, `confidence` Float32,
+            `total_db` Nullable(Float32), `device` String, `stage` String,
+            `evidence` Array(Tuple(
+                `name` String, `group` String, `favors` String, `weight_db` Float32,
+                `observed` String, `expected` String)),
+            `resets` Array(Tuple(
+                `time` String, `direction` String, `flags` String, `seq` UInt32,
+                `ack` Nullable(UInt32), `seq_fit` String, `seq_offset` Nullable(Int32),
+                `hop_limit` UInt8, `ip_id` Nullable(UInt16), `window` UInt16, `mac` String)),
+            `reset_count` UInt64,
+            `baseline` Tuple(
+                `hop_limit` Nullable(UInt8), `mac` String, `window` Nullable(UInt16),
+                `timestamps` Nullable(Bool), `source` String),
+            `bytes_in` Nullable(UInt64), `bytes_out` Nullable(UInt64),
+            `age_ns` Nullable(UInt64), `idle_ns` Nullable(UInt64),
+            `kernel` Tuple(
+                `accepted` Nullable(Bool), `reset_reason` String, `socket_state` String),
+            `related` Array(Tuple(
+                `id` String, `source` Tuple(`ip` String, `port` UInt16),
+                `destination` Tuple(`ip` String, `port` UInt16),
+                `delta_ns` UInt64, `confidence` Float32, `join` String)),
+            `coverage` Tuple(
+                `observed` UInt64, `passed` Nullable(UInt64), `bypassed` UInt64, `copied` UInt64,
+                `lost` UInt64, `complete` Bool))') AS `rstscope`
+FROM rstscope.rows;
