@@ -225,6 +225,7 @@ mod tests {
 
     use super::{ClientConfig, Duration, KafkaTransport, properties};
     use crate::sink::entry::Entry;
+    use crate::sink::scratch::folder;
     use crate::sink::target::KafkaTarget;
     use crate::sink::transport::{Fate, Transport};
 
@@ -245,6 +246,31 @@ mod tests {
         let expected = [("security.protocol", "ssl"), ("ssl.ca.location", "/ca.pem")];
         assert_eq!(properties(text).unwrap(), expected);
         assert!(!properties("hush").unwrap_err().contains("hush"));
+    }
+
+    #[test]
+    fn tls_and_sasl_are_built_in_and_a_wrong_property_is_named() {
+        let folder = folder("kafka-properties");
+        let path = folder.join("properties");
+        let open = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            let target = KafkaTarget {
+                brokers: "127.0.0.1:1".to_owned(),
+                topic: "resets".to_owned(),
+                config: Some(path.clone()),
+            };
+            KafkaTransport::open("kafka", &target).map(drop)
+        };
+        for mechanism in ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] {
+            let text = format!(
+                "security.protocol=sasl_ssl\nsasl.mechanism={mechanism}\nsasl.username=u\n\
+                 sasl.password=hush\nssl.endpoint.identification.algorithm=https\n"
+            );
+            let opened = open(&text);
+            assert!(opened.is_ok(), "{mechanism}: {opened:?}");
+        }
+        let said = open("ssl.no.such=1\n").unwrap_err().to_string();
+        assert!(said.contains("ssl.no.such"), "{said}");
     }
 
     #[test]
