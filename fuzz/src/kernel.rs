@@ -12,7 +12,10 @@ pub fn run(bytes: &[u8]) {
         Some(Event::Frame(copied)) => {
             let end = copied.frame.as_ptr_range().end;
             assert!(bytes.as_ptr_range().end >= end, "beyond the record");
-            assert_eq!(copied.socket, bytes.get(32..).and_then(socket_view));
+            match copied.socket.and_then(|socket| socket.sender()) {
+                Some(cookie) => assert_eq!(bytes.get(32..40), Some(&cookie.to_ne_bytes()[..])),
+                None => assert_eq!(copied.socket, bytes.get(40..).and_then(socket_view)),
+            }
             let _ = parse(LinkLayer::Ethernet, copied.frame);
         }
         Some(Event::Kernel(event)) => {

@@ -179,6 +179,9 @@ impl Rate {
         let [succeeded, made, slowest_ms, ..] = numbers[..] else {
             panic!("not an answer: {said:?}");
         };
+        if succeeded != made {
+            eprintln!("{said}");
+        }
         Self {
             succeeded,
             made,
