@@ -154,7 +154,7 @@ fn many_starts_and_stops_under_load_cost_no_connection() {
         assert_eq!(sensor.stop(), Some(0), "start {number}: {}", sensor.said());
         assert_ledgers(&sensor, &["up0", "dn0"]);
         let rate = Rate::of(requests);
-        assert_eq!(rate.succeeded, rate.made, "start {number}");
+        assert_eq!(rate.succeeded, rate.made, "start {number}: {}", rate.said);
         succeeded += rate.succeeded;
         made += rate.made;
         slowest_ms = slowest_ms.max(rate.slowest_ms);
@@ -163,6 +163,7 @@ fn many_starts_and_stops_under_load_cost_no_connection() {
         succeeded,
         made,
         slowest_ms,
+        said: String::new(),
     };
     assert_all(&format!("{starts} starts and stops"), all);
     assert_eq!(lab.state(), state, "something was left behind");

@@ -14,15 +14,16 @@ pub fn assert_all(phase: &str, rate: Rate) {
         "{phase}: {} of {} new connections succeeded, the slowest in {} ms",
         rate.succeeded, rate.made, rate.slowest_ms
     );
-    assert_eq!(rate.succeeded, rate.made, "{phase}");
+    assert_eq!(rate.succeeded, rate.made, "{phase}: {}", rate.said);
 }
 
 /// The same, and none had to send its SYN twice.
 pub fn assert_prompt(phase: &str, rate: Rate) {
+    let slowest_ms = rate.slowest_ms;
     assert_all(phase, rate);
     assert!(
-        rate.slowest_ms < NO_SYN_LOST_MS,
-        "{phase}: a SYN was lost: {rate:?}"
+        slowest_ms < NO_SYN_LOST_MS,
+        "{phase}: a SYN was lost: {slowest_ms} ms"
     );
 }
 

@@ -160,12 +160,14 @@ impl Drop for Lab {
 }
 
 /// What became of a number of requests, one connection each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rate {
     pub succeeded: u32,
     pub made: u32,
     /// Milliseconds of the slowest one, from connect() to the last byte.
     pub slowest_ms: u32,
+    /// The whole answer, with the first failure.
+    pub said: String,
 }
 
 impl Rate {
@@ -179,13 +181,11 @@ impl Rate {
         let [succeeded, made, slowest_ms, ..] = numbers[..] else {
             panic!("not an answer: {said:?}");
         };
-        if succeeded != made {
-            eprintln!("{said}");
-        }
         Self {
             succeeded,
             made,
             slowest_ms,
+            said,
         }
     }
 }
