@@ -91,7 +91,7 @@ pub struct HostCounters {
     pub handed_back: u64,
     /// Orderly closings soon after a reset that were not told: more than the budget.
     pub closings_untold: u64,
-    /// Tracepoint events that were not told, because one of the same kind was being told on that CPU.
+    /// Resets sent and accepted that were not told, because one was being told on that CPU.
     pub events_missed: u64,
 }
 
@@ -166,7 +166,7 @@ pub struct Events {
     mirror: Option<OwnedFd>,
     /// Tracepoints; detached when dropped.
     links: Vec<Link>,
-    /// The programs on those links.
+    /// The programs that tell of resets.
     tracers: Vec<OwnedFd>,
     /// By interface.
     attachments: Vec<(u32, Attachment)>,

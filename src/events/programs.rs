@@ -171,11 +171,18 @@ impl Events {
             .on_reset_sent_no_reason
             .set_autoload(has_tracepoint && !has_reason);
         let skel = open.load()?;
-        let mut attach = |program: &ProgramMut<'_>, says: &str| match program.attach_trace() {
-            Ok(link) => {
-                self.links.push(link);
+        // Conclusions rest on the absence of what these tell, and of nothing else.
+        for program in [
+            &skel.progs.on_reset_sent,
+            &skel.progs.on_reset_sent_no_reason,
+            &skel.progs.on_reset_accepted,
+        ] {
+            if program.autoload() {
                 self.tracers.extend(program.as_fd().try_clone_to_owned());
             }
+        }
+        let mut attach = |program: &ProgramMut<'_>, says: &str| match program.attach_trace() {
+            Ok(link) => self.links.push(link),
             Err(source) => self.missing.push(format!("{says} cannot be had: {source}")),
         };
         if has_reason {
