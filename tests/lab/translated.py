@@ -13,7 +13,7 @@ from plays import scenario
 @contextlib.contextmanager
 def redirected(play, called, port):
     """What is called at one port meets the listener at another (nftables, DNAT to this host)."""
-    table = f"lab{os.getpid()}x{port}v{play.family}"
+    table = f"lab{os.urandom(6).hex()}"
     rules = (f"add table inet {table}\n"
              f"add chain inet {table} pre {{ type nat hook prerouting priority dstnat; }}\n"
              f"add rule inet {table} pre tcp dport {called} redirect to :{port}\n")
