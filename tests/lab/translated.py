@@ -8,7 +8,8 @@ import subprocess
 import time
 
 from peer import abort, address
-from plays import scenario
+from plays import free_port, scenario
+
 
 @contextlib.contextmanager
 def redirected(play, called, port):
@@ -33,8 +34,9 @@ def redirected(play, called, port):
 @scenario
 def translated_process_abort(play):
     """A process aborts a connection whose port this host translates."""
-    with redirected(play, 9141, 9041):
-        link = play.connection(port=9041, called=9141)
+    called, port = free_port(), free_port()
+    with redirected(play, called, port):
+        link = play.connection(port=port, called=called)
         abort(link.far)
         play.expect(link.far_end, link.near_end, "local", "process", story="a process of this host")
         time.sleep(0.05)
@@ -44,8 +46,9 @@ def translated_process_abort(play):
 @scenario
 def older_translated_abort(play):
     """The client aborts a connection whose port this host translates; it is older than the sensor."""
-    with redirected(play, 9142, 9042):
-        link = play.connection(port=9042, called=9142)
+    called, port = free_port(), free_port()
+    with redirected(play, called, port):
+        link = play.connection(port=port, called=called)
         yield
         abort(link.near)
         play.expect(link.near_end, link.far_end, "remote", "abort", story="the client")
@@ -56,8 +59,9 @@ def older_translated_abort(play):
 @scenario
 def translated_closed_port(play):
     """No listener at the port to which this host translates."""
-    with redirected(play, 9143, 9043):
-        there = (address("lb", play.family), 9143)
+    called, port = free_port(), free_port()
+    with redirected(play, called, port):
+        there = (address("lb", play.family), called)
         with play.lab.socket("cl", play.family) as sock:
             sock.bind((address("cl", play.family), 0))
             here = sock.getsockname()[:2]
