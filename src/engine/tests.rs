@@ -217,6 +217,49 @@ fn a_reset_that_no_socket_sent_is_a_packet_filters() {
 }
 
 #[test]
+fn a_packet_that_belongs_to_a_socket_is_no_packet_filters() {
+    let cause = |segment: Segment| {
+        let records = records(|engine, _| {
+            let socket = Some(SocketView::Sender { cookie: 7 });
+            engine.observe(at(10), OUT, &segment, socket, &mut |_| ());
+        });
+        assert_eq!(records[0].verdict, Verdict::Local);
+        records[0].cause
+    };
+    let answer = segment(tuple().reversed(), Flags::RST, 5);
+    let own = Segment {
+        window: 64,
+        ..answer
+    };
+    // That of another network namespace, by macvlan: its kernel's events are not told here.
+    assert_eq!(cause(answer), Some(Cause::Kernel));
+    assert_eq!(cause(own), Some(Cause::Process));
+}
+
+#[test]
+fn a_translated_socket_is_found_by_its_peer_and_number() {
+    let own = Segment {
+        window: 64,
+        ..segment(tuple().reversed(), Flags::RST | Flags::ACK, 5)
+    };
+    let inner = FourTuple {
+        src_port: 9999,
+        ..tuple().reversed()
+    };
+    let records = records(|engine, _| {
+        let socket = Some(SocketView::Sender { cookie: 7 });
+        engine.observe(at(10), OUT, &own, socket, &mut |_| ());
+        let kind = sent(true, KnownReason::AbortOnClose, Some(PROXY));
+        engine.kernel_event(&KernelEvent {
+            cookie: Some(7),
+            ..event(10, inner, kind)
+        });
+    });
+    assert_eq!(records.len(), 1);
+    assert_eq!(records[0].process, Some(PROXY));
+}
+
+#[test]
 fn an_event_that_comes_late_still_belongs_to_its_reset() {
     let own = Segment {
         window: 64,

@@ -424,6 +424,11 @@ mod tests {
         let steadily = name("hop_limit_steady");
         assert_eq!(seen_before(50, 45, 2).check(steady), steadily);
         assert_eq!(seen_before(50, 45, 1).check(steady), None);
+        let sent_again = |s: &mut crate::flow::HalfFlow| s.syn.as_mut().unwrap().count = 2;
+        assert_eq!(
+            seen_before(50, 45, 2).sender(sent_again).check(steady),
+            None
+        );
         assert_eq!(with_path(at(50, 45), 3, 3).check(steady), steadily);
         assert_eq!(with_path(at(50, 45), 2, 2).check(steady), None);
         let older = Scene::established().no_sender().reset(|r| r.hop_limit = 45);

@@ -230,6 +230,20 @@ mod tests {
     }
 
     #[test]
+    fn an_address_that_was_silent_for_long_has_no_witnesses() {
+        let mut table = table();
+        let address = "192.0.2.1";
+        for second in 1..9 {
+            table.learn(&syn(address, 50, OLD), true, at(second));
+        }
+        let facts = |table: &PathTable, second| table.get(address.parse().unwrap(), at(second));
+        assert_eq!(facts(&table, 9).unwrap().flows, 8);
+        table.learn(&syn(address, 60, OLD), true, at(2000));
+        let later = facts(&table, 2001).unwrap();
+        assert_eq!((later.flows, later.mac_count), (1, 1));
+    }
+
+    #[test]
     fn a_router_that_takes_over_is_known_by_the_first_handshakes_that_it_carries() {
         let mut table = table();
         let older = "192.0.2.1".parse().unwrap();
