@@ -223,7 +223,6 @@ impl EngineLoop {
         if lost != losses_seen {
             self.engine.note_loss();
         }
-        self.out.emission.wall_offset_ns = clock::wall_offset_ns(now);
         let settled = Timestamp::from_nanos(now.as_nanos().saturating_sub(GRACE_NS));
         let out = &mut self.out;
         self.engine.tick(settled, &mut |record| out.send(record));
@@ -234,10 +233,11 @@ impl EngineLoop {
     /// Events of the host that found the ring buffer full, and programs that somebody took off.
     fn count_losses(&mut self) {
         self.note_cut_off();
-        if let Ok(host) = self.events.host_counters() {
+        let host = self.events.host_counters();
+        if let Ok(host) = &host {
             self.shared.lost.store(host.lost(), Ordering::Relaxed);
         }
-        self.show_numbers();
+        self.show_numbers(host.unwrap_or_default());
         let unjudged = self.engine.counters().episodes_refused;
         self.shared.unjudged.store(unjudged, Ordering::Relaxed);
     }
@@ -257,11 +257,11 @@ impl EngineLoop {
         }
     }
 
-    fn show_numbers(&self) {
+    fn show_numbers(&self, host: HostCounters) {
         let numbers = EngineNumbers {
             counters: self.engine.counters(),
             table: self.engine.table_counters(),
-            host: self.events.host_counters().unwrap_or_default(),
+            host,
             causes: self.out.causes.clone(),
         };
         *self
