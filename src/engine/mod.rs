@@ -22,13 +22,13 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 
-use crate::evidence::{AfterReset, Favors, Group, InjectorMemory, ResetSeen, SiblingMemory};
+use crate::evidence::{AfterReset, InjectorMemory, ResetSeen, SiblingMemory};
 use crate::flow::{FlowKey, Side, Sighting, TableCounters, Tracker, TrackerConfig};
 use crate::host::{KernelEvent, KernelEventKind, Process, SocketView};
 use crate::record::{Related, ResetEntry, ResetRecord};
 use crate::time::{SECOND, Timestamp};
 use crate::vantage::{Path, Vantage};
-use crate::verdict::{GROUP_COUNTS_DB, Verdict};
+use crate::verdict::{Verdict, groups_against};
 use crate::wire::{Mac, Network, Segment};
 use compose::{Context, compose};
 pub use device::{Device, IpIdMode};
@@ -93,20 +93,6 @@ pub struct EngineCounters {
     pub events_without_frame: u64,
     /// Episodes open now.
     pub open: u64,
-}
-
-/// Whether two groups of evidence call it forged. What rests on one (a stranger's hop limit or MAC) is
-/// told, and teaches nothing: a mistake shall not make the next one surer.
-fn has_two_signs(record: &ResetRecord) -> bool {
-    let signs = || {
-        record.evidence.iter().filter(|item| {
-            item.favors == Favors::Injected
-                && item.group != Group::Context
-                && item.weight_db >= GROUP_COUNTS_DB
-        })
-    };
-    let first = signs().next();
-    signs().any(|item| first.is_some_and(|first| first.group != item.group))
 }
 
 /// A judged episode, for what may follow on its flow.
@@ -603,8 +589,10 @@ impl Engine {
         let forged = |reset: &&ResetEntry| reset.segment.tuple.src == record.source.address;
         if record.verdict == Verdict::Injected {
             self.resting.forget(key);
+            // What rests on one group (a stranger's hop limit or MAC) is told, and teaches nothing: a
+            // mistake shall not make the next one surer.
             if let Some(reset) = record.resets.iter().find(forged)
-                && has_two_signs(&record)
+                && groups_against(&record.evidence) >= 2
             {
                 let by_originator = record.client.map(|client| client == record.source);
                 self.injectors

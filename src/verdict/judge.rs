@@ -152,7 +152,6 @@ impl Sum {
     fn of(evidence: &[Evidence]) -> Self {
         let mut for_third_party = 0.0;
         let mut for_endpoint = 0.0;
-        let mut groups = 0;
         for group in GROUPS {
             let net = group_db(evidence, group);
             if net > 0.0 {
@@ -162,8 +161,6 @@ impl Sum {
             } else {
                 for_third_party += net;
             }
-            // Timing never convicts.
-            groups += usize::from(net >= GROUP_COUNTS_DB && group != Group::Context);
         }
         let stranger = evidence.iter().any(|e| STRANGER.contains(&e.name));
         let likeness_cap_db = match stranger {
@@ -172,10 +169,19 @@ impl Sum {
         };
         Self {
             total_db: PRIOR_DB + for_third_party + for_endpoint.max(-likeness_cap_db),
-            groups,
+            groups: groups_against(evidence),
             stranger,
         }
     }
+}
+
+/// How many groups speak for a third party. Timing never convicts.
+#[must_use]
+pub fn groups_against(evidence: &[Evidence]) -> usize {
+    let against = |group: &&Group| {
+        **group != Group::Context && group_db(evidence, **group) >= GROUP_COUNTS_DB
+    };
+    GROUPS.iter().filter(against).count()
 }
 
 /// What the facts of one group come to, within its cap.

@@ -10,8 +10,8 @@ mod guards;
 mod judge;
 mod weights;
 
-pub use judge::{Judgement, judge};
-pub use weights::{GROUP_COUNTS_DB, PRIOR_DB, STRANGER, WEIGHTS, Weight};
+pub use judge::{Judgement, groups_against, judge};
+pub use weights::{PRIOR_DB, STRANGER, WEIGHTS, Weight};
 
 /// Who sent the reset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
