@@ -302,9 +302,11 @@ impl Engine {
                     time: event.time,
                     state,
                 };
-                self.translated.note_accepted(event.tuple, accepted);
                 if let Some(episode) = self.episode(&key, event.time) {
                     episode.accepted.get_or_insert(accepted);
+                    if !episode.has_reset() {
+                        self.translated.note_accepted(event.tuple, accepted);
+                    }
                 }
             }
             KernelEventKind::Established { originator, .. } => {
@@ -441,9 +443,9 @@ impl Engine {
             };
             self.legs.remember(leg);
         }
-        if !comes_in {
-            self.translated.forget_sent(&reset.segment.tuple);
-        }
+        let tuple = reset.segment.tuple;
+        let from_here = if comes_in { tuple.reversed() } else { tuple };
+        self.translated.forget(&from_here);
         if let Some(episode) = self.episode(key, sighting.time) {
             episode.add_reset(side, reset, Some(&flow));
         }

@@ -23,27 +23,27 @@ type Peer = (IpAddr, u16);
 /// What the kernel said.
 #[derive(Debug, Clone, Copy)]
 enum Word {
-    Sent(Sent, FourTuple, Option<u64>),
+    Sent(Sent, Option<u64>),
     Accepted(Accepted),
 }
 
 /// The memory of it.
 #[derive(Debug, Default)]
 pub(super) struct Translated {
-    words: HashMap<Peer, Word>,
+    words: HashMap<Peer, (FourTuple, Word)>,
     order: VecDeque<Peer>,
 }
 
 impl Translated {
     /// A socket, or TCP itself, sent a reset; `tuple` begins with this host's end.
     pub(super) fn note_sent(&mut self, tuple: FourTuple, sent: Sent, cookie: Option<u64>) {
-        self.note(tuple, Word::Sent(sent, tuple, cookie));
+        self.note(tuple, Word::Sent(sent, cookie));
     }
 
-    /// The frame of this very tuple has come: the event is its own.
-    pub(super) fn forget_sent(&mut self, tuple: &FourTuple) {
+    /// A frame of this very tuple, which begins with this host's end, has come: the event is its own.
+    pub(super) fn forget(&mut self, tuple: &FourTuple) {
         let peer = (tuple.dst, tuple.dst_port);
-        if matches!(self.words.get(&peer), Some(Word::Sent(_, of, _)) if of == tuple) {
+        if self.words.get(&peer).is_some_and(|(of, _)| of == tuple) {
             // Its place in `order` goes when its time comes.
             self.words.remove(&peer);
         }
@@ -56,7 +56,7 @@ impl Translated {
 
     fn note(&mut self, tuple: FourTuple, word: Word) {
         let peer = (tuple.dst, tuple.dst_port);
-        if self.words.insert(peer, word).is_none() {
+        if self.words.insert(peer, (tuple, word)).is_none() {
             self.order.push_back(peer);
         }
         if self.order.len() > PEERS_MAX
@@ -85,8 +85,8 @@ impl Translated {
 
     /// The event of a reset that this host sent to the end of `tuple`, from the socket of that number.
     fn sent(&self, tuple: &FourTuple, time: Timestamp, cookie: Option<u64>) -> Option<Sent> {
-        match self.words.get(&(tuple.dst, tuple.dst_port))? {
-            Word::Sent(sent, _, of) => {
+        match &self.words.get(&(tuple.dst, tuple.dst_port))?.1 {
+            Word::Sent(sent, of) => {
                 // TCP's own answers belong to a socket of the kernel's or, by IPv6, to none.
                 let is_same = !sent.active || (cookie.is_some() && *of == cookie);
                 (is_same && sent.time.distance(time) <= NEAR_NS).then_some(*sent)
@@ -97,7 +97,7 @@ impl Translated {
 
     /// Whether a socket took a reset from the end at which `tuple` begins.
     fn accepted(&self, tuple: &FourTuple, time: Timestamp) -> Option<Accepted> {
-        match self.words.get(&(tuple.src, tuple.src_port))? {
+        match &self.words.get(&(tuple.src, tuple.src_port))?.1 {
             Word::Accepted(accepted) => {
                 (accepted.time.distance(time) <= NEAR_NS).then_some(*accepted)
             }
@@ -161,10 +161,10 @@ mod tests {
     fn an_event_with_its_own_frame_is_no_others() {
         let mut words = Translated::default();
         words.note_sent(tuple(80, 4000), sent(false), None);
-        words.forget_sent(&tuple(81, 4000));
+        words.forget(&tuple(81, 4000));
         let time = Timestamp::from_nanos(SECOND);
         assert!(words.sent(&tuple(8000, 4000), time, None).is_some());
-        words.forget_sent(&tuple(80, 4000));
+        words.forget(&tuple(80, 4000));
         assert!(words.sent(&tuple(8000, 4000), time, None).is_none());
     }
 

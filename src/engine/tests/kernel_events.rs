@@ -1,0 +1,191 @@
+//! Resets and what the kernel said of them: which event is whose, and what its absence means.
+
+use super::*;
+
+#[test]
+fn an_abort_with_its_kernel_event_is_the_process_that_made_it() {
+    let records = records(|engine, _| {
+        observe(
+            engine,
+            10,
+            OUT,
+            &segment(tuple().reversed(), Flags::RST | Flags::ACK, 5),
+        );
+        let kind = sent(true, KnownReason::AbortOnClose, Some(PROXY));
+        engine.kernel_event(&event(10, tuple().reversed(), kind));
+    });
+    let [record] = &records[..] else {
+        panic!("{records:?}")
+    };
+    assert_eq!(
+        (record.verdict, record.cause),
+        (Verdict::Local, Some(Cause::Process))
+    );
+    assert_eq!(record.process, Some(PROXY));
+    assert!(
+        record.message.contains("haproxy (pid 42)"),
+        "{}",
+        record.message
+    );
+    assert!(record.message.contains("unread data"), "{}", record.message);
+}
+
+#[test]
+fn the_kernels_own_answers_are_not_a_process() {
+    for (active, reason) in [
+        (false, KnownReason::NoSocket),
+        (false, KnownReason::Flags),
+        (true, KnownReason::KeepaliveTimeout),
+    ] {
+        let records = records(|engine, _| {
+            engine.kernel_event(&event(10, tuple().reversed(), sent(active, reason, None)));
+            observe(engine, 10, OUT, &segment(tuple().reversed(), Flags::RST, 5));
+        });
+        let [record] = &records[..] else {
+            panic!("{records:?}")
+        };
+        assert_eq!(
+            (record.verdict, record.cause),
+            (Verdict::Local, Some(Cause::Kernel))
+        );
+        assert_eq!(record.kernel.reset_reason, Some(ResetReason::Known(reason)));
+    }
+}
+
+#[test]
+fn a_reset_that_no_socket_sent_is_a_packet_filters() {
+    let records = records(|engine, _| {
+        observe(engine, 10, OUT, &segment(tuple().reversed(), Flags::RST, 5));
+    });
+    assert_eq!(records[0].cause, Some(Cause::Firewall));
+}
+
+#[test]
+fn a_packet_that_belongs_to_a_socket_is_no_packet_filters() {
+    let cause = |segment: Segment| {
+        let records = records(|engine, _| {
+            let socket = Some(SocketView::Sender { cookie: 7 });
+            engine.observe(at(10), OUT, &segment, socket, &mut |_| ());
+        });
+        assert_eq!(records[0].verdict, Verdict::Local);
+        records[0].cause
+    };
+    let answer = segment(tuple().reversed(), Flags::RST, 5);
+    let own = Segment {
+        window: 64,
+        ..answer
+    };
+    // That of another network namespace, by macvlan: its kernel's events are not told here.
+    assert_eq!(cause(answer), Some(Cause::Kernel));
+    assert_eq!(cause(own), Some(Cause::Process));
+}
+
+#[test]
+fn a_translated_socket_is_found_by_its_peer_and_number() {
+    let own = Segment {
+        window: 64,
+        ..segment(tuple().reversed(), Flags::RST | Flags::ACK, 5)
+    };
+    let inner = FourTuple {
+        src_port: 9999,
+        ..tuple().reversed()
+    };
+    let records = records(|engine, _| {
+        let socket = Some(SocketView::Sender { cookie: 7 });
+        engine.observe(at(10), OUT, &own, socket, &mut |_| ());
+        let kind = sent(true, KnownReason::AbortOnClose, Some(PROXY));
+        engine.kernel_event(&KernelEvent {
+            cookie: Some(7),
+            ..event(10, inner, kind)
+        });
+    });
+    assert_eq!(records.len(), 1);
+    assert_eq!(records[0].process, Some(PROXY));
+}
+
+#[test]
+fn a_reset_that_was_taken_on_one_port_was_not_taken_on_another() {
+    let other = FourTuple {
+        dst_port: 9999,
+        ..tuple()
+    };
+    let records = records(|engine, _| {
+        let taken = KernelEventKind::ResetAccepted { state: None };
+        // The worker's sighting may come after the kernel's word.
+        engine.kernel_event(&event(10, tuple().reversed(), taken));
+        engine.sight(&incoming(10, tuple(), 5, established(5)));
+        engine.sight(&incoming(11, other, 5, SocketView::Absent));
+    });
+    let accepted = |port| {
+        let of = |record: &&ResetRecord| record.destination.port == port;
+        records.iter().find(of).unwrap().kernel.accepted
+    };
+    assert_eq!(accepted(tuple().dst_port), Some(true));
+    assert_ne!(accepted(9999), Some(true));
+}
+
+#[test]
+fn an_event_that_comes_late_still_belongs_to_its_reset() {
+    let own = Segment {
+        window: 64,
+        ..segment(tuple().reversed(), Flags::RST | Flags::ACK, 5)
+    };
+    let records = records(|engine, _| {
+        observe(engine, 10, OUT, &own);
+        // The virtual CPU was taken away between the frame and the tracepoint.
+        let kind = sent(true, KnownReason::KeepaliveTimeout, None);
+        engine.kernel_event(&event(600, tuple().reversed(), kind));
+    });
+    assert_eq!(records[0].cause, Some(Cause::Kernel));
+}
+
+#[test]
+fn a_later_reset_keeps_its_event_and_the_packet_filter_its_reset() {
+    let rejected = segment(tuple().reversed(), Flags::RST | Flags::ACK, 5);
+    let own = Segment {
+        window: 64,
+        ..rejected
+    };
+    let records = records(|engine, _| {
+        observe(engine, 10, OUT, &rejected);
+        observe(engine, 12, OUT, &own);
+        let kind = sent(true, KnownReason::AbortOnClose, Some(PROXY));
+        engine.kernel_event(&event(12, tuple().reversed(), kind));
+    });
+    assert_eq!(records[0].cause, Some(Cause::Firewall));
+}
+
+#[test]
+fn a_kernel_that_does_not_tell_of_its_answers_accuses_no_packet_filter() {
+    let sent_by = |segment: Segment| {
+        let mut engine = Engine::new(EngineConfig {
+            tells_answers: false,
+            ..config()
+        });
+        let mut out = Vec::new();
+        engine.observe(at(10), OUT, &segment, None, &mut |_| ());
+        engine.finish(&mut |record| out.push(record));
+        out[0].cause
+    };
+    let answer = segment(tuple().reversed(), Flags::RST, 5);
+    assert_eq!(sent_by(answer), Some(Cause::Kernel));
+    // Of its sockets' own aborts it tells.
+    let abort = Segment {
+        window: 64,
+        ..segment(tuple().reversed(), Flags::RST | Flags::ACK, 5)
+    };
+    assert_eq!(sent_by(abort), Some(Cause::Firewall));
+}
+
+#[test]
+fn a_missing_event_proves_nothing_when_events_were_lost() {
+    let records = records(|engine, _| {
+        observe(engine, 10, OUT, &segment(tuple().reversed(), Flags::RST, 5));
+        engine.note_loss();
+    });
+    assert_eq!(
+        (records[0].verdict, records[0].cause),
+        (Verdict::Local, Some(Cause::Kernel))
+    );
+    assert!(records[0].confidence < 0.95);
+}
