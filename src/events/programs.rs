@@ -104,7 +104,8 @@ impl Events {
     }
 
     /// Loads the classifier for the hand-back veth's peer, which counts what it sees into
-    /// [`HostCounters::handed_back`](super::HostCounters::handed_back) and matches all. Who attaches it decides on the action.
+    /// [`HostCounters::handed_back`](super::HostCounters::handed_back) and matches all. Who attaches it
+    /// decides on the action.
     ///
     /// # Errors
     ///

@@ -34,7 +34,8 @@ const REPLACED_NS: u64 = 3 * SECOND;
 /// A router that takes over with a MAC of its own makes genuine resets look so, many at once. It is no
 /// stranger from the first handshakes on that it carries for the sender's network, or for many
 /// others; before that the old one has fallen silent, so that nothing is steady unless the usual MAC
-/// was heard just before; and a bare reset that may be an answer counts as such a takeover's. Nothing is steady in captures, whose order of interfaces is not known.
+/// was heard just before; and a bare reset that may be an answer counts as such a takeover's. Nothing is
+/// steady in captures, whose order of interfaces is not known.
 ///
 /// False positives, each silent: VRRP and HSRP addresses move between routers; two routers share
 /// the way back (ECMP, MLAG), so that other frames of the address or its network bore the reset's
