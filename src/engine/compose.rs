@@ -260,6 +260,10 @@ fn attested(settled: &Settled, attribution: Attribution) -> Decision {
 
 /// A reset that came in, was not forged, and left by another interface: this host routed it.
 fn as_forwarded(settled: &Settled, decision: &mut Decision) {
+    // Only its leaving was seen: that is told already, and there is no other sighting to join.
+    if settled.view.first.vantage.path == (Path::Egress { forwarded: true }) {
+        return;
+    }
     let Some(copy) = settled.episode.routed.iter().find(|copy| {
         copy.segment.tuple == settled.view.first.segment.tuple
             && copy.segment.seq == settled.view.first.segment.seq

@@ -187,6 +187,22 @@ fn a_reset_that_comes_in_and_leaves_elsewhere_is_routed_and_one_record() {
 }
 
 #[test]
+fn a_routed_reset_whose_arrival_was_not_watched_counts_once() {
+    let records = records(|engine, _| {
+        observe(engine, 11, THROUGH, &segment(tuple(), Flags::RST, 5));
+    });
+    let [record] = &records[..] else {
+        panic!("{records:?}")
+    };
+    assert_eq!(
+        (record.verdict, record.cause),
+        (Verdict::Forwarded, Some(Cause::Router))
+    );
+    assert_eq!(record.evidence.len(), 1, "{:?}", record.evidence);
+    assert!(record.related.is_empty(), "{:?}", record.related);
+}
+
+#[test]
 fn a_proxy_that_resets_its_backend_after_its_client_did_passes_it_on() {
     let records = records(|engine, _| {
         engine.kernel_event(&event(
