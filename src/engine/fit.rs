@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn in_a_capture_a_reset_at_the_acknowledged_number_is_no_distance_away() {
-        let mut tracker = Tracker::new(TrackerConfig {
+        let mut tracker = Tracker::for_capture(TrackerConfig {
             capacity: 16,
             key: [1, 2],
         });

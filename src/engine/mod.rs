@@ -130,10 +130,15 @@ impl Engine {
     /// An engine without memory of anything.
     #[must_use]
     pub fn new(config: EngineConfig) -> Self {
-        let tracker = Tracker::new(TrackerConfig {
+        let table = TrackerConfig {
             capacity: config.flow_capacity,
             key: config.hash_key,
-        });
+        };
+        let tracker = if config.offline {
+            Tracker::for_capture(table)
+        } else {
+            Tracker::new(table)
+        };
         Self {
             config,
             tracker,

@@ -3,17 +3,26 @@
 //! with a snapshot of what the flow looked like *before*.
 
 mod baseline;
+mod capture;
+mod fold;
+mod half;
+mod hash;
+mod index;
 mod key;
+mod looks;
+mod packed;
 mod path;
 mod prefix;
-mod table;
+mod store;
+mod ticks;
 mod tracker;
+mod words;
 
 pub use baseline::{FlowFacts, HOP_LIMIT_MODES, HalfFlow, HopLimits, Mode, SynFacts};
+pub use index::TableCounters;
 pub use key::{Endpoint, FlowKey, Side};
 pub use path::{PathFacts, PathTable};
 pub use prefix::{MacSet, PrefixFacts};
-pub use table::{FlowTable, TableCounters};
 pub use tracker::{Tracker, TrackerConfig};
 
 use crate::host::SocketView;

@@ -2,56 +2,153 @@
 //! resets never do, nor does anything that the purported sender of a reset sends afterwards, nor a
 //! SYN-ACK from the end that sent the SYN (some injectors forge those).
 
-use super::table::Flow;
-use super::{
-    FlowFacts, FlowKey, FlowTable, HalfFlow, HopLimits, PathTable, Side, Sighting, SynFacts,
-    TableCounters,
-};
+use std::net::IpAddr;
+
+use super::capture::Captured;
+use super::fold;
+use super::index::{Rank, TableCounters};
+use super::packed::{Dictionaries, Packed};
+use super::store::FlowStore;
+use super::words::{V4, V6};
+use super::{FlowFacts, FlowKey, PathTable, Side, Sighting};
 use crate::host::SocketView;
-use crate::time::{MILLISECOND, SECOND, Timestamp};
+use crate::time::Timestamp;
 use crate::vantage::{Path, Vantage};
 use crate::wire::Segment;
-
-/// The largest step between two IP IDs of one end that still counts as "in order": segments that
-/// we do not see lie between (evidence notes: 0..64 above the side's last one in most flows).
-const IP_ID_STEP: u16 = 64;
-
-/// Copies of one frame in a capture of several interfaces follow one another this closely.
-const DUPLICATE_NS: u64 = MILLISECOND;
 
 /// Addresses remembered for each flow of capacity: peers open several connections each.
 const FLOWS_PER_ADDRESS: usize = 4;
 
+/// Addresses remembered at most: what they look like is a last resort, and is not to cost more
+/// than the flows themselves (some 20 MB).
+const ADDRESSES_MAX: usize = 1 << 18;
+
+/// How many keys are looked up together: as many loads as a core keeps under way, and a few.
+const WARM_BATCH: usize = 64;
+
 /// What a tracker needs to know at start.
 #[derive(Debug, Clone, Copy)]
 pub struct TrackerConfig {
-    /// Flows that it can hold.
+    /// Flows that it can hold, of IPv4 and of IPv6 each.
     pub capacity: usize,
     /// Random hash key of this run.
     pub key: [u64; 2],
 }
 
+/// The flows of a live sensor.
+#[derive(Debug)]
+struct Live {
+    v4: Packed<V4>,
+    v6: Packed<V6>,
+    shared: Dictionaries,
+}
+
+/// Where the flows are.
+#[derive(Debug)]
+enum Tables {
+    Live(Box<Live>),
+    Capture(Box<Captured>),
+}
+
 /// The memory of one worker.
 #[derive(Debug)]
 pub struct Tracker {
-    flows: FlowTable,
+    tables: Tables,
     paths: PathTable,
 }
 
+/// Runs an expression with the store that a key belongs to and what that store shares.
+macro_rules! with_store {
+    ($tables:expr, $key:expr, |$store:ident, $shared:ident| $body:expr) => {
+        match $tables {
+            Tables::Live(live) => {
+                let Live { v4, v6, shared } = &mut **live;
+                let $shared = shared;
+                if is_ipv4($key) {
+                    let $store = v4;
+                    $body
+                } else {
+                    let $store = v6;
+                    $body
+                }
+            }
+            Tables::Capture(captured) => {
+                let ($store, $shared) = (&mut **captured, &mut ());
+                $body
+            }
+        }
+    };
+}
+
 impl Tracker {
-    /// A tracker; allocates all that it will ever need.
+    /// A tracker of a live sensor; takes all the memory that it will ever need.
     #[must_use]
     pub fn new(config: TrackerConfig) -> Self {
+        let live = Live {
+            v4: Packed::new(config.capacity, config.key),
+            v6: Packed::new(config.capacity, config.key),
+            shared: Dictionaries::new(config.capacity, config.key[1]),
+        };
+        Self::with(Tables::Live(Box::new(live)), config)
+    }
+
+    /// A tracker for a capture file, where data and acknowledgements count too. Its memory grows
+    /// with the flows of the file, up to the capacity.
+    #[must_use]
+    pub fn for_capture(config: TrackerConfig) -> Self {
+        let captured = Captured::new(config.capacity, config.key);
+        Self::with(Tables::Capture(Box::new(captured)), config)
+    }
+
+    fn with(tables: Tables, config: TrackerConfig) -> Self {
+        let addresses = (config.capacity / FLOWS_PER_ADDRESS).min(ADDRESSES_MAX);
         Self {
-            flows: FlowTable::new(config.capacity, config.key),
-            paths: PathTable::new(config.capacity / FLOWS_PER_ADDRESS, config.key[0]),
+            tables,
+            paths: PathTable::new(addresses, config.key[0]),
         }
     }
 
-    /// What the table did so far.
+    /// What the tables did so far.
     #[must_use]
     pub fn counters(&self) -> TableCounters {
-        self.flows.counters()
+        match &self.tables {
+            Tables::Live(live) => TableCounters {
+                looks_refused: live.shared.refused(),
+                ..live.v4.counters().plus(live.v6.counters())
+            },
+            Tables::Capture(captured) => captured.counters(),
+        }
+    }
+
+    /// Flows that it can hold, of IPv4 and of IPv6; in a capture, of both together.
+    #[must_use]
+    pub fn capacity(&self) -> (usize, usize) {
+        match &self.tables {
+            Tables::Live(live) => (live.v4.capacity(), live.v6.capacity()),
+            Tables::Capture(captured) => (captured.capacity(), captured.capacity()),
+        }
+    }
+
+    /// Bytes of memory for IPv4 and for IPv6 flows, index and dictionaries included (the latter in
+    /// both); live, all that there will ever be.
+    #[must_use]
+    pub fn bytes(&self) -> (usize, usize) {
+        match &self.tables {
+            Tables::Live(live) => {
+                let shared = live.shared.bytes();
+                (live.v4.bytes() + shared, live.v6.bytes() + shared)
+            }
+            Tables::Capture(captured) => (captured.bytes(), captured.bytes()),
+        }
+    }
+
+    /// The large pieces of memory of a live tracker, for advice to the system before they are used.
+    #[must_use]
+    pub fn memory(&self) -> [&[u32]; 2] {
+        match &self.tables {
+            Tables::Live(live) => [live.v4.memory(), live.v6.memory()],
+            Tables::Capture(_) => [&[], &[]],
+        }
     }
 
     /// Takes one segment in. Answers with a [`Sighting`] when it is a reset, or when its sender is
@@ -64,293 +161,183 @@ impl Tracker {
         socket: Option<SocketView>,
     ) -> Option<Sighting> {
         let (key, side) = FlowKey::of(segment.tuple);
+        let needs_facts = if segment.flags.rst() {
+            true
+        } else {
+            let paths = &mut self.paths;
+            with_store!(&mut self.tables, &key, |store, shared| {
+                take_in(store, shared, paths, (&key, side), (time, vantage, segment))?
+            })
+        };
+        if !needs_facts {
+            return None;
+        }
+        let flow = self.facts(&key, side, time);
         if segment.flags.rst() {
-            let flow = self.facts(&key, side, time);
-            if socket
-                .as_ref()
-                .is_some_and(|socket| socket.sequence().is_some())
-            {
-                // A living connection that was never heard before this reset (it is older than the
-                // sensor, or the reset came before the SYN-ACK): what its sender says next counts.
-                self.flows.get_or_insert(&key, time);
-            }
-            self.note_reset(&key, side, time);
-            return Some(Sighting {
-                time,
-                vantage,
-                segment: *segment,
-                socket,
-                flow,
+            let is_living = socket.is_some_and(|socket| socket.sequence().is_some());
+            with_store!(&mut self.tables, &key, |store, shared| {
+                if is_living {
+                    // A living connection that was never heard before this reset (it is older than
+                    // the sensor, or the reset came before the SYN-ACK): what its sender says next
+                    // counts.
+                    store.entry(shared, &key, time);
+                }
+                note_reset_in(store, &key, side, time);
             });
         }
-        let (flow, is_new) = self.flows.entry(&key, time)?;
-        if opens_anew(flow, side, segment, time) {
-            reopen(flow, time);
-        }
-        let after_reset = flow.reset_from[side.index()];
-        if !after_reset && fold(flow, side, segment, time) && vantage.path != outbound() {
-            let begins_or_ends = segment.flags.syn() || segment.flags.fin() || is_new;
-            if begins_or_ends {
-                self.paths.learn(segment, segment.flags.syn(), time);
-            }
-        }
-        after_reset.then(|| Sighting {
+        Some(Sighting {
             time,
             vantage,
             segment: *segment,
             socket,
-            flow: self.facts(&key, side, time),
+            flow,
         })
     }
 
-    /// Brings the flows of segments that will be observed next near, where memory is far.
+    /// Brings the flows of segments that will be observed next near, where memory is far: first
+    /// all hashes and tags, then all flows, so that the waits overlap.
     pub fn warm<'a>(&self, segments: impl Iterator<Item = &'a Segment>) {
-        self.flows
-            .warm(segments.map(|segment| FlowKey::of(segment.tuple).0));
+        let mut segments = segments.peekable();
+        let mut hashes = [(0_u64, false); WARM_BATCH];
+        while segments.peek().is_some() {
+            let mut count = 0;
+            for (place, segment) in hashes.iter_mut().zip(segments.by_ref()) {
+                *place = self.warm_tags(&FlowKey::of(segment.tuple).0);
+                count += 1;
+            }
+            for (hash, is_ipv4) in hashes.iter().take(count) {
+                match &self.tables {
+                    Tables::Live(live) if *is_ipv4 => live.v4.warm_flow(*hash),
+                    Tables::Live(live) => live.v6.warm_flow(*hash),
+                    Tables::Capture(captured) => captured.warm_flow(*hash),
+                }
+            }
+        }
+    }
+
+    fn warm_tags(&self, key: &FlowKey) -> (u64, bool) {
+        let is_ipv4 = is_ipv4(key);
+        let hash = match &self.tables {
+            Tables::Live(live) if is_ipv4 => live.v4.warm_tags(key),
+            Tables::Live(live) => live.v6.warm_tags(key),
+            Tables::Capture(captured) => captured.warm_tags(key),
+        };
+        (hash, is_ipv4)
     }
 
     /// The flow as `side`'s segment meets it.
     #[must_use]
     pub fn facts(&self, key: &FlowKey, side: Side, now: Timestamp) -> FlowFacts {
-        let path = self.paths.get(key.endpoint(side).address, now);
-        let Some(flow) = self.flows.get(key) else {
-            return FlowFacts {
-                path,
-                ..FlowFacts::default()
-            };
+        let flow = match &self.tables {
+            Tables::Live(live) if is_ipv4(key) => facts_in(&live.v4, &live.shared, key, side, now),
+            Tables::Live(live) => facts_in(&live.v6, &live.shared, key, side, now),
+            Tables::Capture(captured) => facts_in(&**captured, &(), key, side, now),
         };
         FlowFacts {
-            sender: flow.halves[side.index()],
-            receiver: flow.halves[side.other().index()],
-            path,
-            sender_is_originator: flow.originator.map(|o| usize::from(o) == side.index()),
-            established: flow.established,
-            first_seen: (!flow.is_older).then_some(flow.first_seen),
+            path: self.paths.get(key.endpoint(side).address, now),
+            ..flow
         }
     }
 
     /// A reset of `side` was seen (here or by another worker): its baseline is frozen.
     pub fn note_reset(&mut self, key: &FlowKey, side: Side, time: Timestamp) {
-        if let Some(flow) = self.flows.get_mut(key) {
-            flow.reset_from[side.index()] = true;
-            flow.ended.get_or_insert(time);
-        }
+        with_store!(&mut self.tables, key, |store, _shared| note_reset_in(
+            store, key, side, time
+        ));
     }
 
     /// A connection was there before the sensor: it is established, and began at an unknown time.
     pub fn note_older(&mut self, key: &FlowKey, time: Timestamp) {
-        if let Some(flow) = self.flows.get_or_insert(key, time) {
-            flow.established = true;
-            flow.is_older = true;
-        }
+        with_store!(&mut self.tables, key, |store, shared| {
+            if let Some((place, _)) = store.entry(shared, key, time) {
+                let mut state = store.state(place, time);
+                state.established = true;
+                state.is_older = true;
+                store.set_state(place, &state);
+                store.raise(place, Rank::Connection);
+            }
+        });
     }
 
     /// The kernel says that the handshake is complete; `originator` is the side that sent the SYN.
     pub fn note_established(&mut self, key: &FlowKey, originator: Side, time: Timestamp) {
-        if let Some(flow) = self.flows.get_or_insert(key, time) {
-            if flow.reset_from != [false, false] {
-                reopen(flow, time);
+        with_store!(&mut self.tables, key, |store, shared| {
+            if let Some((place, _)) = store.entry(shared, key, time) {
+                if store.state(place, time).has_reset() {
+                    store.reopen(shared, place, time);
+                }
+                let mut state = store.state(place, time);
+                state.established = true;
+                state.originator.get_or_insert(originator);
+                store.set_state(place, &state);
+                store.raise(place, Rank::Connection);
             }
-            flow.established = true;
-            flow.originator
-                .get_or_insert(u8::from(originator == Side::High));
-        }
+        });
     }
+}
+
+const fn is_ipv4(key: &FlowKey) -> bool {
+    matches!(
+        (key.low.address, key.high.address),
+        (IpAddr::V4(_), IpAddr::V4(_))
+    )
 }
 
 const fn outbound() -> Path {
     Path::Egress { forwarded: false }
 }
 
-/// How long after its last sign of life a connection's four-tuple is free for a SYN that does not
-/// look like the old peer: twice TIME-WAIT, after which no stack still guards it.
-const FORGOTTEN_NS: u64 = 120 * SECOND;
-
-/// Whether a SYN begins another connection on a four-tuple that is known already. A SYN inside a
-/// living connection changes nothing: the kernel challenges it (RFC 5961 §4), and it may be forged
-/// to spoil the baseline. Where we cannot know that the old one has ended (our own reset was not
-/// ours to see), the SYN must at least look like the peer that we know.
-fn opens_anew(flow: &Flow, side: Side, segment: &Segment, time: Timestamp) -> bool {
-    if !segment.flags.syn() || segment.flags.ack() {
-        return false;
+/// Takes a segment in that is no reset; whether its sender is said to have sent one before.
+fn take_in<S: FlowStore>(
+    store: &mut S,
+    shared: &mut S::Shared,
+    paths: &mut PathTable,
+    (key, side): (&FlowKey, Side),
+    (time, vantage, segment): (Timestamp, Vantage, &Segment),
+) -> Option<bool> {
+    let (place, is_new) = store.entry(shared, key, time)?;
+    if !is_new && fold::opens_anew(store, shared, (place, side), segment, time) {
+        store.reopen(shared, place, time);
     }
-    let Some(half) = &flow.halves[side.index()] else {
-        return flow.ended.is_some() || flow.reset_from != [false, false];
+    if store.state(place, time).reset_from[side.index()] {
+        return Some(true);
+    }
+    let is_folded = fold::fold(store, shared, (place, side), segment, time);
+    let begins_or_ends = segment.flags.syn() || segment.flags.fin() || is_new;
+    if is_folded && begins_or_ends && vantage.path != outbound() {
+        paths.learn(segment, segment.flags.syn(), time);
+    }
+    Some(false)
+}
+
+fn facts_in<S: FlowStore>(
+    store: &S,
+    shared: &S::Shared,
+    key: &FlowKey,
+    side: Side,
+    now: Timestamp,
+) -> FlowFacts {
+    let Some(place) = store.find(key) else {
+        return FlowFacts::default();
     };
-    if half
-        .syn
-        .is_some_and(|syn| syn.isn == segment.seq && !syn.is_syn_ack)
-    {
-        // The same SYN again, be it after a reset: its sender did not believe that reset, or tries
-        // once more. No new connection, but evidence.
-        return false;
-    }
-    let looks_alike = half
-        .hop_limits
-        .modes()
-        .any(|mode| mode.hop_limit == segment.hop_limit)
-        && half.mac == segment.link.map(|link| link.src);
-    flow.ended.is_some()
-        || flow.reset_from != [false, false]
-        || half.fin.is_some()
-        || (looks_alike && !flow.established)
-        || time.since(flow.last_seen) > FORGOTTEN_NS
-}
-
-fn reopen(flow: &mut Flow, time: Timestamp) {
-    flow.halves = [None, None];
-    flow.originator = None;
-    flow.established = false;
-    flow.reset_from = [false, false];
-    flow.first_seen = time;
-    flow.is_older = false;
-    flow.ended = None;
-}
-
-/// Folds a segment into its sender's half; `false` when it does not belong in a baseline.
-fn fold(flow: &mut Flow, side: Side, segment: &Segment, time: Timestamp) -> bool {
-    flow.last_seen = time;
-    let at = side.index();
-    let is_syn_ack = segment.flags.syn() && segment.flags.ack();
-    if is_syn_ack
-        && flow
-            .originator
-            .is_some_and(|originator| usize::from(originator) == at)
-    {
-        return false;
-    }
-    let known = flow.halves[at].as_ref().and_then(|half| half.syn.as_ref());
-    if segment.flags.syn() && known.is_some_and(|syn| syn.isn != segment.seq) {
-        return false;
-    }
-    if segment.flags.syn() {
-        let originator = if is_syn_ack { side.other() } else { side };
-        flow.originator
-            .get_or_insert(u8::from(originator == Side::High));
-    }
-    let answered = flow.halves[side.other().index()].is_some();
-    let half = flow.halves[at].get_or_insert_with(|| new_half(time));
-    let is_duplicate = is_copy(half, segment, time);
-    if is_duplicate {
-        half.duplicates = half.duplicates.saturating_add(1);
-    }
-    fold_syn(half, segment, time);
-    fold_header(half, segment);
-    fold_sequence(half, segment, time);
-    half.last_seen = time;
-    half.segments = half.segments.saturating_add(1);
-    // Payload or FIN from either end, once both were heard, means that the handshake is over.
-    flow.established |= answered && !segment.flags.syn() && !segment.is_empty();
-    if flow
-        .halves
-        .iter()
-        .all(|half| half.is_some_and(|half| half.fin.is_some()))
-    {
-        flow.ended.get_or_insert(time);
-    }
-    true
-}
-
-fn new_half(time: Timestamp) -> HalfFlow {
-    HalfFlow {
-        first_seen: time,
-        last_seen: time,
-        segments: 0,
-        syn: None,
-        hop_limits: HopLimits::default(),
-        mac: None,
-        mac_count: 0,
-        vlan: None,
-        ip_id: None,
-        ip_id_steps: 0,
-        ip_id_jumps: 0,
-        dont_fragment: (false, false),
-        end: None,
-        acked: None,
-        window: 0,
-        timestamps: None,
-        fin: None,
-        has_data: false,
-        duplicates: 0,
+    let state = store.state(place, now);
+    FlowFacts {
+        sender: store.half(shared, place, side, now),
+        receiver: store.half(shared, place, side.other(), now),
+        path: None,
+        sender_is_originator: state.originator.map(|originator| originator == side),
+        established: state.established,
+        first_seen: (!state.is_older).then_some(state.first_seen),
     }
 }
 
-/// The very frame again: same IP ID (not 0) or same timestamps, same end of data, at once.
-fn is_copy(half: &HalfFlow, segment: &Segment, time: Timestamp) -> bool {
-    half.segments > 0
-        && time.since(half.last_seen) < DUPLICATE_NS
-        && segment
-            .ip_id
-            .is_some_and(|id| id != 0 && half.ip_id == Some(id))
-        && half.end == Some(segment.end())
-}
-
-fn fold_syn(half: &mut HalfFlow, segment: &Segment, time: Timestamp) {
-    if !segment.flags.syn() {
-        return;
+fn note_reset_in<S: FlowStore>(store: &mut S, key: &FlowKey, side: Side, time: Timestamp) {
+    if let Some(place) = store.find(key) {
+        let mut state = store.state(place, time);
+        state.reset_from[side.index()] = true;
+        state.ended = true;
+        store.set_state(place, &state);
     }
-    match &mut half.syn {
-        Some(syn) if syn.isn == segment.seq => syn.count = syn.count.saturating_add(1),
-        Some(_) => {}
-        none => {
-            *none = Some(SynFacts {
-                time,
-                is_syn_ack: segment.flags.ack(),
-                isn: segment.seq,
-                ack: segment.ack,
-                ip_id: segment.ip_id,
-                hop_limit: segment.hop_limit,
-                dont_fragment: segment.dont_fragment,
-                window: segment.window,
-                options: segment.options,
-                flow_label: segment.flow_label,
-                count: 1,
-            });
-        }
-    }
-}
-
-fn fold_header(half: &mut HalfFlow, segment: &Segment) {
-    half.hop_limits.note(segment.hop_limit);
-    let mac = segment.link.map(|link| link.src);
-    if half.mac == mac {
-        half.mac_count = half.mac_count.saturating_add(1);
-    } else {
-        half.mac = mac;
-        half.mac_count = 1;
-    }
-    half.vlan = segment.vlan;
-    match segment.dont_fragment {
-        Some(true) => half.dont_fragment.0 = true,
-        Some(false) => half.dont_fragment.1 = true,
-        None => {}
-    }
-    if let Some(id) = segment.ip_id.filter(|id| *id != 0) {
-        match half.ip_id.map(|last| id.wrapping_sub(last)) {
-            Some(1..=IP_ID_STEP) => half.ip_id_steps = half.ip_id_steps.saturating_add(1),
-            Some(0) | None => {}
-            Some(_) => half.ip_id_jumps = half.ip_id_jumps.saturating_add(1),
-        }
-        half.ip_id = Some(id);
-    }
-}
-
-fn fold_sequence(half: &mut HalfFlow, segment: &Segment, time: Timestamp) {
-    let end = segment.end();
-    if half.end.is_none_or(|known| end.is_after(known)) {
-        half.end = Some(end);
-    }
-    if segment.flags.ack() && half.acked.is_none_or(|known| segment.ack.is_after(known)) {
-        half.acked = Some(segment.ack);
-    }
-    half.window = segment.window;
-    if let Some(timestamps) = segment.options.timestamps {
-        half.timestamps = Some((time, timestamps));
-    }
-    if segment.flags.fin() {
-        half.fin = Some(segment.seq.plus(segment.payload_len));
-    }
-    half.has_data |= segment.payload_len > 0;
 }
 
 #[cfg(test)]

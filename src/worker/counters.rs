@@ -194,7 +194,7 @@ pub struct Shared {
     in_flight: AtomicU64,
     balance: [AtomicU32; 5],
     counters: CachePadded<[AtomicU64; COUNTERS]>,
-    table: [AtomicU64; 5],
+    table: [AtomicU64; 7],
     away: Buckets,
 }
 
@@ -275,6 +275,8 @@ impl Shared {
             reused,
             evicted_probation,
             evicted_connections,
+            ends_lost,
+            looks_refused,
         ] = self
             .table
             .each_ref()
@@ -285,6 +287,8 @@ impl Shared {
             reused,
             evicted_probation,
             evicted_connections,
+            ends_lost,
+            looks_refused,
         }
     }
 
@@ -295,6 +299,8 @@ impl Shared {
             table.reused,
             table.evicted_probation,
             table.evicted_connections,
+            table.ends_lost,
+            table.looks_refused,
         ];
         for (to, from) in self.table.iter().zip(parts) {
             to.store(from, Ordering::Relaxed);

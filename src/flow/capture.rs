@@ -1,0 +1,188 @@
+//! The flow table for capture files, where every segment of a connection adds to what is known:
+//! nothing is packed and nothing forgotten but whole flows. It grows with the flows that a file
+//! has, up to its capacity; the same rules as in a live table say which flow gives way.
+
+use super::hash::hash;
+use super::index::{Index, Rank, Slot, TableCounters, WAYS};
+use super::store::{ENDED_KEPT_NS, FlowState, FlowStore};
+use super::{FlowKey, HalfFlow, Side};
+use crate::time::Timestamp;
+
+/// One connection.
+#[derive(Debug, Clone)]
+struct Flow {
+    key: FlowKey,
+    state: FlowState,
+    last_seen: Timestamp,
+    /// What each end looked like, by `Side::index`.
+    halves: [Option<HalfFlow>; 2],
+}
+
+impl Flow {
+    const fn new(key: FlowKey, now: Timestamp) -> Self {
+        Self {
+            key,
+            state: FlowState::new(now),
+            last_seen: now,
+            halves: [None, None],
+        }
+    }
+
+    const fn is_over(&self, now: Timestamp) -> bool {
+        self.state.ended && now.since(self.last_seen) > ENDED_KEPT_NS
+    }
+}
+
+/// Flows of capture files.
+#[derive(Debug)]
+pub(super) struct Captured {
+    index: Index,
+    /// By slot, which flow is there, plus 1.
+    places: Box<[u32]>,
+    flows: Vec<Flow>,
+    secret: [u64; 2],
+}
+
+impl Captured {
+    /// Room for at least `capacity` flows.
+    pub(super) fn new(capacity: usize, secret: [u64; 2]) -> Self {
+        let index = Index::new(capacity);
+        let places = vec![0; index.sets() * WAYS].into_boxed_slice();
+        Self {
+            index,
+            places,
+            flows: Vec::new(),
+            secret,
+        }
+    }
+
+    /// Flows that it can hold.
+    pub(super) fn capacity(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Bytes of memory, as far as flows were seen.
+    pub(super) fn bytes(&self) -> usize {
+        let flows = self.flows.capacity() * size_of::<Flow>();
+        self.index.bytes() + size_of_val(&*self.places) + flows
+    }
+
+    /// The hash of a key; brings the tags near that it leads to.
+    pub(super) fn warm_tags(&self, key: &FlowKey) -> u64 {
+        let hash = hash(key, self.secret);
+        std::hint::black_box(self.index.likely(hash));
+        hash
+    }
+
+    /// Brings the flow near that a hash probably leads to.
+    pub(super) fn warm_flow(&self, hash: u64) {
+        if let Some(flow) = self.flow(self.index.likely(hash)) {
+            let [low, high] = &flow.halves;
+            std::hint::black_box((
+                flow.key.low.port,
+                low.is_some(),
+                high.is_some(),
+                flow.last_seen,
+            ));
+        }
+    }
+
+    fn flow(&self, slot: Slot) -> Option<&Flow> {
+        let place = *self.places.get(slot.number())?;
+        self.flows.get((place as usize).checked_sub(1)?)
+    }
+
+    fn flow_mut(&mut self, slot: Slot) -> Option<&mut Flow> {
+        let place = *self.places.get(slot.number())?;
+        self.flows.get_mut((place as usize).checked_sub(1)?)
+    }
+}
+
+impl FlowStore for Captured {
+    type Place = Slot;
+    type Shared = ();
+
+    fn find(&self, key: &FlowKey) -> Option<Slot> {
+        let mut alike = self.index.alike(hash(key, self.secret));
+        alike.find(|slot| self.flow(*slot).is_some_and(|flow| flow.key == *key))
+    }
+
+    fn entry(&mut self, (): &mut (), key: &FlowKey, now: Timestamp) -> Option<(Slot, bool)> {
+        let hash = hash(key, self.secret);
+        let mut alike = self.index.alike(hash);
+        let is_it = |slot: &Slot| self.flow(*slot).is_some_and(|flow| flow.key == *key);
+        if let Some(slot) = alike.find(is_it) {
+            return Some((slot, false));
+        }
+        let (places, flows) = (&self.places, &self.flows);
+        let flow = |slot: Slot| flows.get((*places.get(slot.number())? as usize).checked_sub(1)?);
+        let slot = self.index.take(
+            hash,
+            |slot| flow(slot).is_some_and(|flow| flow.is_over(now)),
+            |slot| flow(slot).map_or(0, |flow| now.since(flow.last_seen)),
+        );
+        if let Some(flow) = self.flow_mut(slot) {
+            *flow = Flow::new(*key, now);
+        } else {
+            self.flows.push(Flow::new(*key, now));
+            // No more flows than slots, and these are fewer than 2^32 (bounds of `--flows`).
+            *self.places.get_mut(slot.number())? = u32::try_from(self.flows.len()).ok()?;
+        }
+        Some((slot, true))
+    }
+
+    fn state(&self, slot: Slot, now: Timestamp) -> FlowState {
+        self.flow(slot)
+            .map_or(FlowState::new(now), |flow| flow.state)
+    }
+
+    fn set_state(&mut self, slot: Slot, state: &FlowState) {
+        if let Some(flow) = self.flow_mut(slot) {
+            flow.state = *state;
+        }
+    }
+
+    fn last_seen(&self, slot: Slot, now: Timestamp) -> Timestamp {
+        self.flow(slot).map_or(now, |flow| flow.last_seen)
+    }
+
+    fn has_half(&self, slot: Slot, side: Side) -> bool {
+        self.flow(slot)
+            .is_some_and(|flow| flow.halves[side.index()].is_some())
+    }
+
+    fn has_fin(&self, slot: Slot, side: Side) -> bool {
+        let half = self
+            .flow(slot)
+            .and_then(|flow| flow.halves[side.index()].as_ref());
+        half.is_some_and(|half| half.fin.is_some())
+    }
+
+    fn half(&self, (): &(), slot: Slot, side: Side, _now: Timestamp) -> Option<HalfFlow> {
+        self.flow(slot)?.halves[side.index()]
+    }
+
+    fn set_half(&mut self, (): &mut (), slot: Slot, side: Side, half: &HalfFlow, now: Timestamp) {
+        if let Some(flow) = self.flow_mut(slot) {
+            flow.halves[side.index()] = Some(*half);
+            flow.last_seen = now;
+        }
+    }
+
+    fn reopen(&mut self, (): &mut (), slot: Slot, now: Timestamp) {
+        if let Some(flow) = self.flow_mut(slot) {
+            *flow = Flow::new(flow.key, now);
+        }
+        self.index.set_rank(slot, Rank::Probation);
+    }
+
+    fn raise(&mut self, slot: Slot, rank: Rank) {
+        if rank > self.index.rank(slot) {
+            self.index.set_rank(slot, rank);
+        }
+    }
+
+    fn counters(&self) -> TableCounters {
+        self.index.counters
+    }
+}

@@ -1,0 +1,94 @@
+//! The keyed hash of the flow table. Not linear in its input, unlike CRC, whose collisions are the
+//! same under every seed: who does not know this run's random key cannot make two keys collide on
+//! purpose.
+
+use super::FlowKey;
+use std::net::IpAddr;
+
+/// Odd constants without structure, so that no word of a key is ever multiplied by 0 under a key
+/// of 0: the fractional digits of the golden ratio and of the square root of 3 (as in wyhash).
+const MIX: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03];
+
+/// Folded 64×64→128 bit multiplication: both halves of the product, over each other.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the two halves of the product are the point"
+)]
+pub(super) const fn fold(a: u64, b: u64) -> u64 {
+    let product = (a ^ MIX[0]) as u128 * (b ^ MIX[1]) as u128;
+    product as u64 ^ (product >> 64) as u64
+}
+
+/// The hash of a connection's key under the secret of this run.
+pub(super) fn hash(key: &FlowKey, secret: [u64; 2]) -> u64 {
+    let ports = u64::from(key.low.port) << 16 | u64::from(key.high.port);
+    let state = match (key.low.address, key.high.address) {
+        (IpAddr::V4(low), IpAddr::V4(high)) => {
+            let both = u64::from(low.to_bits()) << 32 | u64::from(high.to_bits());
+            fold(secret[0] ^ both, secret[1] ^ ports)
+        }
+        (low, high) => {
+            let (low, high) = (words(low), words(high));
+            let state = fold(secret[0] ^ low[0], secret[1] ^ low[1]);
+            let state = fold(state ^ high[0], secret[1] ^ high[1].rotate_left(32));
+            fold(state, secret[1] ^ ports)
+        }
+    };
+    // A second round, so that each bit of the secret reaches each bit of the result.
+    fold(state, secret[0] ^ ports.rotate_left(32))
+}
+
+fn words(address: IpAddr) -> [u64; 2] {
+    let bits = match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(v6) => v6.to_bits(),
+    };
+    let low = u64::try_from(bits & u128::from(u64::MAX)).unwrap_or_default();
+    [u64::try_from(bits >> 64).unwrap_or_default(), low]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::hash;
+    use crate::flow::FlowKey;
+    use crate::wire::FourTuple;
+
+    fn key(src: &str, port: u16) -> FlowKey {
+        FlowKey::of(FourTuple {
+            src: src.parse().unwrap(),
+            src_port: port,
+            dst: "2001:db8::1".parse().unwrap(),
+            dst_port: 443,
+        })
+        .0
+    }
+
+    fn spread(keys: impl Iterator<Item = FlowKey>, secret: [u64; 2]) -> usize {
+        let mut filled = [0_usize; 256];
+        for key in keys {
+            filled[usize::try_from(hash(&key, secret) & 255).unwrap()] += 1;
+        }
+        filled.into_iter().max().unwrap()
+    }
+
+    #[test]
+    fn keys_that_differ_in_one_field_are_spread_evenly() {
+        // 16 keys a bucket on the average; 48 would be eight standard deviations off.
+        let ports = || (0..4096).map(|port| key("2001:db8::7", port));
+        assert!(spread(ports(), [1, 2]) < 48);
+        let hosts = (0..4096).map(|host| key(&format!("2001:db8::{host:x}"), 7));
+        assert!(spread(hosts, [0, 0]) < 48);
+    }
+
+    #[test]
+    fn keys_that_collide_under_one_secret_are_spread_under_another() {
+        let made = [0x7273_7473, 0x1234_5678];
+        let colliding: Vec<FlowKey> = (0..u16::MAX)
+            .flat_map(|port| ["2001:db8::7", "192.0.2.7"].map(|src| key(src, port)))
+            .filter(|key| hash(key, made) & 255 == 7)
+            .collect();
+        assert!(colliding.len() > 400);
+        let most = spread(colliding.iter().copied(), [0xfeed_f00d, 0x0bad_cafe]);
+        assert!(most < 16, "{most} of {} in one bucket", colliding.len());
+    }
+}

@@ -1,0 +1,226 @@
+//! Which slot of a fixed number belongs to which connection: eight-way sets, one byte of the
+//! hash as a tag for each slot, and CLOCK to choose what a full set gives up. All of it lies
+//! apart from the flows, a byte and a half each, so that it stays near while they are far.
+//!
+//! A full set gives up, in this order: a flow that has ended long ago, or one on probation (only
+//! one end was heard, and only its SYN), whichever the hand meets first; then one of which both
+//! ends were heard; and only when all eight are connections, the oldest of these. So a flood of
+//! spoofed SYNs displaces other SYNs, and at the most one connection a set.
+
+/// Slots of a set: as many as a lookup has to compare at most. Above 90 % fill before a set runs
+/// full at random keys (Poisson with mean 4 in half-full sets: 2 % of sets over 8).
+pub(super) const WAYS: usize = 8;
+
+/// A byte 1 in each byte of a word.
+const ONES: u64 = 0x0101_0101_0101_0101;
+/// The highest bit of each byte of a word.
+const HIGHS: u64 = 0x8080_8080_8080_8080;
+/// Where the hand stands in a set's marks, behind two bits for each way.
+const HAND_SHIFT: u32 = 16;
+
+/// How much a flow has shown of itself; the more, the longer it is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rank {
+    /// One end was heard, and only its SYN.
+    Probation,
+    /// Both ends were heard.
+    Answered,
+    /// The handshake is complete, or payload or a FIN was seen.
+    Connection,
+}
+
+/// What the table did, for counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TableCounters {
+    /// Flows that are in the table.
+    pub live: u64,
+    /// Flows inserted.
+    pub inserted: u64,
+    /// Ended flows whose slot was taken.
+    pub reused: u64,
+    /// Flows on probation that were displaced.
+    pub evicted_probation: u64,
+    /// Connections that were displaced.
+    pub evicted_connections: u64,
+    /// What the second end of a flow looked like, displaced or without room.
+    pub ends_lost: u64,
+    /// Shapes of SYNs and MACs that found no room in their dictionaries.
+    pub looks_refused: u64,
+}
+
+impl TableCounters {
+    /// The sum of two tables' counters.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            live: self.live + other.live,
+            inserted: self.inserted + other.inserted,
+            reused: self.reused + other.reused,
+            evicted_probation: self.evicted_probation + other.evicted_probation,
+            evicted_connections: self.evicted_connections + other.evicted_connections,
+            ends_lost: self.ends_lost + other.ends_lost,
+            looks_refused: self.looks_refused + other.looks_refused,
+        }
+    }
+}
+
+/// A slot: set and way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Slot {
+    pub(super) set: usize,
+    pub(super) way: usize,
+}
+
+impl Slot {
+    /// Its number among all slots.
+    pub(super) const fn number(self) -> usize {
+        self.set * WAYS + self.way
+    }
+}
+
+/// Tags and marks of all sets.
+#[derive(Debug)]
+pub(super) struct Index {
+    /// A byte for each way: 0 for a slot that was never used.
+    tags: Box<[u64]>,
+    /// Two bits of rank for each way, and the hand.
+    marks: Box<[u32]>,
+    pub(super) counters: TableCounters,
+}
+
+impl Index {
+    /// An index for at least `capacity` flows: a power of two, one set at least.
+    pub(super) fn new(capacity: usize) -> Self {
+        let sets = capacity.div_ceil(WAYS).max(1).next_power_of_two();
+        Self {
+            // Zeroed memory from the system, which is not touched before it is used.
+            tags: vec![0; sets].into_boxed_slice(),
+            marks: vec![0; sets].into_boxed_slice(),
+            counters: TableCounters::default(),
+        }
+    }
+
+    /// How many sets there are.
+    pub(super) fn sets(&self) -> usize {
+        self.tags.len()
+    }
+
+    /// Bytes of memory.
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&*self.tags) + size_of_val(&*self.marks)
+    }
+
+    /// The slots of a hash's set that may hold its flow: those with its tag.
+    pub(super) fn alike(&self, hash: u64) -> impl Iterator<Item = Slot> + use<> {
+        let (set, tag) = self.place(hash);
+        let word = self.tags.get(set).copied().unwrap_or_default();
+        let differing = word ^ (tag * ONES);
+        // A byte that is 0 borrows into its highest bit. The one above it may be marked as well
+        // when it is 1; the caller compares keys anyhow.
+        let mut zeroes = differing.wrapping_sub(ONES) & !differing & HIGHS;
+        std::iter::from_fn(move || {
+            if zeroes == 0 {
+                return None;
+            }
+            let way = zeroes.trailing_zeros() as usize / WAYS;
+            zeroes &= zeroes - 1;
+            Some(Slot { set, way })
+        })
+    }
+
+    /// The slot that a hash's flow is most likely in, or will be.
+    pub(super) fn likely(&self, hash: u64) -> Slot {
+        let (set, _) = self.place(hash);
+        let hand = || self.marks.get(set).copied().unwrap_or_default() >> HAND_SHIFT;
+        self.alike(hash).next().unwrap_or_else(|| {
+            let way = self.empty(set).unwrap_or_else(|| hand() as usize);
+            Slot { set, way }
+        })
+    }
+
+    /// Takes a slot for a new flow of that hash, with probation as its rank. `is_over` says
+    /// whether a slot's flow ended long ago, `idle` for how long it was not heard.
+    pub(super) fn take(
+        &mut self,
+        hash: u64,
+        is_over: impl Fn(Slot) -> bool,
+        idle: impl Fn(Slot) -> u64,
+    ) -> Slot {
+        let (set, tag) = self.place(hash);
+        self.counters.inserted += 1;
+        let way = if let Some(way) = self.empty(set) {
+            self.counters.live += 1;
+            way
+        } else {
+            self.displace(set, is_over, idle)
+        };
+        let slot = Slot { set, way };
+        if let Some(word) = self.tags.get_mut(set) {
+            *word = *word & !(0xff << (way * 8)) | tag << (way * 8);
+        }
+        self.set_rank(slot, Rank::Probation);
+        slot
+    }
+
+    /// The rank of a slot's flow.
+    pub(super) fn rank(&self, slot: Slot) -> Rank {
+        match self.marks.get(slot.set).copied().unwrap_or_default() >> (slot.way * 2) & 3 {
+            0 => Rank::Probation,
+            1 => Rank::Answered,
+            _ => Rank::Connection,
+        }
+    }
+
+    /// Gives a slot's flow another rank.
+    pub(super) fn set_rank(&mut self, slot: Slot, rank: Rank) {
+        if let Some(marks) = self.marks.get_mut(slot.set) {
+            let shift = slot.way * 2;
+            *marks = *marks & !(3 << shift) | (rank as u32) << shift;
+        }
+    }
+
+    /// A way of that set that was never used.
+    fn empty(&self, set: usize) -> Option<usize> {
+        let word = self.tags.get(set).copied().unwrap_or_default();
+        (0..WAYS).find(|way| word >> (way * 8) & 0xff == 0)
+    }
+
+    fn displace(
+        &mut self,
+        set: usize,
+        is_over: impl Fn(Slot) -> bool,
+        idle: impl Fn(Slot) -> u64,
+    ) -> usize {
+        let marks = self.marks.get(set).copied().unwrap_or_default();
+        let hand = (marks >> HAND_SHIFT) as usize;
+        let from_hand = || (0..WAYS).map(move |step| (hand + step) % WAYS);
+        let rank = |way: usize| self.rank(Slot { set, way });
+        let is_free =
+            |way: &usize| rank(*way) == Rank::Probation || is_over(Slot { set, way: *way });
+        let answered = |way: &usize| rank(*way) == Rank::Answered;
+        let way = from_hand()
+            .find(is_free)
+            .or_else(|| from_hand().find(answered))
+            .or_else(|| from_hand().max_by_key(|way| idle(Slot { set, way: *way })))
+            .unwrap_or(0);
+        if is_over(Slot { set, way }) {
+            self.counters.reused += 1;
+        } else if rank(way) == Rank::Probation {
+            self.counters.evicted_probation += 1;
+        } else {
+            self.counters.evicted_connections += 1;
+        }
+        if let Some(marks) = self.marks.get_mut(set) {
+            let next = u32::try_from((way + 1) % WAYS).unwrap_or(0);
+            *marks = *marks & 0xffff | next << HAND_SHIFT;
+        }
+        way
+    }
+
+    /// Set and tag of a hash: different bits of it.
+    fn place(&self, hash: u64) -> (usize, u64) {
+        let mask = self.tags.len() as u64 - 1;
+        let set = usize::try_from(hash & mask).unwrap_or_default();
+        (set, (hash >> 56).max(1))
+    }
+}

@@ -1,0 +1,473 @@
+//! Where in the memory of a live flow table each thing stands: sets of eight flows, each with its
+//! key, its state and one end, and behind them four more ends for flows that were heard from both.
+//! All zeroes is an empty set, so that memory need not be touched before it is used.
+
+use std::marker::PhantomData;
+use std::net::IpAddr;
+
+use super::half::{self, Around, HALF_WORDS};
+use super::index::{Slot, WAYS};
+use super::looks::Looks;
+use super::store::{ENDED_KEPT_NS, FlowState};
+use super::ticks::{
+    FIRST_BITS, FIRST_SHIFT, LAST_BITS, LAST_SHIFT, decode_span, encode_span, ticks, time,
+};
+use super::{FlowKey, Side};
+use crate::time::Timestamp;
+
+/// Second ends of a set.
+pub(super) const SECONDS: usize = 4;
+/// Words of a flow between its key and its first end.
+const STATE_WORDS: usize = 3;
+
+// The first word of a flow's state has the low bits of the ticks of "first seen".
+
+/// Ticks of "last seen" of the first end.
+const LAST: usize = 1;
+/// High bits of "first seen" (seven), flags, the IP ID of the originator's SYN.
+const FLAGS: usize = 2;
+
+const FIRST_HIGH: u32 = 0x7f;
+const HAS_SECOND: u32 = 1 << 7;
+const ESTABLISHED: u32 = 1 << 8;
+const OLDER: u32 = 1 << 9;
+const ENDED: u32 = 1 << 10;
+const RESET_LOW: u32 = 1 << 11;
+const RESET_HIGH: u32 = 1 << 12;
+const HAS_ORIGINATOR: u32 = 1 << 13;
+const ORIGINATOR_HIGH: u32 = 1 << 14;
+/// The end in the flow's own words is the higher one.
+const FIRST_IS_HIGH: u32 = 1 << 15;
+const STATE_FLAGS: u32 =
+    ESTABLISHED | OLDER | ENDED | RESET_LOW | RESET_HIGH | HAS_ORIGINATOR | ORIGINATOR_HIGH;
+
+/// Mantissa of how far apart both ends were last heard, beside a sign: 0.1 %.
+const APART_BITS: u32 = 10;
+const APART_IS_LATER: u32 = 1 << 15;
+const APART_MASK: u32 = 0xffff;
+/// Mantissa of the time from the first end's first segment to the second's: below 1 %.
+const DELAY_BITS: u32 = 7;
+const DELAY_SHIFT: u32 = 16;
+const DELAY_CODE_BITS: u32 = 12;
+/// Where a second end's way is, plus 1.
+const OWNER_SHIFT: u32 = 28;
+
+/// What differs between IPv4 and IPv6.
+pub(super) trait Family {
+    /// Words of the key: both addresses, both ports.
+    const KEY_WORDS: usize;
+    /// Words of one end.
+    const END_WORDS: usize;
+    /// It is IPv4.
+    const IS_IPV4: bool;
+    /// The words of a key, as many as `KEY_WORDS`.
+    fn words(key: &FlowKey) -> [u32; 9];
+}
+
+/// IPv4.
+#[derive(Debug)]
+pub(super) struct V4;
+
+/// IPv6.
+#[derive(Debug)]
+pub(super) struct V6;
+
+impl Family for V4 {
+    const KEY_WORDS: usize = 3;
+    const END_WORDS: usize = HALF_WORDS;
+    const IS_IPV4: bool = true;
+
+    fn words(key: &FlowKey) -> [u32; 9] {
+        let word = |address: IpAddr| match address {
+            IpAddr::V4(v4) => v4.to_bits(),
+            IpAddr::V6(_) => 0,
+        };
+        let (low, high) = (word(key.low.address), word(key.high.address));
+        [low, high, ports(key), 0, 0, 0, 0, 0, 0]
+    }
+}
+
+impl Family for V6 {
+    const KEY_WORDS: usize = 9;
+    const END_WORDS: usize = HALF_WORDS + 1;
+    const IS_IPV4: bool = false;
+
+    fn words(key: &FlowKey) -> [u32; 9] {
+        let words = |address: IpAddr| {
+            let bits = match address {
+                IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
+                IpAddr::V6(v6) => v6.to_bits(),
+            };
+            [96, 64, 32, 0].map(|shift| u32::try_from(bits >> shift & 0xffff_ffff).unwrap_or(0))
+        };
+        let ([a, b, c, d], [e, f, g, h]) = (words(key.low.address), words(key.high.address));
+        [a, b, c, d, e, f, g, h, ports(key)]
+    }
+}
+
+fn ports(key: &FlowKey) -> u32 {
+    u32::from(key.low.port) << 16 | u32::from(key.high.port)
+}
+
+const fn flow_words<F: Family>() -> usize {
+    F::KEY_WORDS + STATE_WORDS + F::END_WORDS
+}
+
+const fn second_words<F: Family>() -> usize {
+    F::END_WORDS + 1
+}
+
+const fn set_words<F: Family>() -> usize {
+    WAYS * flow_words::<F>() + SECONDS * second_words::<F>()
+}
+
+const fn second_start<F: Family>(set: usize, number: usize) -> usize {
+    set * set_words::<F>() + WAYS * flow_words::<F>() + number * second_words::<F>()
+}
+
+/// Bytes of index a set: tags and marks.
+const INDEX_BYTES: usize = size_of::<u64>() + size_of::<u32>();
+
+// Half a byte a flow is left for the dictionaries.
+const _: () = assert!(set_words::<V4>() * 4 + INDEX_BYTES + WAYS / 2 <= WAYS * 64);
+const _: () = assert!(set_words::<V6>() * 4 + INDEX_BYTES + WAYS / 2 <= WAYS * 96);
+
+/// The memory of one family's flows.
+#[derive(Debug)]
+pub(super) struct Words<F: Family> {
+    words: Box<[u32]>,
+    family: PhantomData<F>,
+}
+
+impl<F: Family> Words<F> {
+    /// That many empty sets.
+    pub(super) fn new(sets: usize) -> Self {
+        Self {
+            // Zeroed memory from the system, which is not touched before it is used.
+            words: vec![0; sets * set_words::<F>()].into_boxed_slice(),
+            family: PhantomData,
+        }
+    }
+
+    /// All of it.
+    pub(super) fn all(&self) -> &[u32] {
+        &self.words
+    }
+
+    /// A flow: key, state, first end.
+    pub(super) fn flow(&self, slot: Slot) -> &[u32] {
+        let start = slot.set * set_words::<F>() + slot.way * flow_words::<F>();
+        let words = self.words.get(start..start + flow_words::<F>());
+        words.unwrap_or_default()
+    }
+
+    /// The same, to change it.
+    pub(super) fn flow_mut(&mut self, slot: Slot) -> &mut [u32] {
+        let start = slot.set * set_words::<F>() + slot.way * flow_words::<F>();
+        let words = self.words.get_mut(start..start + flow_words::<F>());
+        words.unwrap_or_default()
+    }
+
+    /// Whether that is the flow's key.
+    pub(super) fn is_key(&self, slot: Slot, key: &[u32; 9]) -> bool {
+        let own = self.flow(slot).get(..F::KEY_WORDS);
+        own.is_some() && own == key.get(..F::KEY_WORDS)
+    }
+
+    /// Writes a flow's key and when it began, over what must be empty.
+    pub(super) fn begin(&mut self, slot: Slot, key: &[u32; 9], now: Timestamp) {
+        let flow = self.flow_mut(slot);
+        for (to, from) in flow.iter_mut().zip(key.iter().take(F::KEY_WORDS)) {
+            *to = *from;
+        }
+        self.restart(slot, now);
+    }
+
+    /// Forgets everything of a flow but its key and its ends.
+    pub(super) fn restart(&mut self, slot: Slot, now: Timestamp) {
+        if let Some(flags) = self.state_mut(slot).get_mut(FLAGS) {
+            *flags = 0;
+        }
+        self.set_first_seen(slot, now);
+        self.set_last(slot, now);
+    }
+
+    /// Forgets a flow's ends, and gives back their looks.
+    pub(super) fn clear_ends(&mut self, slot: Slot, looks: &mut Looks) {
+        if let Some(number) = self.second_of(slot) {
+            self.clear_second(slot.set, number, looks);
+        }
+        looks.give_back(half::look_number(self.first(slot)));
+        self.first_mut(slot).fill(0);
+    }
+
+    fn state_words(&self, slot: Slot) -> &[u32] {
+        self.flow(slot).get(F::KEY_WORDS..).unwrap_or_default()
+    }
+
+    fn state_mut(&mut self, slot: Slot) -> &mut [u32] {
+        let flow = self.flow_mut(slot);
+        flow.get_mut(F::KEY_WORDS..).unwrap_or_default()
+    }
+
+    fn flags(&self, slot: Slot) -> u32 {
+        let flags = self.state_words(slot).get(FLAGS);
+        flags.copied().unwrap_or_default()
+    }
+
+    /// What is known of the connection apart from its ends.
+    pub(super) fn state(&self, slot: Slot, now: Timestamp) -> FlowState {
+        let flags = self.flags(slot);
+        let has = |bit: u32| flags & bit != 0;
+        FlowState {
+            originator: has(HAS_ORIGINATOR).then(|| side(has(ORIGINATOR_HIGH))),
+            established: has(ESTABLISHED),
+            is_older: has(OLDER),
+            ended: has(ENDED),
+            reset_from: [has(RESET_LOW), has(RESET_HIGH)],
+            first_seen: self.first_seen(slot, now),
+        }
+    }
+
+    /// Changes it.
+    pub(super) fn set_state(&mut self, slot: Slot, state: &FlowState) {
+        let flag = |is_set: bool, bit: u32| if is_set { bit } else { 0 };
+        let new = flag(state.established, ESTABLISHED)
+            | flag(state.is_older, OLDER)
+            | flag(state.ended, ENDED)
+            | flag(state.reset_from[0], RESET_LOW)
+            | flag(state.reset_from[1], RESET_HIGH)
+            | flag(state.originator.is_some(), HAS_ORIGINATOR)
+            | flag(state.originator == Some(Side::High), ORIGINATOR_HIGH);
+        if let Some(flags) = self.state_mut(slot).get_mut(FLAGS) {
+            *flags = *flags & !STATE_FLAGS | new;
+        }
+    }
+
+    /// Times and numbers that the flow keeps for its first end.
+    pub(super) fn around_first(&self, slot: Slot, side: Side, now: Timestamp) -> Around {
+        Around {
+            first_seen: self.first_seen(slot, now),
+            last_seen: self.last_of_first(slot, now),
+            syn_ip_id: self.syn_ip_id(slot, side),
+            is_ipv4: F::IS_IPV4,
+        }
+    }
+
+    /// The same for a second end.
+    pub(super) fn around_second(
+        &self,
+        slot: Slot,
+        number: usize,
+        side: Side,
+        now: Timestamp,
+    ) -> Around {
+        let delay = self.tail(slot.set, number) >> DELAY_SHIFT & ((1 << DELAY_CODE_BITS) - 1);
+        let delay_ns = decode_span(delay, DELAY_BITS) << FIRST_SHIFT;
+        let first = self.last_of_first(slot, now);
+        Around {
+            first_seen: self.first_seen(slot, now).plus_nanos(delay_ns),
+            last_seen: self.last_of_second(slot.set, number, first),
+            syn_ip_id: self.syn_ip_id(slot, side),
+            is_ipv4: F::IS_IPV4,
+        }
+    }
+
+    fn syn_ip_id(&self, slot: Slot, side: Side) -> Option<u16> {
+        let flags = self.flags(slot);
+        let is_originator =
+            flags & HAS_ORIGINATOR != 0 && (flags & ORIGINATOR_HIGH != 0) == (side == Side::High);
+        is_originator.then(|| u16::try_from(flags >> 16).unwrap_or_default())
+    }
+
+    /// Notes the IP ID of the originator's SYN.
+    pub(super) fn set_syn_ip_id(&mut self, slot: Slot, ip_id: u16) {
+        if let Some(flags) = self.state_mut(slot).get_mut(FLAGS) {
+            *flags = *flags & 0xffff | u32::from(ip_id) << 16;
+        }
+    }
+
+    /// The end in the flow's own words.
+    pub(super) fn first(&self, slot: Slot) -> &[u32] {
+        self.state_words(slot)
+            .get(STATE_WORDS..)
+            .unwrap_or_default()
+    }
+
+    /// The same, to change it.
+    pub(super) fn first_mut(&mut self, slot: Slot) -> &mut [u32] {
+        self.state_mut(slot)
+            .get_mut(STATE_WORDS..)
+            .unwrap_or_default()
+    }
+
+    /// Whether the end in the flow's own words is that side's.
+    pub(super) fn is_first(&self, slot: Slot, side: Side) -> bool {
+        (self.flags(slot) & FIRST_IS_HIGH != 0) == (side == Side::High)
+    }
+
+    /// From now on it is that side's.
+    pub(super) fn set_first_side(&mut self, slot: Slot, side: Side) {
+        if let Some(flags) = self.state_mut(slot).get_mut(FLAGS) {
+            let high = if side == Side::High { FIRST_IS_HIGH } else { 0 };
+            *flags = *flags & !FIRST_IS_HIGH | high;
+        }
+    }
+
+    /// A second end without its last word.
+    pub(super) fn second(&self, set: usize, number: usize) -> &[u32] {
+        let start = second_start::<F>(set, number);
+        let words = self.words.get(start..start + F::END_WORDS);
+        words.unwrap_or_default()
+    }
+
+    /// The same, to change it.
+    pub(super) fn second_mut(&mut self, set: usize, number: usize) -> &mut [u32] {
+        let start = second_start::<F>(set, number);
+        let words = self.words.get_mut(start..start + F::END_WORDS);
+        words.unwrap_or_default()
+    }
+
+    /// The word of a second end that says whose it is and when it was heard.
+    fn tail(&self, set: usize, number: usize) -> u32 {
+        let at = second_start::<F>(set, number) + F::END_WORDS;
+        self.words.get(at).copied().unwrap_or_default()
+    }
+
+    fn change_tail(&mut self, set: usize, number: usize, mask: u32, value: u32) {
+        let at = second_start::<F>(set, number) + F::END_WORDS;
+        if let Some(tail) = self.words.get_mut(at) {
+            *tail = *tail & !mask | value;
+        }
+    }
+
+    /// The way of the flow that a second end belongs to; `None` when it is free.
+    pub(super) fn owner(&self, set: usize, number: usize) -> Option<usize> {
+        let way = (self.tail(set, number) >> OWNER_SHIFT).checked_sub(1)?;
+        Some(way as usize)
+    }
+
+    /// Which second end of the set is that flow's.
+    pub(super) fn second_of(&self, slot: Slot) -> Option<usize> {
+        if self.flags(slot) & HAS_SECOND == 0 {
+            return None;
+        }
+        (0..SECONDS).find(|number| self.owner(slot.set, *number) == Some(slot.way))
+    }
+
+    /// Gives a second end to a flow, empty; whose it was has none any more.
+    pub(super) fn give_second(&mut self, slot: Slot, number: usize, at: Timestamp, now: Timestamp) {
+        let owner = u32::try_from(slot.way + 1).unwrap_or_default() << OWNER_SHIFT;
+        let delay_ticks = at.since(self.first_seen(slot, now)) >> FIRST_SHIFT;
+        let delay = encode_span(delay_ticks, DELAY_BITS, true) << DELAY_SHIFT;
+        self.change_tail(slot.set, number, u32::MAX, owner | delay);
+        if let Some(flags) = self.state_mut(slot).get_mut(FLAGS) {
+            *flags |= HAS_SECOND;
+        }
+    }
+
+    /// Frees a second end, and gives back its look.
+    pub(super) fn clear_second(&mut self, set: usize, number: usize, looks: &mut Looks) {
+        if let Some(way) = self.owner(set, number) {
+            let slot = Slot { set, way };
+            if let Some(flags) = self.state_mut(slot).get_mut(FLAGS) {
+                *flags &= !HAS_SECOND;
+            }
+        }
+        looks.give_back(half::look_number(self.second(set, number)));
+        self.second_mut(set, number).fill(0);
+        self.change_tail(set, number, u32::MAX, 0);
+    }
+
+    fn first_seen(&self, slot: Slot, now: Timestamp) -> Timestamp {
+        let [low, _, flags, ..] = *self.state_words(slot) else {
+            return now;
+        };
+        let ticks = u64::from(flags & FIRST_HIGH) << 32 | u64::from(low);
+        time(ticks, now, FIRST_SHIFT, FIRST_BITS)
+    }
+
+    fn set_first_seen(&mut self, slot: Slot, at: Timestamp) {
+        let ticks = ticks(at, FIRST_SHIFT, FIRST_BITS);
+        if let [low, _, flags, ..] = self.state_mut(slot) {
+            *low = u32::try_from(ticks & u64::from(u32::MAX)).unwrap_or_default();
+            *flags = *flags & !FIRST_HIGH | u32::try_from(ticks >> 32).unwrap_or_default();
+        }
+    }
+
+    /// When the flow's first end was last heard.
+    pub(super) fn last_of_first(&self, slot: Slot, now: Timestamp) -> Timestamp {
+        let last = self.state_words(slot).get(LAST);
+        time(
+            u64::from(last.copied().unwrap_or_default()),
+            now,
+            LAST_SHIFT,
+            LAST_BITS,
+        )
+    }
+
+    /// Notes when the flow's first end was last heard. The second's time hangs on it.
+    pub(super) fn set_last_of_first(&mut self, slot: Slot, at: Timestamp, now: Timestamp) {
+        let second = self.second_of(slot);
+        let heard = second.map(|number| {
+            let first = self.last_of_first(slot, now);
+            (number, self.last_of_second(slot.set, number, first))
+        });
+        self.set_last(slot, at);
+        if let Some((number, heard)) = heard {
+            self.set_last_of_second(slot, number, heard, now);
+        }
+    }
+
+    fn set_last(&mut self, slot: Slot, at: Timestamp) {
+        if let Some(last) = self.state_mut(slot).get_mut(LAST) {
+            *last = u32::try_from(ticks(at, LAST_SHIFT, LAST_BITS)).unwrap_or_default();
+        }
+    }
+
+    fn last_of_second(&self, set: usize, number: usize, first: Timestamp) -> Timestamp {
+        let apart = self.tail(set, number) & APART_MASK;
+        let span = decode_span(apart & !APART_IS_LATER, APART_BITS) << LAST_SHIFT;
+        if apart & APART_IS_LATER != 0 {
+            first.plus_nanos(span)
+        } else {
+            Timestamp::from_nanos(first.as_nanos().saturating_sub(span))
+        }
+    }
+
+    /// Notes when a second end was last heard. Rounded into the past: then more time seems to have
+    /// gone by than has, and a clock that stands where it should never seems to run too fast.
+    pub(super) fn set_last_of_second(
+        &mut self,
+        slot: Slot,
+        number: usize,
+        at: Timestamp,
+        now: Timestamp,
+    ) {
+        let first = self.last_of_first(slot, now);
+        let apart = if at >= first {
+            APART_IS_LATER | encode_span(at.since(first) >> LAST_SHIFT, APART_BITS, false)
+        } else {
+            let ticks = first.since(at).div_ceil(1 << LAST_SHIFT);
+            encode_span(ticks, APART_BITS, true)
+        };
+        self.change_tail(slot.set, number, APART_MASK, apart);
+    }
+
+    /// When the flow was last heard.
+    pub(super) fn last(&self, slot: Slot, now: Timestamp) -> Timestamp {
+        let first = self.last_of_first(slot, now);
+        self.second_of(slot).map_or(first, |number| {
+            first.max(self.last_of_second(slot.set, number, first))
+        })
+    }
+
+    /// Whether the flow ended long ago.
+    pub(super) fn is_over(&self, slot: Slot, now: Timestamp) -> bool {
+        self.flags(slot) & ENDED != 0 && now.since(self.last(slot, now)) > ENDED_KEPT_NS
+    }
+}
+
+const fn side(is_high: bool) -> Side {
+    if is_high { Side::High } else { Side::Low }
+}
