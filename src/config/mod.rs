@@ -31,9 +31,10 @@ pub use table::{KEYS, Key, printed};
 const DEFAULT_SETTLE_NS: u64 = SECOND;
 /// An hour; beyond that the milliseconds were probably meant as something else.
 const LONGEST_SETTLE_MS: u64 = 3_600_000;
-/// Connections that a flow table holds where none is said: some 50 MB.
+/// Connections that a flow table holds where none is said, of IPv4 and of IPv6 each: 4 MB and 6 MB,
+/// used as far as there are flows.
 const DEFAULT_FLOWS: usize = 1 << 16;
-/// Bounds of `--flows`: below there is no room for one burst, above no host's memory suffices.
+/// Bounds of `--flows`: below there is no room for one burst, above 2.6 GB a queue.
 const FLOWS: std::ops::RangeInclusive<u64> = 64..=1 << 24;
 /// Where spools are: the state directory that systemd and the file system hierarchy know.
 const DEFAULT_SPOOL: &str = "/var/lib/rstscope/spool";

@@ -15,14 +15,15 @@ use super::clock;
 use super::container::Containers;
 use crate::engine::{Device, Engine, EngineCounters};
 use crate::events::{Event, Events, FrameOrigin, HostCounters};
-use crate::flow::{Sighting, TableCounters};
+use crate::flow::{Confirmed, FlowKey, Sighting, TableCounters};
+use crate::host::{KernelEvent, KernelEventKind};
 use crate::record::{CoverageRecord, Emission, Record, ResetRecord};
 use crate::sink::Output;
 use crate::time::{MILLISECOND, Timestamp};
 use crate::vantage::{InterfaceId, Path, Vantage};
 use crate::verdict::Cause;
 use crate::wire::{LinkLayer, parse};
-use crate::worker::Buckets;
+use crate::worker::{self, Buckets};
 
 /// How long the thread sleeps when the ring buffer is quiet. Sightings wait as long at most; a
 /// record settles for a second, so that nobody notices. Half of [`GRACE_NS`].
@@ -64,6 +65,8 @@ pub(super) struct EngineLoop {
     pub(super) engine: Engine,
     pub(super) events: Events,
     pub(super) sightings: Vec<Arc<ArrayQueue<Sighting>>>,
+    /// Who is told of established connections.
+    pub(super) workers: Vec<Arc<worker::Shared>>,
     /// Interfaces by the kernel's index.
     pub(super) interfaces: HashMap<u32, InterfaceId>,
     pub(super) coverage: Receiver<CoverageRecord>,
@@ -164,6 +167,7 @@ impl Ended {
         let finished = EngineFinished {
             counters: self.engine.counters(),
             held_lost: held + self.out.shared.held_lost.load(Ordering::Relaxed),
+            table: self.engine.table_counters(),
         };
         (finished, self.events.host_counters().unwrap_or_default())
     }
@@ -175,6 +179,7 @@ pub(super) struct EngineFinished {
     pub(super) counters: EngineCounters,
     /// Records that no output took, because none stood.
     pub(super) held_lost: u64,
+    pub(super) table: TableCounters,
 }
 
 impl EngineLoop {
@@ -276,13 +281,17 @@ impl EngineLoop {
         let Self {
             engine,
             events,
+            workers,
             interfaces,
             out,
             shared,
             ..
         } = self;
         let polled = events.poll(rest, &mut |event| match event {
-            Event::Kernel(event) => engine.kernel_event(&event),
+            Event::Kernel(event) => {
+                tell(workers, &event);
+                engine.kernel_event(&event);
+            }
             Event::Frame(copy) => {
                 let Some(interface) = interfaces.get(&copy.ifindex) else {
                     return;
@@ -353,6 +362,19 @@ impl EngineLoop {
                 Order::Hold => self.out.output = None,
                 Order::Output(output) => self.out.resume(output),
             }
+        }
+    }
+}
+
+/// Tells all workers of a connection that is established: which queue's it is, only they know.
+fn tell(workers: &[Arc<worker::Shared>], event: &KernelEvent) {
+    if let KernelEventKind::Established { .. } = event.kind {
+        let confirmed = Confirmed {
+            key: FlowKey::of(event.tuple).0,
+            time: event.time,
+        };
+        for worker in workers {
+            worker.tell(confirmed);
         }
     }
 }

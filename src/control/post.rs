@@ -334,6 +334,13 @@ impl Post {
         inline.steer.queue_counters(queues).unwrap_or_default()
     }
 
+    /// The workers, to tell them what the kernel says.
+    pub(super) fn workers(&self) -> Vec<Arc<Shared>> {
+        let workers = self.inline.as_ref().map(|inline| inline.workers.as_slice());
+        let workers = workers.unwrap_or_default().iter();
+        workers.map(|worker| Arc::clone(&worker.shared)).collect()
+    }
+
     /// How the workers are.
     pub(super) fn health(&self) -> Vec<Health> {
         let workers = self.inline.as_ref().map(|inline| inline.workers.as_slice());
@@ -470,13 +477,22 @@ impl Drop for Inline {
     }
 }
 
-/// A flow table for each queue; made before anything is attached, since it takes a while.
+/// A flow table for each queue, in large pages where the system has them; made before anything is
+/// attached, since it takes a while.
 fn trackers(queues: u32, start: &Start<'_>) -> Vec<Tracker> {
     let config = TrackerConfig {
         capacity: start.config.flow_capacity,
         key: start.hash_key,
     };
-    (0..queues).map(|_| Tracker::new(config)).collect()
+    (0..queues)
+        .map(|_| {
+            let tracker = Tracker::new(config);
+            for flows in tracker.memory() {
+                crate::sys::advise_huge_pages(flows);
+            }
+            tracker
+        })
+        .collect()
 }
 
 /// What coverage makes of the counters of `steer` and of all workers of a post.

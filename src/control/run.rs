@@ -27,7 +27,6 @@ use super::stats;
 use super::summary;
 use crate::cli::Mode;
 use crate::config::RunConfig;
-use crate::engine::Engine;
 use crate::events::{self, Events};
 use crate::metrics::{Board, Server};
 use crate::nic::{Change, ChangeKind, Interface, Watch};
@@ -109,7 +108,7 @@ impl Sensor {
         let watch = Watch::new(&indexes).map_err(Error::Nic)?;
         let posts = start::take_up(config, interfaces, hash_key, &mut events, &jail)?;
         let has_events = (events.missing().is_empty(), events.tells_answers());
-        let engine = Engine::new(start::engine_config(config, has_events, own_macs, hash_key));
+        let engine = start::engine(config, has_events, own_macs, hash_key);
         let now = clock::monotonic();
         // A record an interface and ten seconds: it cannot grow, and none may be left out.
         let (coverage_out, coverage_in) = unbounded();
@@ -118,6 +117,7 @@ impl Sensor {
         let engine_loop = EngineLoop {
             engine,
             sightings: posts.iter().flat_map(Post::sightings).collect(),
+            workers: posts.iter().flat_map(Post::workers).collect(),
             interfaces: posts
                 .iter()
                 .map(|post| (post.ifindex, post.id))

@@ -14,7 +14,7 @@ use super::lock::{InterfaceLock, LockError};
 use super::post::{Claim, Older, Post, Start};
 use crate::cli::Mode;
 use crate::config::RunConfig;
-use crate::engine::EngineConfig;
+use crate::engine::{Engine, EngineConfig};
 use crate::events::Events;
 use crate::nic::{self, Interface};
 use crate::notice;
@@ -72,13 +72,14 @@ fn claim(ifindex: u32, name: &str, replace: bool) -> Result<Claim, Error> {
     }
 }
 
-pub(super) fn engine_config(
+/// An engine whose flows lie in large pages, where the system has them.
+pub(super) fn engine(
     config: &RunConfig,
     (kernel_events, tells_answers): (bool, bool),
     own_macs: Vec<Option<Mac>>,
     hash_key: [u64; 2],
-) -> EngineConfig {
-    EngineConfig {
+) -> Engine {
+    let engine = Engine::new(EngineConfig {
         settle_ns: config.settle_ns,
         forged_linger_ns: 0,
         flow_capacity: config.flow_capacity,
@@ -91,7 +92,11 @@ pub(super) fn engine_config(
         own_macs,
         own_devices: config.own_devices.clone(),
         hash_key,
+    });
+    for flows in engine.memory() {
+        crate::sys::advise_huge_pages(flows);
     }
+    engine
 }
 
 /// Before traffic is touched: an address that cannot be had refuses the start.

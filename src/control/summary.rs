@@ -6,6 +6,7 @@ use std::fmt::Write;
 use super::engine_loop::EngineFinished;
 use super::post::Closed;
 use crate::events::HostCounters;
+use crate::flow::TableCounters;
 use crate::notice;
 use crate::sink;
 use crate::time::SECOND;
@@ -26,9 +27,12 @@ pub(super) fn print(
             notice::say(ledger.line(name));
             for (queue, worker) in post.workers.iter().enumerate() {
                 notice::say(away(name, queue, &worker.latency));
+                notice::say(table(&format!("{name}: queue {queue}"), &worker.table));
+                untold(name, queue, worker.news_lost);
             }
         }
     }
+    notice::say(table("what leaves, and copies", &engine.table));
     let lost = host.lost();
     if lost > 0 {
         notice::warn(format_args!(
@@ -79,6 +83,30 @@ fn away(name: &str, queue: usize, latency: &LatencySummary) -> String {
         at_least(latency.p99_ns),
         micros(latency.p99_ns),
         micros(latency.max_ns)
+    )
+}
+
+/// Established connections that a worker could not be told of.
+fn untold(name: &str, queue: usize, connections: u64) {
+    if connections > 0 {
+        notice::warn(format_args!(
+            "{name}: queue {queue}: {connections} established connections were not told to the worker, \
+             which may give them up for others"
+        ));
+    }
+}
+
+/// What a flow table held, and what it had to give up.
+fn table(whose: &str, table: &TableCounters) -> String {
+    format!(
+        "rstscope: {whose}: {} flows, {} of them still known; given up for others: {} connections, \
+         {} lone SYNs; no room for {} second ends, {} kinds of SYN or MACs",
+        table.inserted,
+        table.live,
+        table.evicted_connections,
+        table.evicted_probation,
+        table.ends_lost,
+        table.looks_refused
     )
 }
 
@@ -168,7 +196,8 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
-    use super::{Ledger, away, delivered};
+    use super::{Ledger, away, delivered, table};
+    use crate::flow::TableCounters;
     use crate::sink::OutputTotals;
     use crate::time::SECOND;
     use crate::worker::LatencySummary;
@@ -201,6 +230,24 @@ mod tests {
         assert!(
             line.ends_with("3 wait on disk for the next start, 1 lost"),
             "{line}"
+        );
+    }
+
+    #[test]
+    fn what_a_table_gave_up_is_said_by_kind() {
+        let counters = TableCounters {
+            live: 1,
+            inserted: 2,
+            reused: 3,
+            evicted_probation: 4,
+            evicted_connections: 5,
+            ends_lost: 6,
+            looks_refused: 7,
+        };
+        assert_eq!(
+            table("eth0: queue 0", &counters),
+            "rstscope: eth0: queue 0: 2 flows, 1 of them still known; given up for others: \
+             5 connections, 4 lone SYNs; no room for 6 second ends, 7 kinds of SYN or MACs"
         );
     }
 

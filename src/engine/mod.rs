@@ -182,6 +182,12 @@ impl Engine {
         self.config.own_addresses = Some(addresses);
     }
 
+    /// The large pieces of its memory, for advice to the system before they are used.
+    #[must_use]
+    pub fn memory(&self) -> [&[u32]; 4] {
+        self.tracker.memory()
+    }
+
     /// The sequence number for a record that the composition makes itself (coverage), so that all
     /// records of a run have one count.
     pub fn next_sequence(&mut self) -> u64 {
@@ -248,8 +254,8 @@ impl Engine {
     }
 
     /// Brings what is known of the flows of these segments near, where memory is far: they will be
-    /// observed next. Changes nothing.
-    pub fn warm<'a>(&self, segments: impl Iterator<Item = &'a Segment>) {
+    /// observed next. Changes nothing else.
+    pub fn warm<'a>(&mut self, segments: impl Iterator<Item = &'a Segment>) {
         self.tracker.warm(segments);
     }
 

@@ -6,6 +6,7 @@ use super::hash::hash;
 use super::index::{Index, Rank, Slot, TableCounters, WAYS};
 use super::store::{ENDED_KEPT_NS, FlowState, FlowStore};
 use super::{FlowKey, HalfFlow, Side};
+use crate::sys::bring_near;
 use crate::time::Timestamp;
 
 /// One connection.
@@ -64,26 +65,18 @@ impl Captured {
     /// Bytes of memory, as far as flows were seen.
     pub(super) fn bytes(&self) -> usize {
         let flows = self.flows.capacity() * size_of::<Flow>();
-        self.index.bytes() + size_of_val(&*self.places) + flows
+        size_of_val(self.index.memory()) + size_of_val(&*self.places) + flows
     }
 
-    /// The hash of a key; brings the tags near that it leads to.
-    pub(super) fn warm_tags(&self, key: &FlowKey) -> u64 {
-        let hash = hash(key, self.secret);
-        std::hint::black_box(self.index.likely(hash));
-        hash
+    /// Brings the tags near that a hash leads to.
+    pub(super) fn warm_tags(&self, hash: u64) {
+        self.index.warm(hash);
     }
 
     /// Brings the flow near that a hash probably leads to.
     pub(super) fn warm_flow(&self, hash: u64) {
         if let Some(flow) = self.flow(self.index.likely(hash)) {
-            let [low, high] = &flow.halves;
-            std::hint::black_box((
-                flow.key.low.port,
-                low.is_some(),
-                high.is_some(),
-                flow.last_seen,
-            ));
+            bring_near(flow);
         }
     }
 
@@ -107,8 +100,13 @@ impl FlowStore for Captured {
         alike.find(|slot| self.flow(*slot).is_some_and(|flow| flow.key == *key))
     }
 
-    fn entry(&mut self, (): &mut (), key: &FlowKey, now: Timestamp) -> Option<(Slot, bool)> {
-        let hash = hash(key, self.secret);
+    fn entry(
+        &mut self,
+        (): &mut (),
+        key: &FlowKey,
+        hash: u64,
+        now: Timestamp,
+    ) -> Option<(Slot, bool)> {
         let mut alike = self.index.alike(hash);
         let is_it = |slot: &Slot| self.flow(*slot).is_some_and(|flow| flow.key == *key);
         if let Some(slot) = alike.find(is_it) {

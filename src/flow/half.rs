@@ -77,6 +77,7 @@ pub(super) fn look_number(words: &[u32]) -> u16 {
 }
 
 /// The half in these words.
+#[inline]
 pub(super) fn unpack(
     words: &[u32],
     around: Around,
@@ -181,6 +182,7 @@ fn unpack_syn(words: &[u32], around: Around, looks: &Looks) -> SynFacts {
 }
 
 /// Writes a half into its words, which hold what it was before, or zeroes.
+#[inline]
 pub(super) fn pack(words: &mut [u32], half: &HalfFlow, looks: &mut Looks, links: &mut Links) {
     let before = at(words, LOOK);
     let only_syn = half

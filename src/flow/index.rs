@@ -7,6 +7,8 @@
 //! ends were heard; and only when all eight are connections, the oldest of these. So a flood of
 //! spoofed SYNs displaces other SYNs, and at the most one connection a set.
 
+use crate::sys::bring_near;
+
 /// Slots of a set: as many as a lookup has to compare at most. Above 90 % fill before a set runs
 /// full at random keys (Poisson with mean 4 in half-full sets: 2 % of sets over 8).
 pub(super) const WAYS: usize = 8;
@@ -17,6 +19,13 @@ const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGHS: u64 = 0x8080_8080_8080_8080;
 /// Where the hand stands in a set's marks, behind two bits for each way.
 const HAND_SHIFT: u32 = 16;
+
+/// Words of index a set.
+const SET_WORDS: usize = 3;
+/// Bytes of index a set.
+pub(super) const SET_BYTES: usize = SET_WORDS * size_of::<u32>();
+/// Where the marks stand, behind the tags.
+const MARKS: usize = 2;
 
 /// How much a flow has shown of itself; the more, the longer it is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,10 +90,9 @@ impl Slot {
 /// Tags and marks of all sets.
 #[derive(Debug)]
 pub(super) struct Index {
-    /// A byte for each way: 0 for a slot that was never used.
-    tags: Box<[u64]>,
-    /// Two bits of rank for each way, and the hand.
-    marks: Box<[u32]>,
+    /// For each set: a byte of tag for each way, 0 for a slot that was never used (two words, the
+    /// lower ways first); two bits of rank for each way, and the hand (the third).
+    sets: Box<[[u32; SET_WORDS]]>,
     pub(super) counters: TableCounters,
 }
 
@@ -94,26 +102,40 @@ impl Index {
         let sets = capacity.div_ceil(WAYS).max(1).next_power_of_two();
         Self {
             // Zeroed memory from the system, which is not touched before it is used.
-            tags: vec![0; sets].into_boxed_slice(),
-            marks: vec![0; sets].into_boxed_slice(),
+            sets: vec![[0; SET_WORDS]; sets].into_boxed_slice(),
             counters: TableCounters::default(),
         }
     }
 
     /// How many sets there are.
     pub(super) fn sets(&self) -> usize {
-        self.tags.len()
+        self.sets.len()
     }
 
-    /// Bytes of memory.
-    pub(super) fn bytes(&self) -> usize {
-        size_of_val(&*self.tags) + size_of_val(&*self.marks)
+    /// Its memory.
+    pub(super) fn memory(&self) -> &[u32] {
+        self.sets.as_flattened()
+    }
+
+    /// The tags of a set in one word, the first way's in the lowest byte.
+    fn tags(&self, set: usize) -> u64 {
+        let [low, high, _] = self.sets.get(set).copied().unwrap_or_default();
+        u64::from(high) << 32 | u64::from(low)
+    }
+
+    fn marks(&self, set: usize) -> u32 {
+        let [_, _, marks] = self.sets.get(set).copied().unwrap_or_default();
+        marks
+    }
+
+    fn marks_mut(&mut self, set: usize) -> Option<&mut u32> {
+        self.sets.get_mut(set)?.get_mut(MARKS)
     }
 
     /// The slots of a hash's set that may hold its flow: those with its tag.
     pub(super) fn alike(&self, hash: u64) -> impl Iterator<Item = Slot> + use<> {
         let (set, tag) = self.place(hash);
-        let word = self.tags.get(set).copied().unwrap_or_default();
+        let word = self.tags(set);
         let differing = word ^ (tag * ONES);
         // A byte that is 0 borrows into its highest bit. The one above it may be marked as well
         // when it is 1; the caller compares keys anyhow.
@@ -128,14 +150,24 @@ impl Index {
         })
     }
 
-    /// The slot that a hash's flow is most likely in, or will be.
-    pub(super) fn likely(&self, hash: u64) -> Slot {
+    /// Brings the tags of a hash's set near.
+    pub(super) fn warm(&self, hash: u64) {
         let (set, _) = self.place(hash);
-        let hand = || self.marks.get(set).copied().unwrap_or_default() >> HAND_SHIFT;
-        self.alike(hash).next().unwrap_or_else(|| {
-            let way = self.empty(set).unwrap_or_else(|| hand() as usize);
-            Slot { set, way }
-        })
+        if let Some(set) = self.sets.get(set) {
+            bring_near(set);
+        }
+    }
+
+    /// The slot that a hash's flow is most likely in, or will be. Without branches: a core that has
+    /// guessed wrongly on one flow would not have begun to fetch the next.
+    pub(super) fn likely(&self, hash: u64) -> Slot {
+        let (set, tag) = self.place(hash);
+        let word = self.tags(set);
+        let zeroes = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
+        let (alike, empty) = (zeroes(word ^ (tag * ONES)), zeroes(word));
+        let marked = if alike == 0 { empty } else { alike };
+        let way = (marked.trailing_zeros() as usize / WAYS).min(WAYS - 1);
+        Slot { set, way }
     }
 
     /// Takes a slot for a new flow of that hash, with probation as its rank. `is_over` says
@@ -155,8 +187,10 @@ impl Index {
             self.displace(set, is_over, idle)
         };
         let slot = Slot { set, way };
-        if let Some(word) = self.tags.get_mut(set) {
-            *word = *word & !(0xff << (way * 8)) | tag << (way * 8);
+        let word = self.sets.get_mut(set).and_then(|set| set.get_mut(way / 4));
+        if let Some(word) = word {
+            let shift = way % 4 * 8;
+            *word = *word & !(0xff << shift) | u32::try_from(tag).unwrap_or(1) << shift;
         }
         self.set_rank(slot, Rank::Probation);
         slot
@@ -164,7 +198,7 @@ impl Index {
 
     /// The rank of a slot's flow.
     pub(super) fn rank(&self, slot: Slot) -> Rank {
-        match self.marks.get(slot.set).copied().unwrap_or_default() >> (slot.way * 2) & 3 {
+        match self.marks(slot.set) >> (slot.way * 2) & 3 {
             0 => Rank::Probation,
             1 => Rank::Answered,
             _ => Rank::Connection,
@@ -173,7 +207,7 @@ impl Index {
 
     /// Gives a slot's flow another rank.
     pub(super) fn set_rank(&mut self, slot: Slot, rank: Rank) {
-        if let Some(marks) = self.marks.get_mut(slot.set) {
+        if let Some(marks) = self.marks_mut(slot.set) {
             let shift = slot.way * 2;
             *marks = *marks & !(3 << shift) | (rank as u32) << shift;
         }
@@ -181,7 +215,7 @@ impl Index {
 
     /// A way of that set that was never used.
     fn empty(&self, set: usize) -> Option<usize> {
-        let word = self.tags.get(set).copied().unwrap_or_default();
+        let word = self.tags(set);
         (0..WAYS).find(|way| word >> (way * 8) & 0xff == 0)
     }
 
@@ -191,7 +225,7 @@ impl Index {
         is_over: impl Fn(Slot) -> bool,
         idle: impl Fn(Slot) -> u64,
     ) -> usize {
-        let marks = self.marks.get(set).copied().unwrap_or_default();
+        let marks = self.marks(set);
         let hand = (marks >> HAND_SHIFT) as usize;
         let from_hand = || (0..WAYS).map(move |step| (hand + step) % WAYS);
         let rank = |way: usize| self.rank(Slot { set, way });
@@ -210,7 +244,7 @@ impl Index {
         } else {
             self.counters.evicted_connections += 1;
         }
-        if let Some(marks) = self.marks.get_mut(set) {
+        if let Some(marks) = self.marks_mut(set) {
             let next = u32::try_from((way + 1) % WAYS).unwrap_or(0);
             *marks = *marks & 0xffff | next << HAND_SHIFT;
         }
@@ -219,7 +253,7 @@ impl Index {
 
     /// Set and tag of a hash: different bits of it.
     fn place(&self, hash: u64) -> (usize, u64) {
-        let mask = self.tags.len() as u64 - 1;
+        let mask = self.sets.len() as u64 - 1;
         let set = usize::try_from(hash & mask).unwrap_or_default();
         (set, (hash >> 56).max(1))
     }

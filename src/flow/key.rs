@@ -54,6 +54,7 @@ pub struct FlowKey {
 impl FlowKey {
     /// The key of a segment's connection, and which end sent the segment.
     #[must_use]
+    #[inline]
     pub fn of(tuple: FourTuple) -> (Self, Side) {
         let src = Endpoint {
             address: tuple.src,
@@ -66,6 +67,9 @@ impl FlowKey {
         let is_in_order = match (src.address, dst.address) {
             // What the derived order says too, in one comparison each.
             (IpAddr::V4(from), IpAddr::V4(to)) => {
+                (from.to_bits(), src.port) <= (to.to_bits(), dst.port)
+            }
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
                 (from.to_bits(), src.port) <= (to.to_bits(), dst.port)
             }
             _ => src <= dst,

@@ -168,6 +168,8 @@ pub(super) struct Links {
     known: [Link; UNKNOWN as usize],
     count: usize,
     index: [u8; LINK_SLOTS],
+    /// The one that was asked for last: frames mostly come from one router.
+    last: (Link, u8),
     secret: u64,
     refused: u64,
 }
@@ -179,6 +181,7 @@ impl Links {
             // Number 0 stands for a frame without either.
             count: 1,
             index: [0; LINK_SLOTS],
+            last: ((None, None), 0),
             secret,
             refused: 0,
         }
@@ -187,7 +190,11 @@ impl Links {
     /// The number of a link. Where there is no room for another MAC, that of its VLAN alone, so
     /// that nobody seems to have moved to another VLAN.
     pub(super) fn number(&mut self, link: Link) -> u8 {
+        if self.last.0 == link {
+            return self.last.1;
+        }
         if let Some(number) = self.find(link) {
+            self.last = (link, number);
             return number;
         }
         let is_full = self.count >= MACS_MAX && link.0.is_some();

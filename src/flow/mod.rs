@@ -14,6 +14,8 @@ mod packed;
 mod path;
 mod prefix;
 mod store;
+#[cfg(test)]
+mod tests;
 mod ticks;
 mod tracker;
 mod words;
@@ -29,6 +31,15 @@ use crate::host::SocketView;
 use crate::time::Timestamp;
 use crate::vantage::Vantage;
 use crate::wire::Segment;
+
+/// A connection whose handshake the kernel calls complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Confirmed {
+    /// Which one.
+    pub key: FlowKey,
+    /// When it was.
+    pub time: Timestamp,
+}
 
 /// A segment that a verdict may need: a reset, or what follows one on its flow. A plain value of
 /// fixed size, so that a worker can pass it on without allocating.

@@ -14,6 +14,7 @@ use super::looks::{Links, Looks};
 use super::store::{FlowState, FlowStore};
 use super::words::{Family, SECONDS, Words};
 use super::{FlowKey, HalfFlow, Side};
+use crate::sys::bring_near;
 use crate::time::Timestamp;
 
 /// The dictionaries that the tables of both families share.
@@ -71,26 +72,22 @@ impl<F: Family> Packed<F> {
 
     /// Bytes of memory, without the dictionaries.
     pub(super) fn bytes(&self) -> usize {
-        self.index.bytes() + size_of_val(self.words.all())
+        size_of_val(self.index.memory()) + size_of_val(self.words.all())
     }
 
-    /// The memory of the flows, for advice to the system.
-    pub(super) fn memory(&self) -> &[u32] {
-        self.words.all()
+    /// The memory of the flows and of their index, for advice to the system.
+    pub(super) fn memory(&self) -> [&[u32]; 2] {
+        [self.words.all(), self.index.memory()]
     }
 
-    /// The hash of a key; brings the tags near that it leads to.
-    pub(super) fn warm_tags(&self, key: &FlowKey) -> u64 {
-        let hash = hash(key, self.secret);
-        std::hint::black_box(self.index.likely(hash));
-        hash
+    /// Brings the tags near that a hash leads to.
+    pub(super) fn warm_tags(&self, hash: u64) {
+        self.index.warm(hash);
     }
 
-    /// Brings the flow near that a hash probably leads to: both its ends, which may lie in two
-    /// cache lines.
+    /// Brings the flow near that a hash probably leads to, which may lie in two cache lines.
     pub(super) fn warm_flow(&self, hash: u64) {
-        let flow = self.words.flow(self.index.likely(hash));
-        std::hint::black_box((flow.first().copied(), flow.last().copied()));
+        bring_near(self.words.flow(self.index.likely(hash)));
     }
 
     /// A second end for that flow: its own, a free one, or that of a flow that has less need of it.
@@ -164,10 +161,10 @@ impl<F: Family> FlowStore for Packed<F> {
         &mut self,
         shared: &mut Dictionaries,
         key: &FlowKey,
+        hash: u64,
         now: Timestamp,
     ) -> Option<(Slot, bool)> {
         let words = F::words(key);
-        let hash = hash(key, self.secret);
         let mut alike = self.index.alike(hash);
         if let Some(slot) = alike.find(|slot| self.words.is_key(*slot, &words)) {
             return Some((slot, false));

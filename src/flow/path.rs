@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use super::prefix::{Carriers, PrefixTable, STALE_AFTER_NS};
 use super::{HopLimits, MacSet, PrefixFacts};
+use crate::sys::{advise_huge_pages, bring_near};
 use crate::time::Timestamp;
 use crate::wire::{Mac, Segment};
 
@@ -40,7 +41,9 @@ impl PathFacts {
     }
 }
 
+/// One cache line.
 #[derive(Debug, Clone, Copy)]
+#[repr(align(64))]
 struct Entry {
     address: IpAddr,
     hop_limits: HopLimits,
@@ -49,6 +52,8 @@ struct Entry {
     flows: u32,
     last_seen: Timestamp,
 }
+
+const _: () = assert!(size_of::<Option<Entry>>() == 64);
 
 /// Facts by source address and by source network; direct-mapped, fixed size.
 #[derive(Debug)]
@@ -64,7 +69,7 @@ impl PathTable {
     #[must_use]
     pub fn new(capacity: usize, key: u64) -> Self {
         Self {
-            entries: vec![None; capacity.max(1).next_power_of_two()].into_boxed_slice(),
+            entries: empty_places(capacity),
             prefixes: PrefixTable::new(capacity / ADDRESSES_PER_NETWORK, key),
             carriers: Carriers::default(),
             key,
@@ -96,6 +101,14 @@ impl PathTable {
             facts.flows = entry.flows;
         }
         Some(facts)
+    }
+
+    /// Brings near what is known of an address and of its network.
+    pub fn warm(&self, address: IpAddr) {
+        if let Some(place) = self.entries.get(self.slot(address)) {
+            bring_near(place);
+        }
+        self.prefixes.warm(address);
     }
 
     /// Learns from one segment of a connection's start or end.
@@ -153,6 +166,16 @@ impl PathTable {
         usize::try_from(mixed.wrapping_mul(self.key | 1) >> 32).unwrap_or_default()
             & (self.entries.len() - 1)
     }
+}
+
+/// Places for at least `count` entries, a power of two of them, in large pages where the system has
+/// them: they are read at random.
+pub(super) fn empty_places<T: Copy>(count: usize) -> Box<[Option<T>]> {
+    let count = count.max(1).next_power_of_two();
+    let mut places = Vec::with_capacity(count);
+    advise_huge_pages(places.spare_capacity_mut());
+    places.resize(count, None);
+    places.into_boxed_slice()
 }
 
 #[cfg(test)]

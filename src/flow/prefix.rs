@@ -5,6 +5,9 @@
 use std::net::IpAddr;
 
 use super::HopLimits;
+use super::hash::fold;
+use super::path::empty_places;
+use crate::sys::bring_near;
 use crate::time::{SECOND, Timestamp};
 use crate::wire::{Mac, Segment};
 
@@ -74,22 +77,41 @@ pub struct PrefixFacts {
 #[derive(Debug, Clone, Copy)]
 struct MacUse {
     mac: Mac,
-    /// The address that it was first seen with.
-    address: IpAddr,
-    /// It carried others too: a router's, not a neighbor's own.
+    /// It carried several addresses: a router's, not a neighbor's own.
     has_several: bool,
-    last_seen: Timestamp,
+    /// The address that it was first seen with, as [`PrefixTable::tag`] writes it.
+    address: u32,
+    /// Whole seconds: until the year 2106 in captures.
+    last_seen: u32,
 }
 
+impl MacUse {
+    fn is_fresh(&self, now: Timestamp) -> bool {
+        let silent = seconds(now).saturating_sub(self.last_seen);
+        u64::from(silent) * SECOND < STALE_AFTER_NS
+    }
+}
+
+fn seconds(time: Timestamp) -> u32 {
+    u32::try_from(time.as_nanos() / SECOND).unwrap_or(u32::MAX)
+}
+
+/// Two cache lines.
 #[derive(Debug, Clone, Copy)]
+#[repr(align(64))]
 struct Entry {
     network: u64,
     address: IpAddr,
-    facts: PrefixFacts,
+    hop_limits: HopLimits,
+    is_crowded: bool,
+    has_several: bool,
+    flows: u32,
     macs: [Option<MacUse>; MACS_OF_NETWORK],
     halved: Timestamp,
     last_seen: Timestamp,
 }
+
+const _: () = assert!(size_of::<Option<Entry>>() == 128);
 
 /// Facts by source network; direct-mapped, fixed size.
 #[derive(Debug)]
@@ -101,7 +123,7 @@ pub(super) struct PrefixTable {
 impl PrefixTable {
     pub(super) fn new(capacity: usize, key: u64) -> Self {
         Self {
-            entries: vec![None; capacity.max(1).next_power_of_two()].into_boxed_slice(),
+            entries: empty_places(capacity),
             key,
         }
     }
@@ -113,21 +135,34 @@ impl PrefixTable {
         if entry.network != network || now.since(entry.last_seen) >= STALE_AFTER_NS {
             return None;
         }
-        let mut facts = entry.facts;
+        let mut facts = PrefixFacts {
+            hop_limits: entry.hop_limits,
+            is_crowded: entry.is_crowded,
+            flows: entry.flows,
+            has_several: entry.has_several,
+            macs: MacSet::default(),
+        };
+        let tag = self.tag(address);
         for used in entry.macs.iter().flatten() {
-            let fresh = now.since(used.last_seen) < STALE_AFTER_NS;
-            if fresh && (used.has_several || used.address == address) {
+            if used.is_fresh(now) && (used.has_several || used.address == tag) {
                 facts.macs.insert(used.mac);
             }
         }
         Some(facts)
     }
 
+    /// Brings near what is known of the network of an address.
+    pub(super) fn warm(&self, address: IpAddr) {
+        if let Some(place) = self.entries.get(self.slot(network(address))) {
+            bring_near(place);
+        }
+    }
+
     /// Learns from one segment of a connection's start or end.
     pub(super) fn learn(&mut self, segment: &Segment, opens_flow: bool, now: Timestamp) {
         let address = segment.tuple.src;
         let network = network(address);
-        let slot = self.slot(network);
+        let (slot, tag) = (self.slot(network), self.tag(address));
         let Some(place) = self.entries.get_mut(slot) else {
             return;
         };
@@ -140,7 +175,7 @@ impl PrefixTable {
             // A busy network keeps its slot; one that was heard once or long ago gives way.
             Some(entry)
                 if entry.network != network
-                    && entry.facts.flows > 1
+                    && entry.flows > 1
                     && now.since(entry.last_seen) < STALE_AFTER_NS =>
             {
                 return;
@@ -148,14 +183,32 @@ impl PrefixTable {
             _ => place.insert(Entry {
                 network,
                 address,
-                facts: PrefixFacts::default(),
+                hop_limits: HopLimits::default(),
+                is_crowded: false,
+                has_several: false,
+                flows: 0,
                 macs: [None; MACS_OF_NETWORK],
                 halved: now,
                 last_seen: now,
             }),
         };
         entry.last_seen = now;
-        entry.note(segment, opens_flow, now);
+        entry.note(segment, tag, opens_flow, now);
+    }
+
+    /// An address in few bits. Which addresses share one nobody can know who does not know this
+    /// run's key; one in four billion does, and may then be taken for the other one.
+    fn tag(&self, address: IpAddr) -> u32 {
+        let word = match address {
+            IpAddr::V4(v4) => u64::from(v4.to_bits()),
+            IpAddr::V6(v6) => u64::try_from(v6.to_bits() & u128::from(u64::MAX)).unwrap_or(0),
+        };
+        let above = match address {
+            IpAddr::V4(_) => 0,
+            IpAddr::V6(v6) => u64::try_from(v6.to_bits() >> 64).unwrap_or(0),
+        };
+        let mixed = fold(word ^ self.key, above ^ self.key.rotate_left(32));
+        u32::try_from(mixed >> 32).unwrap_or(0)
     }
 
     fn slot(&self, network: u64) -> usize {
@@ -167,27 +220,26 @@ impl PrefixTable {
 }
 
 impl Entry {
-    fn note(&mut self, segment: &Segment, opens_flow: bool, now: Timestamp) {
-        let facts = &mut self.facts;
+    fn note(&mut self, segment: &Segment, tag: u32, opens_flow: bool, now: Timestamp) {
         if now.since(self.halved) >= STALE_AFTER_NS {
             self.halved = now;
-            facts.is_crowded = false;
-            for mode in &mut facts.hop_limits.0 {
+            self.is_crowded = false;
+            for mode in &mut self.hop_limits.0 {
                 mode.count /= 2;
             }
         }
         let known = |mode: super::Mode| mode.hop_limit == segment.hop_limit;
-        let is_full = facts.hop_limits.modes().count() == facts.hop_limits.0.len();
-        facts.is_crowded |= is_full && !facts.hop_limits.modes().any(known);
-        facts.hop_limits.note(segment.hop_limit);
-        facts.flows = facts.flows.saturating_add(u32::from(opens_flow));
-        facts.has_several |= self.address != segment.tuple.src;
+        let is_full = self.hop_limits.modes().count() == self.hop_limits.0.len();
+        self.is_crowded |= is_full && !self.hop_limits.modes().any(known);
+        self.hop_limits.note(segment.hop_limit);
+        self.flows = self.flows.saturating_add(u32::from(opens_flow));
+        self.has_several |= self.address != segment.tuple.src;
         if let Some(link) = segment.link {
-            self.note_mac(link.src, segment.tuple.src, now);
+            self.note_mac(link.src, tag, seconds(now));
         }
     }
 
-    fn note_mac(&mut self, mac: Mac, address: IpAddr, now: Timestamp) {
+    fn note_mac(&mut self, mac: Mac, address: u32, now: u32) {
         if let Some(used) = self.macs.iter_mut().flatten().find(|used| used.mac == mac) {
             used.last_seen = now;
             used.has_several |= used.address != address;

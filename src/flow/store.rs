@@ -56,12 +56,13 @@ pub(super) trait FlowStore {
     /// The flow of that key.
     fn find(&self, key: &FlowKey) -> Option<Self::Place>;
 
-    /// The flow of that key, and whether it is new: then it took the place of another one, where
+    /// The flow of that key, which has that hash, and whether it is new: then it took the place of another one, where
     /// there was no empty place.
     fn entry(
         &mut self,
         shared: &mut Self::Shared,
         key: &FlowKey,
+        hash: u64,
         now: Timestamp,
     ) -> Option<(Self::Place, bool)>;
 

@@ -2,19 +2,20 @@
 //! resets never do, nor does anything that the purported sender of a reset sends afterwards, nor a
 //! SYN-ACK from the end that sent the SYN (some injectors forge those).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::capture::Captured;
 use super::fold;
+use super::hash::hash;
 use super::index::{Rank, TableCounters};
 use super::packed::{Dictionaries, Packed};
 use super::store::FlowStore;
 use super::words::{V4, V6};
-use super::{FlowFacts, FlowKey, PathTable, Side, Sighting};
+use super::{Confirmed, FlowFacts, FlowKey, PathTable, Side, Sighting};
 use crate::host::SocketView;
 use crate::time::Timestamp;
 use crate::vantage::{Path, Vantage};
-use crate::wire::Segment;
+use crate::wire::{FourTuple, Segment};
 
 /// Addresses remembered for each flow of capacity: peers open several connections each.
 const FLOWS_PER_ADDRESS: usize = 4;
@@ -50,11 +51,37 @@ enum Tables {
     Capture(Box<Captured>),
 }
 
+/// A segment's connection, found out once.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    tuple: FourTuple,
+    key: FlowKey,
+    side: Side,
+    hash: u64,
+}
+
+impl Known {
+    fn of(tuple: FourTuple, secret: [u64; 2]) -> Self {
+        let (key, side) = FlowKey::of(tuple);
+        let hash = hash(&key, secret);
+        Self {
+            tuple,
+            key,
+            side,
+            hash,
+        }
+    }
+}
+
 /// The memory of one worker.
 #[derive(Debug)]
 pub struct Tracker {
     tables: Tables,
     paths: PathTable,
+    secret: [u64; 2],
+    /// What was found out when segments were told to come, and how many of them came.
+    ahead: Box<[Known; WARM_BATCH]>,
+    ahead_next: usize,
 }
 
 /// Runs an expression with the store that a key belongs to and what that store shares.
@@ -102,9 +129,19 @@ impl Tracker {
 
     fn with(tables: Tables, config: TrackerConfig) -> Self {
         let addresses = (config.capacity / FLOWS_PER_ADDRESS).min(ADDRESSES_MAX);
+        let nobody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let none = FourTuple {
+            src: nobody,
+            src_port: 0,
+            dst: nobody,
+            dst_port: 0,
+        };
         Self {
             tables,
             paths: PathTable::new(addresses, config.key[0]),
+            secret: config.key,
+            ahead: Box::new([Known::of(none, config.key); WARM_BATCH]),
+            ahead_next: 0,
         }
     }
 
@@ -144,15 +181,19 @@ impl Tracker {
 
     /// The large pieces of memory of a live tracker, for advice to the system before they are used.
     #[must_use]
-    pub fn memory(&self) -> [&[u32]; 2] {
+    pub fn memory(&self) -> [&[u32]; 4] {
         match &self.tables {
-            Tables::Live(live) => [live.v4.memory(), live.v6.memory()],
-            Tables::Capture(_) => [&[], &[]],
+            Tables::Live(live) => {
+                let ([a, b], [c, d]) = (live.v4.memory(), live.v6.memory());
+                [a, b, c, d]
+            }
+            Tables::Capture(_) => [&[]; 4],
         }
     }
 
     /// Takes one segment in. Answers with a [`Sighting`] when it is a reset, or when its sender is
     /// said to have sent one before.
+    #[inline]
     pub fn observe(
         &mut self,
         time: Timestamp,
@@ -160,18 +201,26 @@ impl Tracker {
         segment: &Segment,
         socket: Option<SocketView>,
     ) -> Option<Sighting> {
-        let (key, side) = FlowKey::of(segment.tuple);
-        let needs_facts = if segment.flags.rst() {
-            true
-        } else {
+        let known = self.known(segment.tuple);
+        let needs_facts = segment.flags.rst() || {
             let paths = &mut self.paths;
-            with_store!(&mut self.tables, &key, |store, shared| {
-                take_in(store, shared, paths, (&key, side), (time, vantage, segment))?
+            with_store!(&mut self.tables, &known.key, |store, shared| {
+                take_in(store, shared, paths, &known, (time, vantage, segment))?
             })
         };
-        if !needs_facts {
-            return None;
-        }
+        needs_facts.then(|| self.sight(&known, (time, vantage, segment), socket))
+    }
+
+    /// The flow as a reset meets it, or what follows one.
+    #[cold]
+    #[inline(never)]
+    fn sight(
+        &mut self,
+        known: &Known,
+        (time, vantage, segment): (Timestamp, Vantage, &Segment),
+        socket: Option<SocketView>,
+    ) -> Sighting {
+        let Known { key, side, .. } = *known;
         let flow = self.facts(&key, side, time);
         if segment.flags.rst() {
             let is_living = socket.is_some_and(|socket| socket.sequence().is_some());
@@ -180,49 +229,55 @@ impl Tracker {
                     // A living connection that was never heard before this reset (it is older than
                     // the sensor, or the reset came before the SYN-ACK): what its sender says next
                     // counts.
-                    store.entry(shared, &key, time);
+                    store.entry(shared, &key, known.hash, time);
                 }
                 note_reset_in(store, &key, side, time);
             });
         }
-        Some(Sighting {
+        Sighting {
             time,
             vantage,
             segment: *segment,
             socket,
             flow,
-        })
-    }
-
-    /// Brings the flows of segments that will be observed next near, where memory is far: first
-    /// all hashes and tags, then all flows, so that the waits overlap.
-    pub fn warm<'a>(&self, segments: impl Iterator<Item = &'a Segment>) {
-        let mut segments = segments.peekable();
-        let mut hashes = [(0_u64, false); WARM_BATCH];
-        while segments.peek().is_some() {
-            let mut count = 0;
-            for (place, segment) in hashes.iter_mut().zip(segments.by_ref()) {
-                *place = self.warm_tags(&FlowKey::of(segment.tuple).0);
-                count += 1;
-            }
-            for (hash, is_ipv4) in hashes.iter().take(count) {
-                match &self.tables {
-                    Tables::Live(live) if *is_ipv4 => live.v4.warm_flow(*hash),
-                    Tables::Live(live) => live.v6.warm_flow(*hash),
-                    Tables::Capture(captured) => captured.warm_flow(*hash),
-                }
-            }
         }
     }
 
-    fn warm_tags(&self, key: &FlowKey) -> (u64, bool) {
-        let is_ipv4 = is_ipv4(key);
-        let hash = match &self.tables {
-            Tables::Live(live) if is_ipv4 => live.v4.warm_tags(key),
-            Tables::Live(live) => live.v6.warm_tags(key),
-            Tables::Capture(captured) => captured.warm_tags(key),
-        };
-        (hash, is_ipv4)
+    /// The connection of a segment: as it was found out ahead, when segments come as they were told
+    /// to.
+    fn known(&mut self, tuple: FourTuple) -> Known {
+        match self.ahead.get(self.ahead_next) {
+            Some(known) if known.tuple == tuple => {
+                self.ahead_next += 1;
+                *known
+            }
+            _ => Known::of(tuple, self.secret),
+        }
+    }
+
+    /// Brings near what is known of segments that will be observed next, a batch at the most,
+    /// where memory is far: first all tags and addresses, then all flows, which the tags lead to.
+    /// Nothing is waited for.
+    pub fn warm<'a>(&mut self, segments: impl Iterator<Item = &'a Segment>) {
+        self.ahead_next = 0;
+        let mut count = 0;
+        for (place, segment) in self.ahead.iter_mut().zip(segments) {
+            *place = Known::of(segment.tuple, self.secret);
+            match &self.tables {
+                Tables::Live(live) if is_ipv4(&place.key) => live.v4.warm_tags(place.hash),
+                Tables::Live(live) => live.v6.warm_tags(place.hash),
+                Tables::Capture(captured) => captured.warm_tags(place.hash),
+            }
+            self.paths.warm(segment.tuple.src);
+            count += 1;
+        }
+        for known in self.ahead.iter().take(count) {
+            match &self.tables {
+                Tables::Live(live) if is_ipv4(&known.key) => live.v4.warm_flow(known.hash),
+                Tables::Live(live) => live.v6.warm_flow(known.hash),
+                Tables::Capture(captured) => captured.warm_flow(known.hash),
+            }
+        }
     }
 
     /// The flow as `side`'s segment meets it.
@@ -248,8 +303,9 @@ impl Tracker {
 
     /// A connection was there before the sensor: it is established, and began at an unknown time.
     pub fn note_older(&mut self, key: &FlowKey, time: Timestamp) {
+        let hash = hash(key, self.secret);
         with_store!(&mut self.tables, key, |store, shared| {
-            if let Some((place, _)) = store.entry(shared, key, time) {
+            if let Some((place, _)) = store.entry(shared, key, hash, time) {
                 let mut state = store.state(place, time);
                 state.established = true;
                 state.is_older = true;
@@ -259,10 +315,25 @@ impl Tracker {
         });
     }
 
+    /// The kernel says that the handshake is complete, to somebody who sees one direction only: if
+    /// the flow is known, it keeps its place from now on. Nothing else is learned from it: when the
+    /// connection ends may be for others to see, and a SYN after that must still open the next.
+    pub fn confirm(&mut self, confirmed: &Confirmed) {
+        with_store!(&mut self.tables, &confirmed.key, |store, _shared| {
+            // Not that of a flow which began after the kernel said so, on the same four-tuple.
+            if let Some(place) = store.find(&confirmed.key)
+                && store.state(place, confirmed.time).first_seen <= confirmed.time
+            {
+                store.raise(place, Rank::Connection);
+            }
+        });
+    }
+
     /// The kernel says that the handshake is complete; `originator` is the side that sent the SYN.
     pub fn note_established(&mut self, key: &FlowKey, originator: Side, time: Timestamp) {
+        let hash = hash(key, self.secret);
         with_store!(&mut self.tables, key, |store, shared| {
-            if let Some((place, _)) = store.entry(shared, key, time) {
+            if let Some((place, _)) = store.entry(shared, key, hash, time) {
                 if store.state(place, time).has_reset() {
                     store.reopen(shared, place, time);
                 }
@@ -292,10 +363,11 @@ fn take_in<S: FlowStore>(
     store: &mut S,
     shared: &mut S::Shared,
     paths: &mut PathTable,
-    (key, side): (&FlowKey, Side),
+    known: &Known,
     (time, vantage, segment): (Timestamp, Vantage, &Segment),
 ) -> Option<bool> {
-    let (place, is_new) = store.entry(shared, key, time)?;
+    let side = known.side;
+    let (place, is_new) = store.entry(shared, &known.key, known.hash, time)?;
     if !is_new && fold::opens_anew(store, shared, (place, side), segment, time) {
         store.reopen(shared, place, time);
     }

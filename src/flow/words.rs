@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use std::net::IpAddr;
 
 use super::half::{self, Around, HALF_WORDS};
-use super::index::{Slot, WAYS};
+use super::index::{SET_BYTES, Slot, WAYS};
 use super::looks::Looks;
 use super::store::{ENDED_KEPT_NS, FlowState};
 use super::ticks::{
@@ -125,12 +125,9 @@ const fn second_start<F: Family>(set: usize, number: usize) -> usize {
     set * set_words::<F>() + WAYS * flow_words::<F>() + number * second_words::<F>()
 }
 
-/// Bytes of index a set: tags and marks.
-const INDEX_BYTES: usize = size_of::<u64>() + size_of::<u32>();
-
 // Half a byte a flow is left for the dictionaries.
-const _: () = assert!(set_words::<V4>() * 4 + INDEX_BYTES + WAYS / 2 <= WAYS * 64);
-const _: () = assert!(set_words::<V6>() * 4 + INDEX_BYTES + WAYS / 2 <= WAYS * 96);
+const _: () = assert!(set_words::<V4>() * 4 + SET_BYTES + WAYS / 2 <= WAYS * 64);
+const _: () = assert!(set_words::<V6>() * 4 + SET_BYTES + WAYS / 2 <= WAYS * 96);
 
 /// The memory of one family's flows.
 #[derive(Debug)]

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crossbeam::utils::CachePadded;
 
 use super::buckets::Buckets;
+use super::news::News;
 use super::rings::Balance;
 use crate::flow::TableCounters;
 use crate::sys::RxLosses;
@@ -185,7 +186,8 @@ impl Health {
     }
 }
 
-/// What a worker and the rest of the program share: an order to stop, and what it tells of itself.
+/// What a worker and the rest of the program share: an order to stop, news, and what it tells of
+/// itself.
 #[derive(Debug, Default)]
 pub struct Shared {
     stop: CachePadded<AtomicBool>,
@@ -196,6 +198,7 @@ pub struct Shared {
     counters: CachePadded<[AtomicU64; COUNTERS]>,
     table: [AtomicU64; 7],
     away: Buckets,
+    pub(super) news: News,
 }
 
 impl Shared {

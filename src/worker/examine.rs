@@ -1,7 +1,9 @@
-//! What a worker does with one frame's bytes. A pure function, without rings, so that a test or a
-//! fuzzer can call it; whatever it answers, the frame goes back to the host.
+//! What a worker does with one frame's bytes: reads it, and tells the flow table of it. Pure
+//! functions, without rings, so that a test or a fuzzer can call them; whatever they answer, the
+//! frame goes back to the host. A worker reads all frames of a batch before it tells of any, so that
+//! the flow table can fetch what it will need from memory meanwhile.
 
-use crate::flow::{Sighting, TableCounters, Tracker};
+use crate::flow::{Confirmed, Sighting, TableCounters, Tracker};
 use crate::host::SocketView;
 use crate::host_bytes;
 use crate::time::Timestamp;
@@ -22,6 +24,17 @@ pub trait Observe {
         socket: Option<SocketView>,
     ) -> Option<Sighting>;
 
+    /// These segments will be observed next, in this order: time to bring near what is known of
+    /// their flows. Changes nothing that a verdict could see.
+    fn warm<'a>(&mut self, _segments: impl Iterator<Item = &'a Segment>)
+    where
+        Self: Sized,
+    {
+    }
+
+    /// The kernel says that this connection's handshake is complete. It may not be known here.
+    fn confirm(&mut self, _confirmed: &Confirmed) {}
+
     /// What its flow table did so far.
     fn table(&self) -> TableCounters {
         TableCounters::default()
@@ -29,6 +42,7 @@ pub trait Observe {
 }
 
 impl Observe for Tracker {
+    #[inline]
     fn observe(
         &mut self,
         time: Timestamp,
@@ -36,12 +50,34 @@ impl Observe for Tracker {
         segment: &Segment,
         socket: Option<SocketView>,
     ) -> Option<Sighting> {
+        // Inlined down to where a frame needs no sighting, whose kilobyte would be moved else.
         Self::observe(self, time, vantage, segment, socket)
+    }
+
+    fn warm<'a>(&mut self, segments: impl Iterator<Item = &'a Segment>) {
+        Self::warm(self, segments);
+    }
+
+    fn confirm(&mut self, confirmed: &Confirmed) {
+        Self::confirm(self, confirmed);
     }
 
     fn table(&self) -> TableCounters {
         self.counters()
     }
+}
+
+/// One frame as it was read, before anybody is told of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parsed {
+    /// The segment, or the reason why the frame is none.
+    pub segment: Result<Segment, Reject>,
+    /// When it arrived, as `steer` says; the worker's time where it does not.
+    pub time: Timestamp,
+    /// The local socket that it met, where `steer` could ask.
+    pub socket: Option<SocketView>,
+    /// `steer` had put metadata before it.
+    pub had_meta: bool,
 }
 
 /// What came of one frame.
@@ -55,9 +91,45 @@ pub struct Examined {
     pub had_meta: bool,
 }
 
-/// Reads one frame and tells `observer` of it.
+/// Reads one frame. `now` stands in for its own time where `meta_bytes` holds no metadata.
+#[must_use]
+#[inline]
+pub fn read_frame(now: Timestamp, bytes: &[u8], meta_bytes: Option<&[u8]>) -> Parsed {
+    let meta = meta_bytes.and_then(host_bytes::frame_meta);
+    let (time, socket) = meta.unwrap_or((now, None));
+    Parsed {
+        segment: wire::parse(LinkLayer::Ethernet, bytes),
+        time,
+        socket,
+        had_meta: meta.is_some(),
+    }
+}
+
+/// Tells `observer` of one frame; what it answers goes to `found`. It is a kilobyte that most frames
+/// do not have, and is not to be moved about for them.
 ///
-/// `now` stands in for the frame's own time where `meta_bytes` holds no metadata.
+/// # Errors
+///
+/// Why the frame is no segment; then there was nothing to tell.
+#[inline]
+pub fn observe_frame<O: Observe>(
+    observer: &mut O,
+    vantage: Vantage,
+    parsed: &Parsed,
+    found: impl FnOnce(Sighting),
+) -> Result<(), Reject> {
+    match &parsed.segment {
+        Ok(segment) => {
+            if let Some(sighting) = observer.observe(parsed.time, vantage, segment, parsed.socket) {
+                found(sighting);
+            }
+            Ok(())
+        }
+        Err(reject) => Err(*reject),
+    }
+}
+
+/// Both for a single frame.
 pub fn examine<O: Observe>(
     observer: &mut O,
     now: Timestamp,
@@ -65,13 +137,12 @@ pub fn examine<O: Observe>(
     bytes: &[u8],
     meta_bytes: Option<&[u8]>,
 ) -> Examined {
-    let meta = meta_bytes.and_then(host_bytes::frame_meta);
-    let (time, socket) = meta.unwrap_or((now, None));
-    let outcome = wire::parse(LinkLayer::Ethernet, bytes)
-        .map(|segment| observer.observe(time, vantage, &segment, socket));
+    let parsed = read_frame(now, bytes, meta_bytes);
+    let mut sighting = None;
+    let told = observe_frame(observer, vantage, &parsed, |found| sighting = Some(found));
     Examined {
-        outcome,
-        time,
-        had_meta: meta.is_some(),
+        outcome: told.map(|()| sighting),
+        time: parsed.time,
+        had_meta: parsed.had_meta,
     }
 }

@@ -9,9 +9,12 @@
 mod buckets;
 mod counters;
 mod examine;
+#[cfg(test)]
+mod flood;
 mod latency;
 #[cfg(test)]
 mod mock;
+mod news;
 mod port;
 mod rings;
 mod route;
@@ -27,12 +30,12 @@ use rustix::time::ClockId;
 
 pub use buckets::{BOUNDS_NS, Buckets};
 pub use counters::{Counters, Health, Shared};
-pub use examine::{Examined, META_BYTES, Observe, examine};
+pub use examine::{Examined, META_BYTES, Observe, Parsed, examine, observe_frame, read_frame};
 pub use latency::LatencySummary;
 pub use port::{Port, PortConfig};
 pub use rings::{Balance, Doubt, Rings};
 
-use crate::flow::Sighting;
+use crate::flow::{Sighting, TableCounters};
 use crate::sys::{self, BATCH_FRAMES, Error, Gate, Wake};
 use crate::time::{MILLISECOND, SECOND, Timestamp};
 use crate::vantage::{InterfaceId, Path, Vantage};
@@ -106,6 +109,10 @@ pub struct Finished {
     pub is_drained: bool,
     /// How long frames were away from the host.
     pub latency: LatencySummary,
+    /// What its flow table did.
+    pub table: TableCounters,
+    /// Established connections that it could not be told of.
+    pub news_lost: u64,
 }
 
 /// The worker of one queue.
@@ -128,6 +135,8 @@ pub struct Worker<R: Rings, O> {
     kept: Vec<R::Frame>,
     /// Bursts that failed one after the other.
     burst_failures: u32,
+    /// What was read of the frames of `batch`; empty between two turns.
+    parsed: Vec<Parsed>,
     health: Health,
     is_stopping: bool,
     /// When the TX ring last got shorter, or was empty.
@@ -162,6 +171,7 @@ impl<R: Rings, O: Observe> Worker<R, O> {
             burst: Vec::with_capacity(BATCH_FRAMES),
             kept: Vec::with_capacity(BATCH_FRAMES),
             burst_failures: 0,
+            parsed: Vec::with_capacity(BATCH_FRAMES),
             health: Health::Starting,
             is_stopping: false,
             progress_ns: 0,
@@ -221,6 +231,7 @@ impl<R: Rings, O: Observe> Worker<R, O> {
         if refilled > 0 {
             self.gate.consumed(refilled);
         }
+        self.shared.pass_news(&mut self.observer);
         // What did not fit into the TX ring goes first: no frame overtakes another.
         let received = if self.batch.is_empty() {
             self.take_in(now_ns)
@@ -254,24 +265,30 @@ impl<R: Rings, O: Observe> Worker<R, O> {
             path: Path::Ingress,
         };
         let now = Timestamp::from_nanos(now_ns);
-        self.oldest_ns = None;
         for frame in &mut self.batch {
             let bytes = self.rings.bytes(frame);
             let meta = self.rings.meta(frame, META_BYTES);
-            let examined = examine(&mut self.observer, now, vantage, bytes, meta);
+            self.parsed.push(read_frame(now, bytes, meta));
             self.rings.clear_meta(frame);
-            self.counters.without_meta += u64::from(!examined.had_meta);
-            // In order of arrival: the first one is the oldest.
-            self.oldest_ns.get_or_insert(examined.time.as_nanos());
-            match examined.outcome {
-                Ok(None) => {}
-                Ok(Some(sighting)) => match self.sightings.push(sighting) {
-                    Ok(()) => self.counters.sightings += 1,
-                    Err(_) => self.counters.sightings_lost += 1,
-                },
-                Err(reject) => self.counters.count_reject(reject),
+        }
+        let segments = self.parsed.iter();
+        self.observer
+            .warm(segments.filter_map(|parsed| parsed.segment.as_ref().ok()));
+        // In order of arrival: the first one is the oldest.
+        self.oldest_ns = self.parsed.first().map(|parsed| parsed.time.as_nanos());
+        for parsed in &self.parsed {
+            self.counters.without_meta += u64::from(!parsed.had_meta);
+            let (sightings, counters) = (&self.sightings, &mut self.counters);
+            let found = |sighting| match sightings.push(sighting) {
+                Ok(()) => counters.sightings += 1,
+                Err(_) => counters.sightings_lost += 1,
+            };
+            let told = observe_frame(&mut self.observer, vantage, parsed, found);
+            if let Err(reject) = told {
+                self.counters.count_reject(reject);
             }
         }
+        self.parsed.clear();
         received
     }
 
@@ -454,7 +471,7 @@ impl<R: Rings, O: Observe> Worker<R, O> {
     }
 
     fn rest(&mut self, received: usize) {
-        if received > 0 {
+        if received > 0 || self.shared.has_news() {
             return;
         }
         let is_moving =
@@ -503,6 +520,8 @@ impl<R: Rings, O: Observe> Worker<R, O> {
             in_flight: u64::try_from(in_flight).unwrap_or(0),
             is_drained,
             latency: self.latency.summary(),
+            table: self.observer.table(),
+            news_lost: self.shared.news_lost(),
         }
     }
 }

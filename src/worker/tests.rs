@@ -42,7 +42,7 @@ impl Observe for Resets {
 }
 
 /// Ethernet, IPv4, TCP with `flags`; `id` stands in the IP ID, so that frames can be told apart.
-fn frame(flags: u8, id: u16) -> Vec<u8> {
+pub(super) fn frame(flags: u8, id: u16) -> Vec<u8> {
     let mut bytes = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x08, 0x00];
     bytes.extend([0x45, 0, 0, 40]);
     bytes.extend(id.to_be_bytes());
@@ -53,7 +53,7 @@ fn frame(flags: u8, id: u16) -> Vec<u8> {
     bytes
 }
 
-const SYN: u8 = 0x02;
+pub(super) const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 
 /// `struct frame_meta` of `time_ns`, whose lookup found no socket.

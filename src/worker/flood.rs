@@ -1,0 +1,104 @@
+//! A worker with a flow table of its own, under a flood.
+
+use std::sync::Arc;
+
+use crossbeam::queue::ArrayQueue;
+
+use super::mock::MockRings;
+use super::tests::{SYN, frame};
+use super::{Shared, Worker, WorkerConfig};
+use crate::flow::{Confirmed, FlowKey, Side, Tracker, TrackerConfig};
+use crate::sys::Gates;
+use crate::time::{MILLISECOND, Timestamp};
+use crate::vantage::InterfaceId;
+
+/// A SYN from `10.h.h.h` and that port to a port of ours.
+fn syn(host: u32, port: u16) -> Vec<u8> {
+    let mut bytes = frame(SYN, port);
+    let [_, b, c, d] = host.to_be_bytes();
+    bytes[27..30].copy_from_slice(&[b, c, d]);
+    bytes[34..36].copy_from_slice(&port.to_be_bytes());
+    bytes[38..42].copy_from_slice(&host.to_be_bytes());
+    bytes
+}
+
+/// The connection of such a SYN.
+fn key_of(host: u32, port: u16) -> FlowKey {
+    let bytes = syn(host, port);
+    let segment = crate::wire::parse(crate::wire::LinkLayer::Ethernet, &bytes).unwrap();
+    FlowKey::of(segment.tuple).0
+}
+
+#[test]
+fn connections_that_the_kernel_confirms_outlast_a_flood_of_syns_at_the_worker() {
+    // A hundred SYNs for each place of the table; under Miri, which is slow, eight.
+    let (capacity, flood) = if cfg!(miri) {
+        (256, 2_048)
+    } else {
+        (4096, 400_000)
+    };
+    let gates: Gates = crate::sys::test_gates(1);
+    let shared = Arc::new(Shared::new());
+    let tracker = Tracker::new(TrackerConfig {
+        capacity,
+        key: [11, 13],
+    });
+    let mut worker = Worker::new(
+        WorkerConfig::new(InterfaceId(0)),
+        MockRings::new(256),
+        gates.take(0).unwrap(),
+        tracker,
+        Arc::new(ArrayQueue::new(8)),
+        Arc::clone(&shared),
+    );
+    worker.prepare(0);
+    let connections = u32::try_from(capacity / 20).unwrap().min(200);
+    let mut now_ns = 0;
+    let mut turn = |worker: &mut Worker<MockRings, Tracker>| {
+        now_ns += MILLISECOND;
+        worker.turn(now_ns);
+        now_ns
+    };
+    // Twice as many connections; the kernel tells of every other one.
+    for host in 0..connections * 2 {
+        worker.gate.pretend_produced(1);
+        worker.rings.deliver(&syn(host, 7), &[]);
+        let now_ns = turn(&mut worker);
+        if host % 2 == 0 {
+            shared.tell(Confirmed {
+                key: key_of(host, 7),
+                time: Timestamp::from_nanos(now_ns + 1),
+            });
+        }
+    }
+    for number in 0..flood {
+        worker.gate.pretend_produced(1);
+        worker.rings.deliver(&syn(number, 9), &[]);
+        if number % 64 == 63 {
+            turn(&mut worker);
+        }
+    }
+    let now = Timestamp::from_nanos(turn(&mut worker));
+    let is_known = |host: &u32| {
+        let key = key_of(*host, 7);
+        let facts = worker.observer.facts(&key, Side::High, now);
+        facts
+            .sender
+            .or(facts.receiver)
+            .and_then(|end| end.syn)
+            .is_some()
+    };
+    let told = (0..connections * 2).step_by(2).filter(is_known).count();
+    let untold = (1..connections * 2).step_by(2).filter(is_known).count();
+    assert_eq!(
+        told, connections as usize,
+        "of those that the kernel confirmed"
+    );
+    assert!(
+        untold < connections as usize / 10,
+        "{untold}: the flood was none"
+    );
+    assert_eq!(shared.news_lost(), 0);
+    let counters = worker.observer.counters();
+    assert_eq!(counters.evicted_connections, 0, "{counters:?}");
+}
