@@ -135,9 +135,7 @@ pub(super) fn sender_isn(case: &Case<'_>) -> Option<SeqNum> {
         return Some(syn.isn);
     }
     let answer = case.receiver()?.syn?;
-    answer
-        .is_syn_ack
-        .then(|| SeqNum(answer.ack.0.wrapping_sub(1)))
+    answer.ack.map(|ack| SeqNum(ack.0.wrapping_sub(1)))
 }
 
 /// The ISN of the receiver, in the same way.
@@ -146,9 +144,7 @@ pub(super) fn receiver_isn(case: &Case<'_>) -> Option<SeqNum> {
         return Some(syn.isn);
     }
     let answer = case.sender()?.syn?;
-    answer
-        .is_syn_ack
-        .then(|| SeqNum(answer.ack.0.wrapping_sub(1)))
+    answer.ack.map(|ack| SeqNum(ack.0.wrapping_sub(1)))
 }
 
 #[cfg(test)]

@@ -50,11 +50,7 @@ fn syn(is_syn_ack: bool) -> SynFacts {
         time: at_ms(1_000),
         is_syn_ack,
         isn: if is_syn_ack { RECEIVER_ISN } else { SENDER_ISN },
-        ack: if is_syn_ack {
-            SENDER_ISN.plus(1)
-        } else {
-            SeqNum(0)
-        },
+        ack: is_syn_ack.then(|| SENDER_ISN.plus(1)),
         ip_id: Some(if is_syn_ack { 0 } else { 30_222 }),
         hop_limit: 50,
         dont_fragment: Some(true),

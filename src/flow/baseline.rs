@@ -72,8 +72,9 @@ pub struct SynFacts {
     pub is_syn_ack: bool,
     /// Its sequence number: the ISN.
     pub isn: SeqNum,
-    /// Its acknowledgement number (SYN-ACK only; 0 in a SYN).
-    pub ack: SeqNum,
+    /// The acknowledgement number of a SYN-ACK. A live sensor forgets it once more of that end was
+    /// heard.
+    pub ack: Option<SeqNum>,
     /// Its IP ID. A Linux SYN-ACK always has 0 (`ip_build_and_send_pkt`), so that only a SYN's
     /// is a baseline.
     pub ip_id: Option<u16>,

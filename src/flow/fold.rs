@@ -9,10 +9,10 @@ use crate::wire::Segment;
 
 /// The largest step between two IP IDs of one end that still counts as "in order": segments that
 /// we do not see lie between (evidence notes: 0..64 above the side's last one in most flows).
-const IP_ID_STEP: u16 = 64;
+pub(super) const IP_ID_STEP: u16 = 64;
 
 /// Copies of one frame in a capture of several interfaces follow one another this closely.
-const DUPLICATE_NS: u64 = MILLISECOND;
+pub(super) const DUPLICATE_NS: u64 = MILLISECOND;
 
 /// How long after its last sign of life a connection's four-tuple is free for a SYN that does not
 /// look like the old peer: twice TIME-WAIT, after which no stack still guards it.
@@ -150,7 +150,7 @@ fn fold_syn(half: &mut HalfFlow, segment: &Segment, time: Timestamp) {
                 time,
                 is_syn_ack: segment.flags.ack(),
                 isn: segment.seq,
-                ack: segment.ack,
+                ack: segment.flags.ack().then_some(segment.ack),
                 ip_id: segment.ip_id,
                 hop_limit: segment.hop_limit,
                 dont_fragment: segment.dont_fragment,

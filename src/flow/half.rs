@@ -1,7 +1,8 @@
 //! One end of a flow in 24 bytes (28 for IPv6). What stands in the SYN, SYN-ACK and FIN is kept
 //! whole, with these exceptions: two hop limits instead of four, counters that saturate at small
 //! values, the last TSval and not the SYN's once a later one was seen, no acknowledgement number
-//! (a live sensor asks the socket, or knows nothing), and the FIN stands at the end of the data.
+//! but that of a SYN-ACK until more is heard (a live sensor asks the socket, or knows nothing), and
+//! the FIN stands at the end of the data.
 
 use super::looks::{Link, Links, Look, Looks};
 use super::{HalfFlow, HopLimits, Mode, SynFacts};
@@ -11,42 +12,42 @@ use crate::wire::{Options, SeqNum, Timestamps};
 /// Words of a half; IPv6 has one more, for the SYN's flow label.
 pub(super) const HALF_WORDS: usize = 6;
 
-const ISN: usize = 0;
-const END: usize = 1;
-const STAMP: usize = 2;
+pub(super) const ISN: usize = 0;
+pub(super) const END: usize = 1;
+pub(super) const STAMP: usize = 2;
 /// Window, and above it the last IP ID that was not 0.
-const WINDOW: usize = 3;
+pub(super) const WINDOW: usize = 3;
 /// The SYN's hop limit, another one, how often each was seen (four bits each), the link's number.
-const HOPS: usize = 4;
+pub(super) const HOPS: usize = 4;
 /// The look's number (twelve bits), how often the SYN was seen (four bits), flags.
-const LOOK: usize = 5;
-const LABEL: usize = 6;
+pub(super) const LOOK: usize = 5;
+pub(super) const LABEL: usize = 6;
 
 const LOOK_BITS: u32 = 12;
-const SYN_COUNT_SHIFT: u32 = 12;
+pub(super) const SYN_COUNT_SHIFT: u32 = 12;
 /// The largest number in the four bits of a counter.
-const COUNT_MAX: u16 = 15;
+pub(super) const COUNT_MAX: u16 = 15;
 
-const HAS_SYN: u32 = 1 << 16;
-const IS_SYN_ACK: u32 = 1 << 17;
-const HAS_FIN: u32 = 1 << 18;
-const HAS_DATA: u32 = 1 << 19;
-const DF_SET: u32 = 1 << 20;
-const DF_CLEAR: u32 = 1 << 21;
-const HAS_STAMP: u32 = 1 << 22;
+pub(super) const HAS_SYN: u32 = 1 << 16;
+pub(super) const IS_SYN_ACK: u32 = 1 << 17;
+pub(super) const HAS_FIN: u32 = 1 << 18;
+pub(super) const HAS_DATA: u32 = 1 << 19;
+pub(super) const DF_SET: u32 = 1 << 20;
+pub(super) const DF_CLEAR: u32 = 1 << 21;
+pub(super) const HAS_STAMP: u32 = 1 << 22;
 /// The SYN offered timestamps.
-const SYN_STAMPED: u32 = 1 << 23;
+pub(super) const SYN_STAMPED: u32 = 1 << 23;
 /// `STAMP` is the SYN's own.
-const STAMP_OF_SYN: u32 = 1 << 24;
+pub(super) const STAMP_OF_SYN: u32 = 1 << 24;
 /// Nothing but SYNs was seen.
-const ONLY_SYN: u32 = 1 << 25;
-const HAS_COPIES: u32 = 1 << 26;
+pub(super) const ONLY_SYN: u32 = 1 << 25;
+pub(super) const HAS_COPIES: u32 = 1 << 26;
 /// The SYN's own Don't Fragment bit is `DF_SET` (and not `DF_CLEAR`).
-const SYN_DF: u32 = 1 << 27;
-const STEPS_SHIFT: u32 = 28;
-const JUMPS_SHIFT: u32 = 30;
+pub(super) const SYN_DF: u32 = 1 << 27;
+pub(super) const STEPS_SHIFT: u32 = 28;
+pub(super) const JUMPS_SHIFT: u32 = 30;
 /// The flow label is known: bit above its twenty.
-const HAS_LABEL: u32 = 1 << 31;
+pub(super) const HAS_LABEL: u32 = 1 << 31;
 
 /// What a half leaves to the flow: where its times and the SYN's IP ID are kept.
 #[derive(Debug, Clone, Copy)]
@@ -69,6 +70,13 @@ pub(super) fn is_used(words: &[u32]) -> bool {
 /// Whether its FIN was seen.
 pub(super) fn has_fin(words: &[u32]) -> bool {
     at(words, LOOK) & HAS_FIN != 0
+}
+
+/// Whether `END` holds what a SYN-ACK acknowledges. As long as nothing else was heard of its end, the
+/// data ends right behind the ISN, and the word is free. It tells the ISN of the other end, whose
+/// SYN left by another interface or was this host's own.
+pub(super) const fn has_ack(flags: u32) -> bool {
+    flags & (IS_SYN_ACK | ONLY_SYN | HAS_DATA | HAS_FIN) == IS_SYN_ACK | ONLY_SYN
 }
 
 /// The number of its look, to be given back when the half is forgotten.
@@ -105,7 +113,11 @@ pub(super) fn unpack(
     };
     let (mac, vlan) = links.get(link);
     let ip_id = high_u16(at(words, WINDOW));
-    let end = SeqNum(at(words, END));
+    let end = if has_ack(flags) {
+        SeqNum(at(words, ISN)).plus(1)
+    } else {
+        SeqNum(at(words, END))
+    };
     let stamp = Timestamps {
         value: at(words, STAMP),
         echo: 0,
@@ -170,7 +182,7 @@ fn unpack_syn(words: &[u32], around: Around, looks: &Looks) -> SynFacts {
         time: around.first_seen,
         is_syn_ack,
         isn: SeqNum(at(words, ISN)),
-        ack: SeqNum(0),
+        ack: has_ack(flags).then_some(SeqNum(at(words, END))),
         ip_id: ip_id.filter(|_| around.is_ipv4),
         hop_limit: at(words, HOPS).to_le_bytes()[0],
         dont_fragment: around.is_ipv4.then_some(has(SYN_DF)),
@@ -219,7 +231,8 @@ pub(super) fn pack(words: &mut [u32], half: &HalfFlow, looks: &mut Looks, links:
     let (steps, jumps) = small(half.ip_id_steps, half.ip_id_jumps, 3);
     flags |= u32::from(steps) << STEPS_SHIFT | u32::from(jumps) << JUMPS_SHIFT;
     set(words, LOOK, flags);
-    set(words, END, half.end.unwrap_or_default().0);
+    let ack = half.syn.and_then(|syn| syn.ack).filter(|_| has_ack(flags));
+    set(words, END, ack.or(half.end).unwrap_or_default().0);
     set(
         words,
         STAMP,
@@ -258,7 +271,7 @@ fn hops(half: &HalfFlow, before: u32, links: &mut Links) -> u32 {
 }
 
 /// Two counters that fit below `max`, with nearly the relation that they had.
-const fn small(mut one: u16, mut other: u16, max: u16) -> (u16, u16) {
+pub(super) const fn small(mut one: u16, mut other: u16, max: u16) -> (u16, u16) {
     while one > max || other > max {
         one = one.div_ceil(2);
         other /= 2;

@@ -128,7 +128,9 @@ fn kept(half: HalfFlow, packed: &HalfFlow) -> HalfFlow {
     }
     if let (Some(syn), Some(other)) = (&mut half.syn, packed.syn) {
         syn.time = other.time;
-        syn.ack = SeqNum(0);
+        if half.segments > u32::from(syn.count) {
+            syn.ack = None;
+        }
         if syn.is_syn_ack && half.segments > 1 {
             syn.ip_id = None;
         }
