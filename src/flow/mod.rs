@@ -13,6 +13,7 @@ mod looks;
 mod packed;
 mod path;
 mod prefix;
+mod quick;
 mod store;
 #[cfg(test)]
 mod tests;

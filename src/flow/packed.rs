@@ -16,12 +16,13 @@ use super::words::{Family, SECONDS, Words};
 use super::{FlowKey, HalfFlow, Side};
 use crate::sys::bring_near;
 use crate::time::Timestamp;
+use crate::wire::Segment;
 
 /// The dictionaries that the tables of both families share.
 #[derive(Debug)]
 pub(super) struct Dictionaries {
-    looks: Looks,
-    links: Links,
+    pub(super) looks: Looks,
+    pub(super) links: Links,
 }
 
 impl Dictionaries {
@@ -47,8 +48,8 @@ impl Dictionaries {
 /// The flows of one family.
 #[derive(Debug)]
 pub(super) struct Packed<F: Family> {
-    index: Index,
-    words: Words<F>,
+    pub(super) index: Index,
+    pub(super) words: Words<F>,
     secret: [u64; 2],
 }
 
@@ -244,6 +245,18 @@ impl<F: Family> FlowStore for Packed<F> {
             self.words.set_last_of_second(slot, number, heard, now);
             half::pack(self.words.second_mut(slot.set, number), half, looks, links);
         }
+    }
+
+    #[inline]
+    fn fold_quickly(
+        &mut self,
+        shared: &mut Dictionaries,
+        slot: Slot,
+        (side, is_new): (Side, bool),
+        segment: &Segment,
+        now: Timestamp,
+    ) -> bool {
+        self.fold_simple(shared, slot, (side, is_new), segment, now)
     }
 
     fn reopen(&mut self, shared: &mut Dictionaries, slot: Slot, now: Timestamp) {

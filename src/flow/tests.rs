@@ -14,10 +14,14 @@ const IN: Vantage = Vantage {
     path: Path::Ingress,
 };
 
-struct Dice(u64);
+pub(super) struct Dice(u64);
 
 impl Dice {
-    fn roll(&mut self) -> u64 {
+    pub(super) const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(super) fn roll(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -32,7 +36,7 @@ impl Dice {
         u16::try_from(self.roll() >> 48).unwrap()
     }
 
-    fn byte(&mut self) -> u8 {
+    pub(super) fn byte(&mut self) -> u8 {
         u8::try_from(self.roll() >> 56).unwrap()
     }
 
@@ -48,7 +52,7 @@ fn config(capacity: usize) -> TrackerConfig {
     }
 }
 
-fn tuple(dice: &mut Dice, is_ipv4: bool) -> FourTuple {
+pub(super) fn tuple(dice: &mut Dice, is_ipv4: bool) -> FourTuple {
     let mut address = || {
         if is_ipv4 {
             IpAddr::V4(Ipv4Addr::from_bits(dice.word()))
@@ -67,7 +71,7 @@ fn tuple(dice: &mut Dice, is_ipv4: bool) -> FourTuple {
 }
 
 /// A segment with random values in every field that a half keeps.
-fn segment(dice: &mut Dice, tuple: FourTuple, flags: u8) -> Segment {
+pub(super) fn segment(dice: &mut Dice, tuple: FourTuple, flags: u8) -> Segment {
     let is_ipv4 = tuple.src.is_ipv4();
     let is_syn = flags & Flags::SYN != 0;
     let stamps = Timestamps {

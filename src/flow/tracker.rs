@@ -368,13 +368,15 @@ fn take_in<S: FlowStore>(
 ) -> Option<bool> {
     let side = known.side;
     let (place, is_new) = store.entry(shared, &known.key, known.hash, time)?;
-    if !is_new && fold::opens_anew(store, shared, (place, side), segment, time) {
-        store.reopen(shared, place, time);
-    }
-    if store.state(place, time).reset_from[side.index()] {
-        return Some(true);
-    }
-    let is_folded = fold::fold(store, shared, (place, side), segment, time);
+    let is_folded = store.fold_quickly(shared, place, (side, is_new), segment, time) || {
+        if !is_new && fold::opens_anew(store, shared, (place, side), segment, time) {
+            store.reopen(shared, place, time);
+        }
+        if store.state(place, time).reset_from[side.index()] {
+            return Some(true);
+        }
+        fold::fold(store, shared, (place, side), segment, time)
+    };
     let begins_or_ends = segment.flags.syn() || segment.flags.fin() || is_new;
     if is_folded && begins_or_ends && vantage.path != outbound() {
         paths.learn(segment, segment.flags.syn(), time);

@@ -136,7 +136,71 @@ pub(super) struct Words<F: Family> {
     family: PhantomData<F>,
 }
 
+/// A flow with at most one end, in its words.
+#[derive(Debug)]
+pub(super) struct FlowWords<'a> {
+    /// Ticks of when its first end was last heard: see [`last_time`].
+    pub(super) last: &'a mut u32,
+    flags: &'a mut u32,
+    /// Its first end.
+    pub(super) end: &'a mut [u32; HALF_WORDS],
+    /// The flow label of its SYN, of IPv6.
+    pub(super) label: Option<&'a mut u32>,
+}
+
+impl FlowWords<'_> {
+    /// Whether the handshake is known to be complete.
+    pub(super) const fn is_established(&self) -> bool {
+        *self.flags & ESTABLISHED != 0
+    }
+
+    /// The flow, of which nothing was known, begins with a SYN or a SYN-ACK. `ip_id` is a SYN's.
+    pub(super) fn begin_with_syn(&mut self, originator: Side, ip_id: Option<u16>) {
+        let high = if originator == Side::High {
+            ORIGINATOR_HIGH
+        } else {
+            0
+        };
+        *self.flags |= HAS_ORIGINATOR | high | u32::from(ip_id.unwrap_or(0)) << 16;
+    }
+}
+
+/// The ticks of "last seen".
+pub(super) fn last_ticks(at: Timestamp) -> u32 {
+    u32::try_from(ticks(at, LAST_SHIFT, LAST_BITS)).unwrap_or_default()
+}
+
+/// The time of these ticks.
+pub(super) fn last_time(ticks: u32, now: Timestamp) -> Timestamp {
+    time(u64::from(ticks), now, LAST_SHIFT, LAST_BITS)
+}
+
 impl<F: Family> Words<F> {
+    /// A flow of which nothing is known yet, whose first end is `side`'s from now on; or one of which
+    /// that end alone was heard, and no reset of it. `None` for all others.
+    #[inline]
+    pub(super) fn simple(&mut self, slot: Slot, side: Side, is_new: bool) -> Option<FlowWords<'_>> {
+        let flow = self.flow_mut(slot).get_mut(F::KEY_WORDS..)?;
+        let ([_, last, flags], end) = flow.split_first_chunk_mut::<STATE_WORDS>()?;
+        let (end, rest) = end.split_first_chunk_mut::<HALF_WORDS>()?;
+        let (first, reset) = match side {
+            Side::Low => (0, RESET_LOW),
+            Side::High => (FIRST_IS_HIGH, RESET_HIGH),
+        };
+        if is_new {
+            *flags |= first;
+        } else if *flags & (HAS_SECOND | FIRST_IS_HIGH | reset) != first || !half::is_used(end) {
+            return None;
+        }
+        let label = rest.first_mut();
+        Some(FlowWords {
+            last,
+            flags,
+            end,
+            label,
+        })
+    }
+
     /// That many empty sets.
     pub(super) fn new(sets: usize) -> Self {
         Self {
@@ -395,12 +459,7 @@ impl<F: Family> Words<F> {
     /// When the flow's first end was last heard.
     pub(super) fn last_of_first(&self, slot: Slot, now: Timestamp) -> Timestamp {
         let last = self.state_words(slot).get(LAST);
-        time(
-            u64::from(last.copied().unwrap_or_default()),
-            now,
-            LAST_SHIFT,
-            LAST_BITS,
-        )
+        last_time(last.copied().unwrap_or_default(), now)
     }
 
     /// Notes when the flow's first end was last heard. The second's time hangs on it.
@@ -418,7 +477,7 @@ impl<F: Family> Words<F> {
 
     fn set_last(&mut self, slot: Slot, at: Timestamp) {
         if let Some(last) = self.state_mut(slot).get_mut(LAST) {
-            *last = u32::try_from(ticks(at, LAST_SHIFT, LAST_BITS)).unwrap_or_default();
+            *last = last_ticks(at);
         }
     }
 
