@@ -133,6 +133,8 @@ pub struct Worker<R: Rings, O> {
     burst: Vec<R::Frame>,
     /// What of a batch takes the veth, while it is divided; empty between turns.
     kept: Vec<R::Frame>,
+    /// Which frames of the batch that was just taken in may go back live.
+    live_mask: u64,
     /// Bursts that failed one after the other.
     burst_failures: u32,
     /// What was read of the frames of `batch`; empty between two turns.
@@ -170,6 +172,7 @@ impl<R: Rings, O: Observe> Worker<R, O> {
             batch: Vec::with_capacity(BATCH_FRAMES),
             burst: Vec::with_capacity(BATCH_FRAMES),
             kept: Vec::with_capacity(BATCH_FRAMES),
+            live_mask: 0,
             burst_failures: 0,
             parsed: Vec::with_capacity(BATCH_FRAMES),
             health: Health::Starting,
@@ -288,24 +291,28 @@ impl<R: Rings, O: Observe> Worker<R, O> {
                 self.counters.count_reject(reject);
             }
         }
+        if self.may_burst() {
+            let lengths = self.batch.iter().map(|frame| self.rings.bytes(frame).len());
+            let segments = self.parsed.iter().map(|parsed| &parsed.segment);
+            self.live_mask = route::live_mask(segments.zip(lengths));
+        }
         self.parsed.clear();
         received
+    }
+
+    fn may_burst(&self) -> bool {
+        self.batch.len() >= route::LIVE_MIN
+            && self.health == Health::Running
+            && self.burst_failures < BURST_FAILURES_MAX
+            && self.rings.can_burst()
+            && self.rings.balance(self.batch.len()).sending == 0
     }
 
     /// Many small frames at once go back live, which costs half as much a frame. Only while none is
     /// on its way by the veth: the call gives its frames to the host before it returns, and they must
     /// overtake nothing. Whatever is left in the batch takes the veth.
     fn give_live(&mut self) {
-        let is_allowed = self.batch.len() >= route::LIVE_MIN
-            && self.health == Health::Running
-            && self.burst_failures < BURST_FAILURES_MAX
-            && self.rings.can_burst()
-            && self.rings.balance(self.batch.len()).sending == 0;
-        if !is_allowed {
-            return;
-        }
-        let rings = &self.rings;
-        let mask = route::live_mask(self.batch.iter().map(|frame| rings.bytes(frame)));
+        let mask = std::mem::take(&mut self.live_mask);
         if mask == 0 {
             return;
         }

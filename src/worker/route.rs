@@ -1,16 +1,16 @@
 //! Which frames of a batch may go back live, and which must take the veth. A pure function over
-//! bytes. Frames of one flow never take different ways in one batch, so that none overtakes another.
+//! what was read of them. Frames of one flow never take different ways in one batch, so that none overtakes another.
 
 use std::net::IpAddr;
 
 use crate::sys::{BATCH_FRAMES, BURST_BYTES};
-use crate::wire::{FourTuple, LinkLayer, parse};
+use crate::wire::{FourTuple, Reject, Segment};
 
 /// Fewest frames that go back live. A call costs some 16 us whatever it carries and saves half a
 /// microsecond a frame: below two dozen the veth is cheaper (benches/path.rs).
 pub(super) const LIVE_MIN: usize = 24;
 
-/// Bits of the sets that tell whether two ways share a flow. With 32 frames on each way, one batch in
+/// Bits of the set that tells whether two ways share a flow. With 32 frames on each way, one batch in
 /// sixteen takes the veth for two flows that look alike; that costs time, not order.
 const SET_BITS: usize = 16_384;
 
@@ -34,8 +34,9 @@ impl Flows {
         }
     }
 
-    fn meets(&self, other: &Self) -> bool {
-        self.0.iter().zip(&other.0).any(|(a, b)| a & b != 0)
+    fn may_hold(&self, hash: u64) -> bool {
+        let (word, bit) = Self::place(hash);
+        self.0.get(word).is_some_and(|word| word & bit != 0)
     }
 }
 
@@ -45,30 +46,48 @@ impl Flows {
 /// Live goes what the stack is done with at once: SYN and RST without payload. A frame whose memory
 /// it may keep (payload; a FIN, which waits in the socket for the process to read the end) would
 /// hold the kernel's page pool of the whole call.
-pub(super) fn live_mask<'a>(frames: impl Iterator<Item = &'a [u8]>) -> u64 {
-    let (mut live, mut others) = (Flows::new(), Flows::new());
-    let mut mask = 0_u64;
-    for (at, frame) in frames.take(BATCH_FRAMES).enumerate() {
+///
+/// Each frame as it was read, and its length.
+pub(super) fn live_mask<'a, F>(frames: F) -> u64
+where
+    F: Iterator<Item = (&'a Result<Segment, Reject>, usize)> + Clone,
+{
+    let (mut mask, mut count) = (0_u64, 0_usize);
+    for (at, (segment, len)) in frames.clone().take(BATCH_FRAMES).enumerate() {
         // Nobody knows the flow of what is no segment: it keeps the batch together.
-        let Ok(segment) = parse(LinkLayer::Ethernet, frame) else {
+        let Ok(segment) = segment else {
             return 0;
         };
-        let hash = hash(&segment.tuple);
         let is_brief = segment.flags.syn() || segment.flags.rst();
         let is_empty = segment.payload_len == 0 && !segment.flags.fin();
-        if is_brief && is_empty && frame.len() <= BURST_BYTES {
+        if is_brief && is_empty && len <= BURST_BYTES {
             mask |= 1 << at;
-            live.insert(hash);
-        } else {
-            others.insert(hash);
         }
+        count = at + 1;
     }
-    let is_worth_it = mask.count_ones() as usize >= LIVE_MIN;
-    if is_worth_it && !live.meets(&others) {
-        mask
-    } else {
+    let live = mask.count_ones() as usize;
+    if live < LIVE_MIN || (live < count && share_a_flow(frames, mask)) {
         0
+    } else {
+        mask
     }
+}
+
+/// Whether a frame of the mask may be of one flow with a frame that is not.
+fn share_a_flow<'a, F>(frames: F, mask: u64) -> bool
+where
+    F: Iterator<Item = (&'a Result<Segment, Reject>, usize)> + Clone,
+{
+    let hashes = |is_live: bool| {
+        let frames = frames.clone().take(BATCH_FRAMES).enumerate();
+        frames
+            .filter(move |(at, _)| (mask >> at & 1 != 0) == is_live)
+            .filter_map(|(_, (segment, _))| segment.as_ref().ok())
+            .map(|segment| hash(&segment.tuple))
+    };
+    let mut others = Flows::new();
+    hashes(false).for_each(|hash| others.insert(hash));
+    hashes(true).any(|hash| others.may_hold(hash))
 }
 
 /// A number for a flow. It need not be keyed: who makes flows meet wins them the veth.
@@ -97,6 +116,7 @@ fn hash(tuple: &FourTuple) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::{LIVE_MIN, live_mask};
+    use crate::wire::{LinkLayer, parse};
 
     const FIN: u8 = 1;
     const SYN: u8 = 2;
@@ -114,7 +134,9 @@ mod tests {
     }
 
     fn mask(frames: &[Vec<u8>]) -> u64 {
-        live_mask(frames.iter().map(Vec::as_slice))
+        let read = |frame: &Vec<u8>| (parse(LinkLayer::Ethernet, frame), frame.len());
+        let read: Vec<_> = frames.iter().map(read).collect();
+        live_mask(read.iter().map(|(segment, len)| (segment, *len)))
     }
 
     fn syns(count: usize) -> Vec<Vec<u8>> {
