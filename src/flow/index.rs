@@ -216,7 +216,9 @@ impl Index {
     /// A way of that set that was never used.
     fn empty(&self, set: usize) -> Option<usize> {
         let word = self.tags(set);
-        (0..WAYS).find(|way| word >> (way * 8) & 0xff == 0)
+        // The lowest byte that is 0 borrows first, so that no byte below it is marked.
+        let zeroes = word.wrapping_sub(ONES) & !word & HIGHS;
+        (zeroes != 0).then_some(zeroes.trailing_zeros() as usize / WAYS)
     }
 
     fn displace(

@@ -95,6 +95,8 @@ impl Look {
 #[derive(Debug)]
 pub(super) struct Looks {
     slots: Box<[(Look, u32)]>,
+    /// Where the one stands that was taken last: SYNs that come together are often of one stack.
+    last: usize,
     secret: u64,
     refused: u64,
 }
@@ -106,6 +108,7 @@ impl Looks {
         let count = count.clamp(BUCKET, LOOKS_MAX);
         Self {
             slots: vec![(Look::default(), 0); count].into_boxed_slice(),
+            last: 0,
             secret,
             refused: 0,
         }
@@ -113,6 +116,13 @@ impl Looks {
 
     /// The number of a look, counted once more; 0 when it finds no room.
     pub(super) fn take(&mut self, look: Look) -> u16 {
+        if let Some((known, uses)) = self.slots.get_mut(self.last)
+            && *uses > 0
+            && *known == look
+        {
+            *uses = uses.saturating_add(1);
+            return u16::try_from(self.last + 1).unwrap_or(0);
+        }
         let buckets = self.slots.len() / BUCKET;
         let bucket = usize::try_from(look.hash(self.secret) >> 32).unwrap_or(0) & (buckets - 1);
         let start = bucket * BUCKET;
@@ -129,6 +139,7 @@ impl Looks {
             return 0;
         };
         *slot = (look, slot.1.saturating_add(1));
+        self.last = start + way;
         u16::try_from(start + way + 1).unwrap_or(0)
     }
 

@@ -38,14 +38,13 @@ const CACHE_LINE: usize = 64;
 #[inline]
 pub fn bring_near<T: ?Sized>(object: &T) {
     let start = std::ptr::from_ref(object).cast::<u8>();
-    let bytes = size_of_val(object);
-    let mut offset = 0;
-    while offset < bytes {
-        prefetch(start.wrapping_add(offset));
-        offset += CACHE_LINE;
+    let into_line = start.addr() % CACHE_LINE;
+    let bytes = size_of_val(object) + into_line;
+    let mut line = 0;
+    while line < bytes {
+        prefetch(start.wrapping_sub(into_line).wrapping_add(line));
+        line += CACHE_LINE;
     }
-    // Where it does not begin with a line it may end in one more.
-    prefetch(start.wrapping_add(bytes.saturating_sub(1)));
 }
 
 #[inline]

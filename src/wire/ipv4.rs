@@ -35,6 +35,7 @@ pub struct Header {
 /// # Errors
 ///
 /// A [`Reject`] for what is not an unfragmented TCP packet.
+#[inline]
 pub fn parse(packet: &[u8]) -> Result<Header, Reject> {
     let fixed: &[u8; 20] = packet.first_chunk().ok_or(Reject::Truncated)?;
     let header_len = usize::from(fixed[0] & 0x0f) * 4;

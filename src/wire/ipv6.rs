@@ -23,6 +23,7 @@ const DESTINATION: u8 = 60;
 /// # Errors
 ///
 /// A [`Reject`] for what is not an unfragmented TCP packet.
+#[inline]
 pub fn parse(packet: &[u8]) -> Result<Header, Reject> {
     let fixed: &[u8; HEADER_LEN] = packet.first_chunk().ok_or(Reject::Truncated)?;
     let word = u32::from_be_bytes([fixed[0], fixed[1], fixed[2], fixed[3]]);

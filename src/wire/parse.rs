@@ -33,6 +33,7 @@ const SHIM_LIMIT: usize = 6;
 /// # Errors
 ///
 /// A [`Reject`] that says why the frame is not a TCP segment.
+#[inline]
 pub fn parse(layer: LinkLayer, frame: &[u8]) -> Result<Segment, Reject> {
     match layer {
         LinkLayer::Ethernet => {
@@ -86,6 +87,7 @@ fn tail(bytes: &[u8], at: usize) -> Result<&[u8], Reject> {
     bytes.get(at..).ok_or(Reject::Truncated)
 }
 
+#[inline]
 fn network(
     link: Option<LinkAddresses>,
     mut ether_type: u16,
@@ -123,6 +125,7 @@ fn network(
     Err(Reject::TooDeep)
 }
 
+#[inline]
 fn internet(
     link: Option<LinkAddresses>,
     vlan: Option<u16>,
@@ -147,8 +150,11 @@ fn internet(
     // Behind the packet's end there may be Ethernet padding; it is no payload.
     let captured = captured.get(..payload_len).unwrap_or(captured);
     let mut payload_head = [0; PAYLOAD_HEAD];
-    for (to, from) in payload_head.iter_mut().zip(captured) {
-        *to = *from;
+    let kept = captured.len().min(PAYLOAD_HEAD);
+    if kept > 0
+        && let (Some(to), Some(from)) = (payload_head.get_mut(..kept), captured.get(..kept))
+    {
+        to.copy_from_slice(from);
     }
     Ok(Segment {
         tuple: FourTuple {
