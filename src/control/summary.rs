@@ -121,6 +121,13 @@ fn verdicts(engine: &EngineFinished) -> String {
             before = String::from(", ");
         }
     }
+    let (folded, many) = (engine.counters.folded, engine.counters.aggregates);
+    if many > 0 {
+        let _ = write!(
+            line,
+            "; {folded} of no connection were folded into {many} of them"
+        );
+    }
     line
 }
 

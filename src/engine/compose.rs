@@ -111,6 +111,7 @@ pub(super) fn compose(settled: &Settled, context: &Context<'_>) -> ResetRecord {
             socket_state: facts::socket_state(settled),
         },
         related: decision.related,
+        aggregate: None,
     }
 }
 

@@ -3,15 +3,20 @@
 //! `run` and `read` share it. Events may arrive out of order by less than the settle time.
 
 mod attribute;
+mod closing;
 mod compose;
 mod device;
 mod episode;
 mod facts;
 mod fit;
+mod folding;
 mod legs;
 mod message;
 mod other_leg;
 mod resting;
+mod sketch;
+#[cfg(test)]
+mod storms;
 #[cfg(test)]
 mod tests;
 mod translated;
@@ -25,14 +30,14 @@ use std::net::IpAddr;
 use crate::evidence::{AfterReset, InjectorMemory, ResetSeen, SiblingMemory};
 use crate::flow::{FlowKey, Side, Sighting, TableCounters, Tracker, TrackerConfig};
 use crate::host::{KernelEvent, KernelEventKind, Process, SocketView};
-use crate::record::{Related, ResetEntry, ResetRecord};
+use crate::record::ResetRecord;
 use crate::time::{SECOND, Timestamp};
 use crate::vantage::{Path, Vantage};
-use crate::verdict::{Verdict, groups_against};
+use crate::verdict::Verdict;
 use crate::wire::{Mac, Network, Segment};
-use compose::{Context, compose};
 pub use device::{Device, IpIdMode};
-use episode::{Accepted, Episode, Sent, Settled};
+use episode::{Accepted, Episode, Sent};
+use folding::Folding;
 use legs::{Call, Leg, Legs, Passed};
 use resting::Resting;
 use translated::Translated;
@@ -87,6 +92,10 @@ pub struct EngineCounters {
     pub resets: u64,
     /// Records emitted, in the order of [`Verdict::ALL`].
     pub records: [u64; Verdict::ALL.len()],
+    /// Resets of flows that nobody knows, told in the records of many instead of one of their own.
+    pub folded: u64,
+    /// Records of many.
+    pub aggregates: u64,
     /// Resets that found no room for an episode.
     pub episodes_refused: u64,
     /// Kernel events without a frame: their reset went by an interface that is not watched.
@@ -122,6 +131,7 @@ pub struct Engine {
     siblings: SiblingMemory,
     closed: HashMap<FlowKey, Closed>,
     closed_order: VecDeque<FlowKey>,
+    folding: Folding,
     sequence: u64,
     counters: EngineCounters,
 }
@@ -140,6 +150,7 @@ impl Engine {
             Tracker::new(table)
         };
         Self {
+            folding: Folding::new(config.hash_key),
             config,
             tracker,
             episodes: HashMap::new(),
@@ -276,6 +287,9 @@ impl Engine {
             let passed = self.passed(key, local, event.time, process);
             self.legs.note_sent(passed);
         }
+        if self.folds_answer(key, local, &sent) {
+            return;
+        }
         if let Some(episode) = self.episode(key, event.time) {
             episode.add_sent(sent);
             // With its frame at hand, it is no other's.
@@ -379,6 +393,7 @@ impl Engine {
     /// Time passes: what has settled is judged.
     pub fn tick(&mut self, now: Timestamp, emit: &mut impl FnMut(ResetRecord)) {
         self.resting.expire(now);
+        self.unfold(Some(now), emit);
         while let Some(Reverse((due, _, key))) = self.queue.peek().copied() {
             if due > now {
                 return;
@@ -397,6 +412,7 @@ impl Engine {
         while let Some(Reverse((_, _, key))) = self.queue.pop() {
             self.close(&key, true, emit);
         }
+        self.unfold(None, emit);
     }
 
     fn add_reset(&mut self, key: &FlowKey, side: Side, sighting: &Sighting) {
@@ -442,6 +458,9 @@ impl Engine {
             fit,
             offset,
         };
+        if self.folds(key, &reset, &flow) {
+            return;
+        }
         if self.config.offline && facts::incoming(&reset, &self.config) == Some(true) {
             let outbound = flow.sender_is_originator.map(|peer| !peer);
             let leg = Leg {
@@ -512,139 +531,5 @@ impl Engine {
     fn enqueue(&mut self, due: Timestamp, key: FlowKey) {
         self.queued += 1;
         self.queue.push(Reverse((due, self.queued, key)));
-    }
-
-    /// Judges an episode and sends its record out; `is_last` when nothing more will come.
-    fn close(&mut self, key: &FlowKey, is_last: bool, emit: &mut impl FnMut(ResetRecord)) {
-        let Some(episode) = self.episodes.remove(key) else {
-            return;
-        };
-        if !episode.has_reset() {
-            self.counters.events_without_frame += 1;
-            return;
-        }
-        if let Some(record) = self.correction(&episode) {
-            return self.send_out(key, record, emit);
-        }
-        let Some(mut settled) = episode.settle() else {
-            return;
-        };
-        self.translated.complete(&mut settled);
-        let record = compose(
-            &settled,
-            &Context {
-                config: &self.config,
-                legs: &self.legs,
-                injectors: &self.injectors,
-                siblings: &self.siblings,
-                earlier: self.closed.get(key).copied(),
-                sequence: self.sequence + 1,
-            },
-        );
-        // Also what is not decided yet: other flows may have more to say of the same device.
-        let is_open = matches!(record.verdict, Verdict::Injected | Verdict::Undetermined);
-        let lingers = is_open && !is_last;
-        if let Some(until) = self.linger_until(&settled).filter(|_| lingers) {
-            self.enqueue(until, *key);
-            let mut episode = settled.episode;
-            episode.due = until;
-            self.episodes.insert(*key, Box::new(episode));
-            return;
-        }
-        let may_be_corrected = matches!(record.verdict, Verdict::Remote | Verdict::Undetermined)
-            && settled.episode.accepted.is_some();
-        if may_be_corrected {
-            self.resting.keep(settled.episode, record.sequence);
-        }
-        self.send_out(key, record, emit);
-    }
-
-    /// The record of a reset that was not called forged, and was: its purported sender is heard
-    /// again, as this host's answer in `later` shows.
-    fn correction(&self, later: &Episode) -> Option<ResetRecord> {
-        let (whole, corrected) = self.resting.woken_by(later)?;
-        let settled = whole.settle()?;
-        let delta_ns = later.opened.since(settled.view.first.time);
-        let mut record = compose(
-            &settled,
-            &Context {
-                config: &self.config,
-                legs: &self.legs,
-                injectors: &self.injectors,
-                siblings: &self.siblings,
-                earlier: None,
-                sequence: self.sequence + 1,
-            },
-        );
-        record.related.push(Related {
-            record: Some(corrected),
-            source: record.source,
-            destination: record.destination,
-            delta_ns,
-            confidence: record.confidence,
-            join: "correction",
-        });
-        record.message = format!("correction: {}", record.message);
-        (record.verdict == Verdict::Injected).then_some(record)
-    }
-
-    /// Counts and remembers a record, and emits it.
-    fn send_out(&mut self, key: &FlowKey, record: ResetRecord, emit: &mut impl FnMut(ResetRecord)) {
-        self.sequence = record.sequence;
-        if let Some(at) = Verdict::ALL
-            .iter()
-            .position(|verdict| *verdict == record.verdict)
-            && let Some(count) = self.counters.records.get_mut(at)
-        {
-            *count += 1;
-        }
-        // The first forged one stands for its flow; a train shares its residue.
-        let forged = |reset: &&ResetEntry| reset.segment.tuple.src == record.source.address;
-        if record.verdict == Verdict::Injected {
-            self.resting.forget(key);
-            // What rests on one group (a stranger's hop limit or MAC) is told, and teaches nothing: a
-            // mistake shall not make the next one surer.
-            if let Some(reset) = record.resets.iter().find(forged)
-                && groups_against(&record.evidence) >= 2
-            {
-                let by_originator = record.client.map(|client| client == record.source);
-                self.injectors
-                    .learn(&reset.segment, by_originator, reset.time);
-            }
-        }
-        let is_low = key.low == record.source;
-        self.remember(
-            *key,
-            Closed {
-                verdict: record.verdict,
-                sequence: record.sequence,
-                sender: if is_low { Side::Low } else { Side::High },
-                start: record.start,
-            },
-        );
-        emit(record);
-    }
-
-    /// Until when the episode of a reset that is not cleared is held open, where nobody waits for its record: what the
-    /// two ends say to one another about it comes within some retransmissions. `None` once that
-    /// time is over.
-    fn linger_until(&self, settled: &Settled) -> Option<Timestamp> {
-        let episode = &settled.episode;
-        let until = episode.last_reset.plus_nanos(self.config.forged_linger_ns);
-        let longest = episode
-            .opened
-            .plus_nanos(EPISODE_NS_MAX * EPISODE_SETTLES_MAX);
-        (until > episode.due && until < longest).then_some(until)
-    }
-
-    fn remember(&mut self, key: FlowKey, closed: Closed) {
-        if self.closed.insert(key, closed).is_none() {
-            self.closed_order.push_back(key);
-        }
-        if self.closed_order.len() > CLOSED_REMEMBERED
-            && let Some(oldest) = self.closed_order.pop_front()
-        {
-            self.closed.remove(&oldest);
-        }
     }
 }

@@ -55,6 +55,11 @@ impl Resting {
         }
     }
 
+    /// An episode of that flow is kept.
+    pub(super) fn holds(&self, key: &FlowKey) -> bool {
+        self.kept.contains_key(key)
+    }
+
     /// Another connection took the four-tuple: what comes now says nothing about the old one.
     pub(super) fn forget(&mut self, key: &FlowKey) {
         self.kept.remove(key);

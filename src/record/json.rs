@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::writer::{Object, object};
 use super::{
-    BaselineEntry, CoverageRecord, ECS_VERSION, Record, Related, ResetEntry, ResetRecord,
-    SCHEMA_VERSION, community_id,
+    Aggregate, BaselineEntry, CoverageRecord, ECS_VERSION, Record, Related, ResetEntry,
+    ResetRecord, SCHEMA_VERSION, community_id,
 };
 use crate::evidence::{Evidence, SequenceFit, Value};
 use crate::flow::Endpoint;
@@ -257,6 +257,21 @@ pub(super) fn rstscope(o: &mut Object, record: &ResetRecord, emission: &Emission
     o.objects("related", &record.related, |other, o| {
         related(other, o, emission)
     });
+    if let Some(many) = &record.aggregate {
+        o.object("aggregate", |o| aggregate(o, many));
+    }
+}
+
+fn aggregate(o: &mut Object, many: &Aggregate) {
+    o.shown("network", many.network);
+    o.number("flows", many.flows);
+    o.objects("sample", &many.sample, |tuple, o| {
+        let end = |address, port| Endpoint { address, port };
+        o.object("source", |o| endpoint(o, end(tuple.src, tuple.src_port)));
+        o.object("destination", |o| {
+            endpoint(o, end(tuple.dst, tuple.dst_port))
+        });
+    });
 }
 
 /// Observed and expected are texts even where they are numbers: one field has one type, or a store
@@ -498,6 +513,13 @@ mod tests {
                      "destination": {"ip": "192.0.2.2", "port": 2}, "delta_ns": 3,
                      "confidence": 1.0, "join": "process"},
                 ],
+                "aggregate": {
+                    "network": "198.51.100.0/24", "flows": 70_000,
+                    "sample": [
+                        {"source": {"ip": "203.0.113.9", "port": 51514},
+                         "destination": {"ip": "198.51.100.10", "port": 443}},
+                    ],
+                },
             },
         });
         let line = to_json(&Record::Reset(Box::new(injected())), &emission());
@@ -527,6 +549,7 @@ mod tests {
             "idle_ns",
             "kernel",
             "related",
+            "aggregate",
         ] {
             assert!(!line.contains(absent), "{absent} in {line}");
         }

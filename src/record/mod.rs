@@ -26,7 +26,7 @@ use crate::host::{Process, ResetReason, TcpState};
 use crate::time::Timestamp;
 use crate::vantage::{InterfaceId, Vantage};
 use crate::verdict::{Cause, Stage, Verdict};
-use crate::wire::{Mac, Segment};
+use crate::wire::{FourTuple, Mac, Network, Segment};
 
 /// `rstscope.schema`.
 pub const SCHEMA_VERSION: &str = "1";
@@ -174,6 +174,20 @@ pub struct ResetRecord {
     pub kernel: KernelFacts,
     /// Other legs, and other records of this story.
     pub related: Vec<Related>,
+    /// This record is about many flows, of which it shows a sample; `source`, `destination` and all
+    /// that is said of one reset are those of the first.
+    pub aggregate: Option<Box<Aggregate>>,
+}
+
+/// Flows that were reset by nobody's connection, too many to tell of one by one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Aggregate {
+    /// Where the resets went; of this host's own answers, where they came from.
+    pub network: Network,
+    /// About how many flows.
+    pub flows: u64,
+    /// Four-tuples of some of them, those of `resets` in the same order.
+    pub sample: Vec<FourTuple>,
 }
 
 /// What became of the frames of one interface in one interval: without it nobody can prove that a

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    BaselineEntry, CoverageRecord, Emission, KernelFacts, Observer, Related, ResetEntry,
+    Aggregate, BaselineEntry, CoverageRecord, Emission, KernelFacts, Observer, Related, ResetEntry,
     ResetRecord,
 };
 use crate::evidence::{Evidence, Favors, Group, SequenceFit, Value};
@@ -12,7 +12,9 @@ use crate::host::{KnownReason, Process, ResetReason, TcpState};
 use crate::time::Timestamp;
 use crate::vantage::{InterfaceId, Path, Vantage};
 use crate::verdict::{Cause, Stage, Verdict};
-use crate::wire::{Flags, FourTuple, LinkAddresses, Mac, Options, PAYLOAD_HEAD, Segment, SeqNum};
+use crate::wire::{
+    Flags, FourTuple, LinkAddresses, Mac, Network, Options, PAYLOAD_HEAD, Segment, SeqNum,
+};
 
 /// 2026-05-09T02:31:06.833123456Z on a clock that began a million seconds before.
 const START: Timestamp = Timestamp::from_nanos(1_000_000_833_123_456);
@@ -187,6 +189,11 @@ pub fn injected() -> ResetRecord {
             confidence: 1.0,
             join: "process",
         }],
+        aggregate: Some(Box::new(Aggregate {
+            network: Network::around(segment().tuple.dst, 24),
+            flows: 70_000,
+            sample: vec![segment().tuple],
+        })),
     }
 }
 
@@ -231,6 +238,7 @@ pub fn bare() -> ResetRecord {
         age_ns: None,
         kernel: KernelFacts::default(),
         related: Vec::new(),
+        aggregate: None,
         ..injected()
     }
 }

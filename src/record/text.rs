@@ -136,6 +136,9 @@ fn facts(record: &ResetRecord) -> String {
     if let Some(item) = record.evidence.iter().find(told) {
         facts.push(item_words(item));
     }
+    if let Some(many) = &record.aggregate {
+        facts.push(format!("{} flows to or from {}", many.flows, many.network));
+    }
     let flags = first
         .map(|entry| entry.segment.flags.letters())
         .unwrap_or_default();

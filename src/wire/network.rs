@@ -43,6 +43,24 @@ const fn bits(address: IpAddr) -> u128 {
 }
 
 impl Network {
+    /// The network of an address: its first `prefix_len` bits, or all of it where that is longer.
+    #[must_use]
+    pub fn around(address: IpAddr, prefix_len: u8) -> Self {
+        let prefix_len = prefix_len.min(if address.is_ipv4() { 32 } else { 128 });
+        let kept = u128::MAX
+            .checked_shl(128 - u32::from(prefix_len))
+            .unwrap_or(0);
+        let first = bits(address) & kept;
+        Self {
+            address: match address {
+                // The address stands in the upper 32 bits; the rest is 0.
+                IpAddr::V4(_) => IpAddr::V4(u32::try_from(first >> 96).unwrap_or_default().into()),
+                IpAddr::V6(_) => IpAddr::V6(first.into()),
+            },
+            prefix_len,
+        }
+    }
+
     /// Whether `address` lies in this network; never across families.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
@@ -122,6 +140,21 @@ mod tests {
         assert!(one.contains("192.0.2.1".parse().unwrap()));
         assert!(!one.contains("192.0.2.0".parse().unwrap()));
         assert!(network("::1").contains("::1".parse().unwrap()));
+    }
+
+    #[test]
+    fn the_network_around_an_address_holds_it_and_has_no_bits_behind_its_prefix() {
+        for (address, prefix_len, expected) in [
+            ("192.0.2.77", 24, "192.0.2.0/24"),
+            ("192.0.2.77", 0, "0.0.0.0/0"),
+            ("192.0.2.77", 64, "192.0.2.77/32"),
+            ("2001:db8:1:2:3::4", 64, "2001:db8:1:2::/64"),
+            ("2001:db8::1", 0, "::/0"),
+            ("2001:db8::1", 128, "2001:db8::1/128"),
+        ] {
+            let around = Network::around(address.parse().unwrap(), prefix_len);
+            assert_eq!(around, network(expected), "{address}/{prefix_len}");
+        }
     }
 
     #[test]

@@ -83,6 +83,7 @@ pub fn reset(number: u64, verdict: Verdict, message: String) -> Record {
         idle_ns: None,
         kernel: KernelFacts::default(),
         related: Vec::new(),
+        aggregate: None,
     }))
 }
 

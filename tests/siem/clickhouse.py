@@ -65,6 +65,10 @@ def check_reset(row, record):
     check(name, len(row["evidence"]), len(own.get("evidence", [])))
     joined = [one.get("id", "") for one in own.get("related", []) if one["join"] == "correction"]
     check(name, row["corrects"], joined[0] if joined else "")
+    many = own.get("aggregate", {})
+    check(name, row["aggregate_network"], many.get("network", ""))
+    flows = row["aggregate_flows"]
+    check(name, flows if flows is None else int(flows), many.get("flows"))
     check(name, row["message"], record["message"])
 
 

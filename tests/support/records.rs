@@ -8,14 +8,14 @@ use rstscope::evidence::{Evidence, Favors, Group, SequenceFit, Value};
 use rstscope::flow::Endpoint;
 use rstscope::host::{Process, ResetReason, TcpState};
 use rstscope::record::{
-    BaselineEntry, CoverageRecord, Emission, KernelFacts, Observer, Record, Related, ResetEntry,
-    ResetRecord,
+    Aggregate, BaselineEntry, CoverageRecord, Emission, KernelFacts, Observer, Record, Related,
+    ResetEntry, ResetRecord,
 };
 use rstscope::time::Timestamp;
 use rstscope::vantage::{InterfaceId, Path, Vantage};
 use rstscope::verdict::{Cause, Stage, Verdict};
 use rstscope::wire::{
-    Flags, FourTuple, LinkAddresses, Mac, Options, PAYLOAD_HEAD, Segment, SeqNum,
+    Flags, FourTuple, LinkAddresses, Mac, Network, Options, PAYLOAD_HEAD, Segment, SeqNum,
 };
 
 /// A generator of numbers (xorshift64*, Vigna 2016).
@@ -218,6 +218,18 @@ pub fn reset_record(chance: &mut Chance, texts: &mut Texts<'_>) -> Record {
                 join: chance.one(&["process", "time", "segment", "flow", "correction"]),
             })
             .collect(),
+        aggregate: chance.maybe(|c| {
+            Box::new(Aggregate {
+                network: Network::around(destination.address, 24),
+                flows: c.number(),
+                sample: vec![FourTuple {
+                    src: source.address,
+                    src_port: source.port,
+                    dst: destination.address,
+                    dst_port: destination.port,
+                }],
+            })
+        }),
     }))
 }
 

@@ -52,6 +52,7 @@ CREATE TABLE IF NOT EXISTS rstscope.records
             `id` String, `source` Tuple(`ip` String, `port` UInt16),
             `destination` Tuple(`ip` String, `port` UInt16),
             `delta_ns` UInt64, `confidence` Float32, `join` String)),
+        `aggregate` Tuple(`network` String, `flows` Nullable(UInt64)),
         `coverage` Tuple(
             `observed` UInt64, `passed` Nullable(UInt64), `bypassed` UInt64, `copied` UInt64,
             `lost` UInt64, `complete` Bool))
@@ -100,6 +101,8 @@ CREATE TABLE IF NOT EXISTS rstscope.resets
     `evidence` Array(String),
     `related` Array(String),
     `corrects` String,
+    `aggregate_network` LowCardinality(String),
+    `aggregate_flows` Nullable(UInt64),
     `message` String,
     `taken_at` DateTime DEFAULT now()
 )
@@ -152,6 +155,8 @@ SELECT
         rstscope.evidence) AS evidence,
     arrayFilter(id -> id != '', arrayMap(item -> item.id, rstscope.related)) AS related,
     arrayFirst(item -> item.join = 'correction', rstscope.related).id AS corrects,
+    rstscope.aggregate.network AS aggregate_network,
+    rstscope.aggregate.flows AS aggregate_flows,
     message
 FROM rstscope.records
 WHERE event.dataset = 'rstscope.reset';

@@ -320,7 +320,7 @@ fn resets_beyond_the_capacity_are_counted() {
             src_port: port,
             ..tuple()
         };
-        engine.sight(&incoming(1, tuple, 5, SocketView::Absent));
+        engine.sight(&incoming(1, tuple, 5, established(5)));
     }
     assert_eq!(engine.counters().open, 16);
     assert_eq!(engine.counters().episodes_refused, 4);

@@ -102,6 +102,10 @@ fn reset_leef(record: &ResetRecord, emission: &Emission) -> String {
     event.shown("confidence", format_args!("{:.4}", record.confidence));
     event.text("stage", record.stage.name(), NAME_BYTES);
     event.shown("resets", record.reset_count);
+    if let Some(many) = &record.aggregate {
+        event.shown("flows", many.flows);
+        event.shown("network", many.network);
+    }
     event.text_if(
         "communityId",
         community_id(record.source, record.destination).as_deref(),

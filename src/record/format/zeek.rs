@@ -131,6 +131,10 @@ fn ours(o: &mut Object, record: &ResetRecord, emission: &Emission) {
     o.text("rstscope.stage", record.stage.name());
     o.flag_if("rstscope.by_orig", source_opened(record));
     o.number("rstscope.reset_count", record.reset_count);
+    if let Some(many) = &record.aggregate {
+        o.number("rstscope.flows", many.flows);
+        o.shown("rstscope.network", many.network);
+    }
     o.text_if(
         "rstscope.device",
         record.device.as_deref().map(one_line).as_deref(),

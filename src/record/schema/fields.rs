@@ -187,6 +187,12 @@ pub(super) const RESET: &[Field] = &[
             ]
         }),
     ),
+    within("rstscope.aggregate.network", Kind::Text),
+    within("rstscope.aggregate.flows", COUNT),
+    within("rstscope.aggregate.sample[].source.ip", Kind::Ip),
+    within("rstscope.aggregate.sample[].source.port", PORT),
+    within("rstscope.aggregate.sample[].destination.ip", Kind::Ip),
+    within("rstscope.aggregate.sample[].destination.port", PORT),
 ];
 
 pub(super) const COVERAGE: &[Field] = &[

@@ -1,0 +1,161 @@
+//! The end of an episode: judged, sent out as a record, and remembered as far as later ones of its
+//! flow may need it. When that is, the engine's queue decides.
+
+use super::compose::{Context, compose};
+use super::episode::{Episode, Settled};
+use super::{CLOSED_REMEMBERED, Closed, EPISODE_NS_MAX, EPISODE_SETTLES_MAX, Engine};
+use crate::flow::{FlowKey, Side};
+use crate::record::{Related, ResetEntry, ResetRecord};
+use crate::time::Timestamp;
+use crate::verdict::{Verdict, groups_against};
+
+impl Engine {
+    /// Judges an episode and sends its record out; `is_last` when nothing more will come.
+    pub(super) fn close(
+        &mut self,
+        key: &FlowKey,
+        is_last: bool,
+        emit: &mut impl FnMut(ResetRecord),
+    ) {
+        let Some(episode) = self.episodes.remove(key) else {
+            return;
+        };
+        if !episode.has_reset() {
+            self.counters.events_without_frame += 1;
+            return;
+        }
+        if let Some(record) = self.correction(&episode) {
+            return self.send_out(key, record, emit);
+        }
+        let Some(mut settled) = episode.settle() else {
+            return;
+        };
+        self.translated.complete(&mut settled);
+        let record = compose(
+            &settled,
+            &Context {
+                config: &self.config,
+                legs: &self.legs,
+                injectors: &self.injectors,
+                siblings: &self.siblings,
+                earlier: self.closed.get(key).copied(),
+                sequence: self.sequence + 1,
+            },
+        );
+        // Also what is not decided yet: other flows may have more to say of the same device.
+        let is_open = matches!(record.verdict, Verdict::Injected | Verdict::Undetermined);
+        let lingers = is_open && !is_last;
+        if let Some(until) = self.linger_until(&settled).filter(|_| lingers) {
+            self.enqueue(until, *key);
+            let mut episode = settled.episode;
+            episode.due = until;
+            self.episodes.insert(*key, Box::new(episode));
+            return;
+        }
+        let may_be_corrected = matches!(record.verdict, Verdict::Remote | Verdict::Undetermined)
+            && settled.episode.accepted.is_some();
+        if may_be_corrected {
+            self.resting.keep(settled.episode, record.sequence);
+        }
+        self.send_out(key, record, emit);
+    }
+
+    /// The record of a reset that was not called forged, and was: its purported sender is heard
+    /// again, as this host's answer in `later` shows.
+    fn correction(&self, later: &Episode) -> Option<ResetRecord> {
+        let (whole, corrected) = self.resting.woken_by(later)?;
+        let settled = whole.settle()?;
+        let delta_ns = later.opened.since(settled.view.first.time);
+        let mut record = compose(
+            &settled,
+            &Context {
+                config: &self.config,
+                legs: &self.legs,
+                injectors: &self.injectors,
+                siblings: &self.siblings,
+                earlier: None,
+                sequence: self.sequence + 1,
+            },
+        );
+        record.related.push(Related {
+            record: Some(corrected),
+            source: record.source,
+            destination: record.destination,
+            delta_ns,
+            confidence: record.confidence,
+            join: "correction",
+        });
+        record.message = format!("correction: {}", record.message);
+        (record.verdict == Verdict::Injected).then_some(record)
+    }
+
+    /// Counts and remembers a record, and emits it.
+    fn send_out(&mut self, key: &FlowKey, record: ResetRecord, emit: &mut impl FnMut(ResetRecord)) {
+        self.count_record(&record);
+        // The first forged one stands for its flow; a train shares its residue.
+        let forged = |reset: &&ResetEntry| reset.segment.tuple.src == record.source.address;
+        if record.verdict == Verdict::Injected {
+            self.resting.forget(key);
+            // What rests on one group (a stranger's hop limit or MAC) is told, and teaches nothing: a
+            // mistake shall not make the next one surer.
+            if let Some(reset) = record.resets.iter().find(forged)
+                && groups_against(&record.evidence) >= 2
+            {
+                let by_originator = record.client.map(|client| client == record.source);
+                self.injectors
+                    .learn(&reset.segment, by_originator, reset.time);
+            }
+        }
+        let is_low = key.low == record.source;
+        self.remember(
+            *key,
+            Closed {
+                verdict: record.verdict,
+                sequence: record.sequence,
+                sender: if is_low { Side::Low } else { Side::High },
+                start: record.start,
+            },
+        );
+        emit(record);
+    }
+
+    /// Counts a record that goes out.
+    pub(super) fn count_record(&mut self, record: &ResetRecord) {
+        self.sequence = record.sequence;
+        if let Some(at) = Verdict::ALL
+            .iter()
+            .position(|verdict| *verdict == record.verdict)
+            && let Some(count) = self.counters.records.get_mut(at)
+        {
+            *count += 1;
+        }
+    }
+
+    /// Until when the episode of a reset that is not cleared is held open, where nobody waits for its record: what the
+    /// two ends say to one another about it comes within some retransmissions. `None` once that
+    /// time is over.
+    fn linger_until(&self, settled: &Settled) -> Option<Timestamp> {
+        let episode = &settled.episode;
+        let until = episode.last_reset.plus_nanos(self.config.forged_linger_ns);
+        let longest = episode
+            .opened
+            .plus_nanos(EPISODE_NS_MAX * EPISODE_SETTLES_MAX);
+        (until > episode.due && until < longest).then_some(until)
+    }
+
+    /// Only a forged reset says anything of what follows on its flow; another verdict later takes its
+    /// place. So no storm of strays can crowd the forged ones out.
+    fn remember(&mut self, key: FlowKey, closed: Closed) {
+        if closed.verdict != Verdict::Injected && !self.closed.contains_key(&key) {
+            return;
+        }
+        if self.closed.insert(key, closed).is_none() {
+            self.closed_order.push_back(key);
+        }
+        if self.closed_order.len() > CLOSED_REMEMBERED
+            && let Some(oldest) = self.closed_order.pop_front()
+        {
+            self.closed.remove(&oldest);
+        }
+    }
+}
