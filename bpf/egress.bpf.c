@@ -3,6 +3,7 @@
  * tc egress: copies the head of every SYN, SYN-ACK, FIN and RST that leaves, and says whether it
  * had come in elsewhere (this host routes it). Never changes or drops a packet.
  */
+#include "room.h"
 #include "skb.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -15,6 +16,10 @@ int report_egress(struct __sk_buff *skb)
 
 	if (likely(flags < 0 || !(flags & TCP_CONTROL)))
 		return TC_ACT_UNSPEC;
+	if (!(flags & TCP_RST) && !has_room(ROOM_FOR_OTHERS)) {
+		count_host(HOST_EGRESS_LOST);
+		return TC_ACT_UNSPEC;
+	}
 	return copy_skb(skb, NULL, bpf_ktime_get_ns(),
 			skb->ingress_ifindex ? FRAME_EGRESS_FORWARDED : FRAME_EGRESS,
 			HOST_EGRESS_COPIED, HOST_EGRESS_LOST);

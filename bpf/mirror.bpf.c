@@ -4,6 +4,7 @@
  * local socket, and consumes nothing. For hosts whose XDP slot is taken. It sees what the NIC and
  * GRO hand up: several segments may stand in one packet.
  */
+#include "room.h"
 #include "skb.h"
 #include "socket.h"
 #include "watch.h"
@@ -42,6 +43,10 @@ static __noinline int report(struct __sk_buff *skb)
 		watch_flow(&segment, now);
 	if (flags & (TCP_RST | TCP_FIN))
 		view_socket(skb, &segment, &view);
+	if (!has_room(room_for(flags, &segment, &view))) {
+		count_host(HOST_MIRROR_LOST);
+		return TC_ACT_UNSPEC;
+	}
 	return copy_skb(skb, &view, now, FRAME_MIRRORED, HOST_MIRRORED, HOST_MIRROR_LOST);
 }
 

@@ -7,6 +7,7 @@
  */
 #include "copy.h"
 #include "gate.h"
+#include "room.h"
 #include "socket.h"
 #include "watch.h"
 
@@ -100,12 +101,22 @@ static __always_inline int write_short(struct xdp_md *ctx, const struct socket_v
 	return sizeof(*meta);
 }
 
+/* The same for one that should have gone to a worker, as far as there is room for its like. */
+static __always_inline int bypass(struct xdp_md *ctx, const struct socket_view *view, __u64 now,
+				  __u32 room)
+{
+	if (has_room(room))
+		return copy_frame(ctx, view, now, FRAME_BYPASSED);
+	count(ctx, STEER_COPY_LOST);
+	return XDP_PASS;
+}
+
 /* A frame with SYN, FIN or RST. */
 static __always_inline int steer_control(struct xdp_md *ctx, const struct segment *segment,
 					 __u8 flags)
 {
 	struct socket_view view = {};
-	__u32 queue = ctx->rx_queue_index, why;
+	__u32 queue = ctx->rx_queue_index, why, room;
 	__u64 now = bpf_ktime_get_ns();
 	struct gate *gate;
 	int meta_len, action;
@@ -114,6 +125,7 @@ static __always_inline int steer_control(struct xdp_md *ctx, const struct segmen
 		watch_flow(segment, now);
 	if (flags & (TCP_RST | TCP_FIN))
 		view_socket(ctx, segment, &view);
+	room = room_for(flags, segment, &view);
 
 	gate = bpf_map_lookup_elem(&gates, &queue);
 	why = gate ? closed_because(gate, now) : STEER_BYPASS_CLOSED;
@@ -121,13 +133,13 @@ static __always_inline int steer_control(struct xdp_md *ctx, const struct segmen
 		why = STEER_TOO_LONG;
 	if (why || !gate) {
 		count(ctx, why);
-		return copy_frame(ctx, &view, now, FRAME_BYPASSED);
+		return bypass(ctx, &view, now, room);
 	}
 
 	meta_len = short_metadata ? write_short(ctx, &view, now) : write_long(ctx, &view, now);
 	if (meta_len < 0) {
 		count(ctx, STEER_NO_METADATA);
-		return copy_frame(ctx, &view, now, FRAME_BYPASSED);
+		return bypass(ctx, &view, now, room);
 	}
 	action = bpf_redirect_map(&xsks, queue, XDP_PASS);
 	if (action == XDP_REDIRECT) {
@@ -138,7 +150,7 @@ static __always_inline int steer_control(struct xdp_md *ctx, const struct segmen
 	/* The host's stack does not merge packets whose metadata differs: take ours away again. */
 	bpf_xdp_adjust_meta(ctx, meta_len);
 	count(ctx, STEER_NO_SOCKET);
-	return copy_frame(ctx, &view, now, FRAME_BYPASSED);
+	return bypass(ctx, &view, now, room);
 }
 
 /* Everything but the plain case. Not inlined, so that the plain case saves no registers for it. */

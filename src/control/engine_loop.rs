@@ -42,7 +42,8 @@ const COUNT_LOSSES_NS: u64 = 100 * MILLISECOND;
 const LAST_TURNS_MAX: usize = 64;
 
 /// Sightings taken from one worker's queue in a turn: four batches, so that no queue starves
-/// another.
+/// another. A queue that held as many has more, most likely: then the next turn comes without a rest,
+/// or no more than 25,600 resets a second would be heard of.
 const SIGHTINGS_A_TURN: usize = 256;
 
 /// Records that are held back while the outputs are exchanged: as many as may wait for them anyway.
@@ -185,9 +186,15 @@ pub(super) struct EngineFinished {
 impl EngineLoop {
     /// Runs until told to stop; then everything that is open is judged and sent out.
     pub(super) fn run(mut self) -> Ended {
-        let mut losses_seen = 0;
+        let (mut losses_seen, mut rest) = (0, REST);
         while !self.shared.stop.load(Ordering::Acquire) {
-            losses_seen = self.turn(REST, losses_seen);
+            let taken;
+            (losses_seen, taken) = self.turn(rest, losses_seen);
+            rest = if taken < SIGHTINGS_A_TURN {
+                REST
+            } else {
+                Duration::ZERO
+            };
         }
         self.take_orders();
         // What the workers and the kernel still had for us when they stopped.
@@ -210,9 +217,10 @@ impl EngineLoop {
         }
     }
 
-    fn turn(&mut self, rest: Duration, losses_seen: u64) -> u64 {
+    /// Answers the losses that are known now, and how many sightings it took.
+    fn turn(&mut self, rest: Duration, losses_seen: u64) -> (u64, usize) {
         self.take_events(rest);
-        self.take_sightings();
+        let taken = self.take_sightings();
         self.take_orders();
         self.shared.turns.fetch_add(1, Ordering::Relaxed);
         let now = clock::monotonic();
@@ -232,7 +240,7 @@ impl EngineLoop {
         let out = &mut self.out;
         self.engine.tick(settled, &mut |record| out.send(record));
         self.report_coverage();
-        lost
+        (lost, taken)
     }
 
     /// Events of the host that found the ring buffer full, and programs that somebody took off.

@@ -20,6 +20,7 @@ mod rings;
 mod route;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -40,6 +41,7 @@ use crate::sys::{self, BATCH_FRAMES, Error, Gate, Wake};
 use crate::time::{MILLISECOND, SECOND, Timestamp};
 use crate::vantage::{InterfaceId, Path, Vantage};
 use latency::Latency;
+use waiting::enqueue;
 
 /// Wake-ups of the TX ring in one turn: a batch of 64 needs two where the kernel sends 32 at a
 /// time, and what was left from earlier turns is caught up with four times as fast as it comes.
@@ -282,9 +284,9 @@ impl<R: Rings, O: Observe> Worker<R, O> {
         for parsed in &self.parsed {
             self.counters.without_meta += u64::from(!parsed.had_meta);
             let (sightings, counters) = (&self.sightings, &mut self.counters);
-            let found = |sighting| match sightings.push(sighting) {
-                Ok(()) => counters.sightings += 1,
-                Err(_) => counters.sightings_lost += 1,
+            let found = |sighting| match enqueue(sightings, sighting) {
+                true => counters.sightings += 1,
+                false => counters.sightings_lost += 1,
             };
             let told = observe_frame(&mut self.observer, vantage, parsed, found);
             if let Err(reject) = told {
