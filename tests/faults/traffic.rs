@@ -1,5 +1,10 @@
 //! Real connections around a fault, and what a sensor that lived to tell must have said.
 
+#![allow(
+    dead_code,
+    reason = "two test programs share it, and one uses not all of it"
+)]
+
 use std::thread;
 use std::time::Duration;
 

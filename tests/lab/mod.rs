@@ -97,6 +97,24 @@ impl Lab {
         Rate::of(self.requests(count))
     }
 
+    /// Lets the router take what `up0` sends by a ring of its own, as a NIC would. A veth without it uses
+    /// the backlog of the CPU, which all of the machine's share: a flood's answers would fill it, and
+    /// push out what the sensor hands back by its own veth.
+    pub fn answer_by_a_ring(&self) {
+        let done = self.exec("rt", &["ethtool", "-K", "p-lb", "gro", "on"]);
+        assert!({ done }.status().unwrap().success(), "no GRO at p-lb");
+    }
+
+    /// Connections that the sensors here remember, summed over their flow tables.
+    pub fn flows(&self) -> u64 {
+        let said = text(&self.exec("lb", &[BINARY, "stats"]).output().unwrap().stdout);
+        let is_title = |line: &&str| !line.starts_with("Connections that are remembered");
+        let rows = said.lines().skip_while(is_title).skip(1);
+        rows.take_while(|line| line.starts_with(' '))
+            .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+            .sum()
+    }
+
     pub fn assert_traffic_flows(&self) {
         assert_all_succeeded(self.requests(50));
     }
@@ -257,7 +275,11 @@ impl Sensor {
         let end = Instant::now() + Duration::from_secs(15);
         while Instant::now() < end {
             if let Some(status) = self.child.try_wait().unwrap() {
-                thread::sleep(Duration::from_millis(50));
+                // What it said last is in the pipe still, while our reader is not scheduled.
+                let heard = Instant::now() + Duration::from_secs(10);
+                while !self.silent.load(Ordering::Acquire) && Instant::now() < heard {
+                    thread::sleep(Duration::from_millis(5));
+                }
                 return status.code();
             }
             thread::sleep(Duration::from_millis(20));
@@ -277,6 +299,14 @@ impl Drop for Sensor {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Memory that the sensor has in use.
+pub fn resident_kib(sensor: &Sensor) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", sensor.child.id())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let number = line.unwrap().split_whitespace().nth(1).unwrap();
+    number.parse().unwrap()
 }
 
 pub fn command(program: &str, words: &[&str]) -> Command {
