@@ -13,17 +13,18 @@ use crossbeam::queue::ArrayQueue;
 
 use super::clock;
 use super::container::Containers;
+use super::sightings::{SIGHTINGS_A_TURN, take_waiting};
 use crate::engine::{Device, Engine, EngineCounters};
 use crate::events::{Event, Events, FrameOrigin, HostCounters};
-use crate::flow::{Confirmed, FlowKey, Sighting, TableCounters};
-use crate::host::{KernelEvent, KernelEventKind};
+use crate::flow::{Confirmed, FlowKey, PassedReset, Sighting, TableCounters};
+use crate::host::{KernelEvent, KernelEventKind, SocketView};
 use crate::record::{CoverageRecord, Emission, Record, ResetRecord};
 use crate::sink::Output;
 use crate::time::{MILLISECOND, Timestamp};
 use crate::vantage::{InterfaceId, Path, Vantage};
 use crate::verdict::Cause;
-use crate::wire::{LinkLayer, parse};
-use crate::worker::{self, Buckets};
+use crate::wire::{LinkLayer, Segment, parse};
+use crate::worker::{self, Buckets, NewsItem};
 
 /// How long the thread sleeps when the ring buffer is quiet. Sightings wait as long at most; a
 /// record settles for a second, so that nobody notices. Half of [`GRACE_NS`].
@@ -41,10 +42,9 @@ const COUNT_LOSSES_NS: u64 = 100 * MILLISECOND;
 /// nothing comes in any more but what leaves this host.
 const LAST_TURNS_MAX: usize = 64;
 
-/// Sightings taken from one worker's queue in a turn: four batches, so that no queue starves
-/// another. A queue that held as many has more, most likely: then the next turn comes without a rest,
-/// or no more than 25,600 resets a second would be heard of.
-const SIGHTINGS_A_TURN: usize = 256;
+/// How often the ring buffer is read before sightings that wait, until it is empty: 8,192 records and
+/// some 30 ms at the most, so that under a flood the sightings do not wait until they find no room.
+const HEARD_FIRST_TURNS_MAX: usize = 8;
 
 /// Records that are held back while the outputs are exchanged: as many as may wait for them anyway.
 const HELD_MAX: usize = super::outputs::RECORDS_WAITING;
@@ -327,6 +327,9 @@ impl EngineLoop {
                 }
                 let mut emit = |record| out.send(record);
                 engine.observe(copy.time, vantage, &segment, copy.socket, &mut emit);
+                if path == Path::Ingress && segment.flags.rst() {
+                    tell_of_reset(workers, engine, &segment, (copy.time, copy.socket));
+                }
             }
         });
         polled.unwrap_or_else(|_| {
@@ -340,14 +343,17 @@ impl EngineLoop {
 
     /// Answers how many there were.
     fn take_sightings(&mut self) -> usize {
-        let mut taken = 0;
-        for queue in &self.sightings {
-            for _ in 0..SIGHTINGS_A_TURN {
-                let Some(sighting) = queue.pop() else { break };
-                self.engine.sight(&sighting);
-                taken += 1;
-            }
-        }
+        let queues = std::mem::take(&mut self.sightings);
+        let taken = take_waiting(
+            self,
+            &queues,
+            |this| {
+                let drained = |this: &mut Self| this.take_events(Duration::ZERO) == 0;
+                let _ = (0..HEARD_FIRST_TURNS_MAX).any(|_| drained(this));
+            },
+            |this, sighting| this.engine.sight(sighting),
+        );
+        self.sightings = queues;
         taken
     }
 
@@ -382,8 +388,32 @@ fn tell(workers: &[Arc<worker::Shared>], event: &KernelEvent) {
             time: event.time,
         };
         for worker in workers {
-            worker.tell(confirmed);
+            worker.tell(NewsItem::Confirmed(confirmed));
         }
+    }
+}
+
+/// Tells all workers of the first reset of a connection that went past them, so that they pass on
+/// what its purported sender says next. Of a reset that opened no episode there is nothing to be
+/// asked any more, and of a sweep one is enough.
+fn tell_of_reset(
+    workers: &[Arc<worker::Shared>],
+    engine: &Engine,
+    segment: &Segment,
+    (time, socket): (Timestamp, Option<SocketView>),
+) {
+    let (key, side) = FlowKey::of(segment.tuple);
+    if engine.resets_open(&key, side) != 1 {
+        return;
+    }
+    let reset = PassedReset {
+        key,
+        side,
+        time,
+        is_living: socket.is_some_and(|socket| socket.sequence().is_some()),
+    };
+    for worker in workers {
+        worker.tell(NewsItem::Passed(reset));
     }
 }
 

@@ -17,6 +17,7 @@ mod reload;
 mod run;
 pub mod schema;
 mod service;
+mod sightings;
 mod signals;
 mod start;
 pub mod stats;

@@ -110,6 +110,12 @@ impl Episode {
         }
     }
 
+    /// Resets of that side so far, but for copies that this host routed on.
+    pub(super) fn resets_of(&self, side: Side) -> usize {
+        let theirs = self.resets.iter().filter(|(sender, _)| *sender == side);
+        theirs.count()
+    }
+
     /// Whether any reset was seen on the wire: kernel events alone make no record, since their
     /// frames went by an interface that is not watched.
     pub(super) fn has_reset(&self) -> bool {

@@ -183,6 +183,13 @@ impl Engine {
         self.tracker.counters()
     }
 
+    /// Resets of that side in the episode that is open on a connection; 0 where none is.
+    #[must_use]
+    pub fn resets_open(&self, key: &FlowKey, side: Side) -> usize {
+        let episode = self.episodes.get(key);
+        episode.map_or(0, |episode| episode.resets_of(side))
+    }
+
     /// Other devices of the user's from now on; also for what is open.
     pub fn set_own_devices(&mut self, devices: Vec<Device>) {
         self.config.own_devices = devices;

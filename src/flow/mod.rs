@@ -42,6 +42,19 @@ pub struct Confirmed {
     pub time: Timestamp,
 }
 
+/// A reset that came in past the worker whose flow it is, by a closed gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PassedReset {
+    /// Which connection's.
+    pub key: FlowKey,
+    /// Who is said to have sent it.
+    pub side: Side,
+    /// When it was.
+    pub time: Timestamp,
+    /// It met a connection of this host's, known or not.
+    pub is_living: bool,
+}
+
 /// A segment that a verdict may need: a reset, or what follows one on its flow. A plain value of
 /// fixed size, so that a worker can pass it on without allocating.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use super::index::{Rank, TableCounters};
 use super::packed::{Dictionaries, Packed};
 use super::store::FlowStore;
 use super::words::{V4, V6};
-use super::{Confirmed, FlowFacts, FlowKey, PathTable, Side, Sighting};
+use super::{Confirmed, FlowFacts, FlowKey, PassedReset, PathTable, Side, Sighting};
 use crate::host::SocketView;
 use crate::time::Timestamp;
 use crate::vantage::{Path, Vantage};
@@ -224,15 +224,7 @@ impl Tracker {
         let flow = self.facts(&key, side, time);
         if segment.flags.rst() {
             let is_living = socket.is_some_and(|socket| socket.sequence().is_some());
-            with_store!(&mut self.tables, &key, |store, shared| {
-                if is_living {
-                    // A living connection that was never heard before this reset (it is older than
-                    // the sensor, or the reset came before the SYN-ACK): what its sender says next
-                    // counts.
-                    store.entry(shared, &key, known.hash, time);
-                }
-                note_reset_in(store, &key, side, time);
-            });
+            self.note_meeting((&key, known.hash), side, time, is_living);
         }
         Sighting {
             time,
@@ -241,6 +233,31 @@ impl Tracker {
             socket,
             flow,
         }
+    }
+
+    /// A reset of `side` met a connection: its baseline is frozen.
+    fn note_meeting(
+        &mut self,
+        (key, hash): (&FlowKey, u64),
+        side: Side,
+        time: Timestamp,
+        is_living: bool,
+    ) {
+        with_store!(&mut self.tables, key, |store, shared| {
+            if is_living {
+                // A living connection that was never heard before this reset (it is older than the
+                // sensor, or the reset came before the SYN-ACK): what its sender says next counts.
+                store.entry(shared, key, hash, time);
+            }
+            note_reset_in(store, key, side, time);
+        });
+    }
+
+    /// A reset came in past this tracker; what its purported sender says next is answered with
+    /// sightings, as if it had not.
+    pub fn note_passed(&mut self, reset: &PassedReset) {
+        let hash = hash(&reset.key, self.secret);
+        self.note_meeting((&reset.key, hash), reset.side, reset.time, reset.is_living);
     }
 
     /// The connection of a segment: as it was found out ahead, when segments come as they were told

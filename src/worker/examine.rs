@@ -3,7 +3,7 @@
 //! frame goes back to the host. A worker reads all frames of a batch before it tells of any, so that
 //! the flow table can fetch what it will need from memory meanwhile.
 
-use crate::flow::{Confirmed, Sighting, TableCounters, Tracker};
+use crate::flow::{Confirmed, PassedReset, Sighting, TableCounters, Tracker};
 use crate::host::SocketView;
 use crate::host_bytes;
 use crate::time::Timestamp;
@@ -35,6 +35,9 @@ pub trait Observe {
     /// The kernel says that this connection's handshake is complete. It may not be known here.
     fn confirm(&mut self, _confirmed: &Confirmed) {}
 
+    /// A reset went past the worker, by a closed gate.
+    fn note_passed(&mut self, _reset: &PassedReset) {}
+
     /// What its flow table did so far.
     fn table(&self) -> TableCounters {
         TableCounters::default()
@@ -60,6 +63,10 @@ impl Observe for Tracker {
 
     fn confirm(&mut self, confirmed: &Confirmed) {
         Self::confirm(self, confirmed);
+    }
+
+    fn note_passed(&mut self, reset: &PassedReset) {
+        Self::note_passed(self, reset);
     }
 
     fn table(&self) -> TableCounters {

@@ -1,4 +1,4 @@
-//! A worker with a flow table of its own, under a flood.
+//! A worker with a flow table of its own: under a flood, and beside a closed gate.
 
 use std::sync::Arc;
 
@@ -6,8 +6,8 @@ use crossbeam::queue::ArrayQueue;
 
 use super::mock::MockRings;
 use super::tests::{SYN, frame};
-use super::{Shared, Worker, WorkerConfig};
-use crate::flow::{Confirmed, FlowKey, Side, Tracker, TrackerConfig};
+use super::{NewsItem, Shared, Worker, WorkerConfig};
+use crate::flow::{Confirmed, FlowKey, PassedReset, Side, Tracker, TrackerConfig};
 use crate::sys::Gates;
 use crate::time::{MILLISECOND, Timestamp};
 use crate::vantage::InterfaceId;
@@ -22,11 +22,15 @@ fn syn(host: u32, port: u16) -> Vec<u8> {
     bytes
 }
 
-/// The connection of such a SYN.
-fn key_of(host: u32, port: u16) -> FlowKey {
+/// The connection of such a SYN, and its side.
+fn flow_of(host: u32, port: u16) -> (FlowKey, Side) {
     let bytes = syn(host, port);
     let segment = crate::wire::parse(crate::wire::LinkLayer::Ethernet, &bytes).unwrap();
-    FlowKey::of(segment.tuple).0
+    FlowKey::of(segment.tuple)
+}
+
+fn key_of(host: u32, port: u16) -> FlowKey {
+    flow_of(host, port).0
 }
 
 #[test]
@@ -65,10 +69,10 @@ fn connections_that_the_kernel_confirms_outlast_a_flood_of_syns_at_the_worker() 
         worker.rings.deliver(&syn(host, 7), &[]);
         let now_ns = turn(&mut worker);
         if host % 2 == 0 {
-            shared.tell(Confirmed {
+            shared.tell(NewsItem::Confirmed(Confirmed {
                 key: key_of(host, 7),
                 time: Timestamp::from_nanos(now_ns + 1),
-            });
+            }));
         }
     }
     for number in 0..flood {
@@ -101,4 +105,46 @@ fn connections_that_the_kernel_confirms_outlast_a_flood_of_syns_at_the_worker() 
     assert_eq!(shared.news_lost(), 0);
     let counters = worker.observer.counters();
     assert_eq!(counters.evicted_connections, 0, "{counters:?}");
+}
+
+#[test]
+fn what_follows_a_reset_that_went_past_the_worker_is_passed_on() {
+    let gates: Gates = crate::sys::test_gates(1);
+    let shared = Arc::new(Shared::new());
+    let sightings = Arc::new(ArrayQueue::new(8));
+    let tracker = Tracker::new(TrackerConfig {
+        capacity: 64,
+        key: [11, 13],
+    });
+    let mut worker = Worker::new(
+        WorkerConfig::new(InterfaceId(0)),
+        MockRings::new(64),
+        gates.take(0).unwrap(),
+        tracker,
+        Arc::clone(&sightings),
+        Arc::clone(&shared),
+    );
+    worker.prepare(0);
+    // A reset came in the name of the first and of the second host, by a closed gate; only the first
+    // met a connection, which this worker had never heard of. The third host had none.
+    for (host, is_living) in [(1, true), (2, false)] {
+        let (key, side) = flow_of(host, 7);
+        shared.tell(NewsItem::Passed(PassedReset {
+            key,
+            side,
+            time: Timestamp::from_nanos(1),
+            is_living,
+        }));
+    }
+    for host in [1, 2, 3] {
+        let mut answer = syn(host, 7);
+        answer[47] |= 0x10;
+        worker.gate.pretend_produced(1);
+        worker.rings.deliver(&answer, &[]);
+    }
+    worker.turn(MILLISECOND);
+    let passed_on = sightings.pop().unwrap();
+    assert_eq!(FlowKey::of(passed_on.segment.tuple), flow_of(1, 7));
+    assert!(passed_on.segment.flags.syn() && passed_on.segment.flags.ack());
+    assert!(sightings.pop().is_none(), "only one connection was reset");
 }

@@ -33,6 +33,7 @@ pub use buckets::{BOUNDS_NS, Buckets};
 pub use counters::{Counters, Health, Shared};
 pub use examine::{Examined, META_BYTES, Observe, Parsed, examine, observe_frame, read_frame};
 pub use latency::LatencySummary;
+pub use news::NewsItem;
 pub use port::{Port, PortConfig};
 pub use rings::{Balance, Doubt, Rings};
 

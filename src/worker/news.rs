@@ -1,7 +1,8 @@
-//! What a worker is told while it runs: connections whose handshake the kernel calls complete. A
-//! worker sees neither the answer that leaves this host nor the bare ACK that ends a handshake, so
-//! that to it a connection looks like any lone SYN of a flood. Who tells does not know whose a
-//! connection is, and tells all workers; those that do not know it pay for a lookup.
+//! What a worker is told while it runs: connections whose handshake the kernel calls complete, and
+//! resets that went past it. A worker sees neither the answer that leaves this host nor the bare ACK
+//! that ends a handshake, so that to it a connection looks like any lone SYN of a flood; and after a
+//! reset that a closed gate let by, it would not know that what follows is evidence. Who tells does
+//! not know whose a connection is, and tells all workers; those that do not know it pay for a lookup.
 //!
 //! Bounded, without a lock, and nobody waits: what finds no room is counted.
 
@@ -10,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam::queue::ArrayQueue;
 
 use super::{Observe, Shared};
-use crate::flow::Confirmed;
+use crate::flow::{Confirmed, PassedReset};
 
 /// News that may wait: at a rest of 3 ms more than a million handshakes a second.
 const NEWS_WAITING: usize = 4096;
@@ -19,10 +20,19 @@ const NEWS_WAITING: usize = 4096;
 /// What is left is for the next turn, which then follows without a rest.
 pub(super) const NEWS_A_TURN: usize = 64;
 
+/// One thing to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewsItem {
+    /// A handshake is complete.
+    Confirmed(Confirmed),
+    /// A reset went past the worker.
+    Passed(PassedReset),
+}
+
 /// The queue of one worker.
 #[derive(Debug)]
 pub(super) struct News {
-    queue: ArrayQueue<Confirmed>,
+    queue: ArrayQueue<NewsItem>,
     lost: AtomicU64,
 }
 
@@ -36,9 +46,9 @@ impl Default for News {
 }
 
 impl Shared {
-    /// Tells the worker that a connection is established. Never waits.
-    pub fn tell(&self, confirmed: Confirmed) {
-        if !self.is_stopping() && self.news.queue.push(confirmed).is_err() {
+    /// Tells the worker. Never waits.
+    pub fn tell(&self, item: NewsItem) {
+        if !self.is_stopping() && self.news.queue.push(item).is_err() {
             self.news.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -57,17 +67,18 @@ impl Shared {
     /// Passes on to the observer what the worker was told, as much as a turn allows.
     pub(super) fn pass_news(&self, observer: &mut impl Observe) {
         for _ in 0..NEWS_A_TURN {
-            let Some(confirmed) = self.news.queue.pop() else {
-                break;
-            };
-            observer.confirm(&confirmed);
+            match self.news.queue.pop() {
+                Some(NewsItem::Confirmed(confirmed)) => observer.confirm(&confirmed),
+                Some(NewsItem::Passed(reset)) => observer.note_passed(&reset),
+                None => break,
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{NEWS_A_TURN, NEWS_WAITING};
+    use super::{NEWS_A_TURN, NEWS_WAITING, NewsItem};
     use crate::flow::{Confirmed, FlowKey, Sighting};
     use crate::host::SocketView;
     use crate::time::Timestamp;
@@ -94,17 +105,17 @@ mod tests {
         }
     }
 
-    fn confirmed(port: u16) -> Confirmed {
+    fn confirmed(port: u16) -> NewsItem {
         let (key, _) = FlowKey::of(FourTuple {
             src: "203.0.113.9".parse().unwrap(),
             src_port: port,
             dst: "192.0.2.1".parse().unwrap(),
             dst_port: 443,
         });
-        Confirmed {
+        NewsItem::Confirmed(Confirmed {
             key,
             time: Timestamp::from_nanos(1),
-        }
+        })
     }
 
     #[test]
