@@ -12,6 +12,7 @@
 )]
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -107,12 +108,17 @@ const LEAVING: FrameOrigin = FrameOrigin::Egress { forwarded: false };
 /// Runs a server in the host and a client elsewhere, and collects until both have ended.
 fn play(events: &mut Events, server: &str, client: &str) -> Seen {
     let prelude = "import socket,struct,time\nL=struct.pack('ii',1,0)\n\
-        def listen(port):\n s=socket.socket();s.setsockopt(1,2,1);s.bind(('10.77.0.1',port));s.listen();return s\n";
+        def listen(port):\n s=socket.socket();s.setsockopt(1,2,1);s.bind(('10.77.0.1',port));s.listen();print('listening',flush=True);return s\n";
     let mut seen = Seen::default();
     let mut running = Vec::new();
     if !server.is_empty() {
-        running.push(python(HOST, &format!("{prelude}{server}")));
-        std::thread::sleep(Duration::from_millis(300));
+        let mut child = python(HOST, &format!("{prelude}{server}"));
+        if server.contains("listen(") {
+            let stdout = child.stdout.as_mut().expect("its words");
+            let said = BufReader::new(stdout).lines().next();
+            assert!(said.is_some(), "the server did not start");
+        }
+        running.push(child);
     }
     running.push(python(CLIENT, &format!("{prelude}{client}")));
     let end = Instant::now() + Duration::from_secs(10);
