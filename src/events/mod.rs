@@ -116,6 +116,8 @@ pub struct Config {
     pub watch_ns: u64,
     /// Mirror mode: how many of them, after each reset.
     pub watch_budget: u64,
+    /// Attach by filters of clsact, as on kernels before 6.6, even where the kernel has tcx.
+    pub by_filter: bool,
 }
 
 impl Config {
@@ -127,6 +129,7 @@ impl Config {
             ring_bytes: 8 << 20,
             watch_ns: 3_000_000_000,
             watch_budget: 8,
+            by_filter: false,
         }
     }
 }

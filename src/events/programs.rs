@@ -50,7 +50,7 @@ impl Events {
             self.egress = Some(program.map_err(|source| load(source.into()))?);
         }
         if let Some(program) = &self.egress {
-            let attachment = attachment(program, interface, ifindex, true)?;
+            let attachment = self.attachment(program, interface, ifindex, true)?;
             self.attachments.push((ifindex, attachment));
         }
         Ok(())
@@ -97,7 +97,7 @@ impl Events {
             self.mirror = Some(program.map_err(|source| load(source.into()))?);
         }
         if let Some(program) = &self.mirror {
-            let attachment = attachment(program, interface, ifindex, false)?;
+            let attachment = self.attachment(program, interface, ifindex, false)?;
             self.attachments.push((ifindex, attachment));
         }
         Ok(())
@@ -208,14 +208,19 @@ impl Events {
         attach(&skel.progs.on_destroyed, "the owners of reset connections");
         Ok(())
     }
-}
 
-fn attachment(
-    program: &OwnedFd,
-    interface: &str,
-    ifindex: u32,
-    is_egress: bool,
-) -> Result<Attachment, Error> {
-    Attachment::make(program.as_fd(), ifindex, is_egress)
-        .map_err(|source| Error::Attach(interface.to_owned(), source))
+    fn attachment(
+        &self,
+        program: &OwnedFd,
+        interface: &str,
+        ifindex: u32,
+        is_egress: bool,
+    ) -> Result<Attachment, Error> {
+        let make = match self.config.by_filter {
+            true => Attachment::filter,
+            false => Attachment::make,
+        };
+        make(program.as_fd(), ifindex, is_egress)
+            .map_err(|source| Error::Attach(interface.to_owned(), source))
+    }
 }

@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use libbpf_rs::{TC_EGRESS, TC_INGRESS, TcHook, TcHookBuilder};
+use libbpf_rs::{ErrorKind, TC_EGRESS, TC_INGRESS, TcHook, TcHookBuilder};
 
 use crate::sys::link;
 
@@ -16,8 +16,8 @@ const PRIORITY: u32 = 49_000;
 pub enum Attachment {
     /// A link; detached when closed.
     Tcx(OwnedFd),
-    /// A filter. A killed process leaves it; the next start replaces it.
-    Filter(TcHook),
+    /// A filter and the number of its program. A killed process leaves it; the next start replaces it.
+    Filter(TcHook, u32),
 }
 
 impl Attachment {
@@ -32,6 +32,15 @@ impl Attachment {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
             Err(error) => return Err(error),
         }
+        Self::filter(program, ifindex, egress)
+    }
+
+    /// The same by a filter of clsact, which every kernel has.
+    ///
+    /// # Errors
+    ///
+    /// As [`Attachment::make`].
+    pub fn filter(program: BorrowedFd<'_>, ifindex: u32, egress: bool) -> io::Result<Self> {
         let index = i32::try_from(ifindex).map_err(|_| io::ErrorKind::InvalidInput)?;
         let mut builder = TcHookBuilder::new(program);
         builder
@@ -42,25 +51,37 @@ impl Attachment {
         let mut hook = builder.hook(if egress { TC_EGRESS } else { TC_INGRESS });
         hook.create()
             .and_then(|mut hook| hook.attach())
-            .map(Self::Filter)
+            .and_then(|mut hook| Ok(Self::Filter(hook, hook.query()?)))
             .map_err(|error| io::Error::other(error.to_string()))
     }
 
-    /// Whether somebody took the program off, or the interface is gone. Of a filter it is not asked:
-    /// that takes a netlink socket, and kernels with tcx do without filters.
+    /// Whether somebody took the program off, put another one in its place, or the interface is gone.
     pub fn is_cut_off(&self) -> bool {
         match self {
             Self::Tcx(link) => matches!(link::tcx_ifindex(link.as_fd()), Ok(0)),
-            Self::Filter(_) => false,
+            Self::Filter(hook, program) => is_another_there(*hook, *program),
         }
+    }
+}
+
+/// Whether the filter's place is empty or another's. That the question cannot be asked (no descriptor is left
+/// for a netlink socket) is no answer.
+fn is_another_there(mut hook: TcHook, program: u32) -> bool {
+    match hook.query() {
+        Ok(found) => found != program,
+        // Without the filter ENOENT, without its qdisc EINVAL.
+        Err(error) => matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput),
     }
 }
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        if let Self::Filter(hook) = self {
-            // The interface may be gone, and the filter with it: nothing is left to do.
-            let _ = hook.detach();
+        if let Self::Filter(hook, program) = self {
+            // Who took over from us has put its own there (`run --replace`).
+            if !is_another_there(*hook, *program) {
+                // The interface may be gone, and the filter with it: nothing is left to do.
+                let _ = hook.detach();
+            }
         }
     }
 }
