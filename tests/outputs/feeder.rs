@@ -200,8 +200,16 @@ fn feed() {
     };
     let url = setting("URL");
     let targets = [Target::parse(&url).unwrap()];
-    let outlets = open_all(&targets, Style::default(), &place).unwrap();
-    let writer = Writer::spawn(outlets, 1024, &place, |line| eprintln!("feeder: {line}")).unwrap();
+    let outlets = match open_all(&targets, Style::default(), &place) {
+        Ok(outlets) => outlets,
+        Err(error) => {
+            // A sensor does not start either where its file's folder is away; another life will.
+            println!("cannot start: {error}");
+            std::process::exit(1);
+        }
+    };
+    // Into the pipe: it is shown when the last life does not end well.
+    let writer = Writer::spawn(outlets, 1024, &place, |line| println!("feeder: {line}")).unwrap();
     let counters = Arc::clone(&writer.output().counters()[0].1);
     let emission = emission();
     let mut next = from;

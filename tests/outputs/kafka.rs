@@ -23,18 +23,18 @@ use serde_json::Value;
 use crate::campaign::{Receiver, play};
 use crate::daemons::free_port;
 
-const TOPIC: &str = "resets";
-const PARTITIONS: i32 = 3;
+pub const TOPIC: &str = "resets";
+pub const PARTITIONS: i32 = 3;
 
 /// Reads all partitions from the beginning and remembers who was there.
-struct Reader {
+pub struct Reader {
     ids: Arc<Mutex<BTreeSet<String>>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Reader {
-    fn start(brokers: &str) -> Self {
+    pub fn start(brokers: &str) -> Self {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", brokers)
             .set("group.id", "test")
@@ -69,7 +69,7 @@ impl Reader {
         }
     }
 
-    fn ids(&self) -> BTreeSet<String> {
+    pub fn ids(&self) -> BTreeSet<String> {
         self.ids.lock().unwrap().clone()
     }
 }
