@@ -1,5 +1,6 @@
 //! The JSON form of a record: docs/record.md, which follows ECS. What is not known is absent.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -281,9 +282,14 @@ fn evidence(item: &Evidence, o: &mut Object) {
     o.text("group", item.group.name());
     o.text("favors", item.favors.name());
     o.fraction("weight_db", item.weight_db, 2);
-    let words = |value: &Option<Value>| value.as_ref().map(|value| one_line(&value.to_string()));
-    o.text_if("observed", words(&item.observed).as_deref());
-    o.text_if("expected", words(&item.expected).as_deref());
+    for (key, value) in [("observed", &item.observed), ("expected", &item.expected)] {
+        if let Some(value) = value {
+            match value {
+                Value::Number(number) => o.shown(key, number),
+                Value::Text(text) => o.text(key, &one_line(text)),
+            }
+        }
+    }
 }
 
 /// The word for a sequence fit in a record.
@@ -395,6 +401,7 @@ pub(super) fn coverage_message(record: &CoverageRecord, emission: &Emission) -> 
          {} lost to the sensor",
         record.observed, record.bypassed, record.copied, record.lost
     ))
+    .into_owned()
 }
 
 /// What must not stand in a text raw: it ends a line for somebody, moves a terminal's cursor, or turns
@@ -405,11 +412,17 @@ pub(super) const fn is_unfit(c: char) -> bool {
 }
 
 /// A text without [`is_unfit`] characters: it goes to terminals and line-based logs.
-pub(super) fn one_line(text: &str) -> String {
-    if !text.contains(is_unfit) {
-        return text.to_owned();
+pub(super) fn one_line(text: &str) -> Cow<'_, str> {
+    // Nearly all texts are plain, which their bytes tell: unfit characters that are not ASCII begin with
+    // 0xC2 and 0xE2.
+    let suspect = text.bytes().fold(false, |odd, b| {
+        odd | (b < b' ') | (b == 0x7f) | (b == 0xc2) | (b == 0xe2)
+    });
+    if !suspect || !text.contains(is_unfit) {
+        return Cow::Borrowed(text);
     }
-    text.chars()
+    let fit = text
+        .chars()
         .map(|c| {
             if is_unfit(c) {
                 char::REPLACEMENT_CHARACTER
@@ -417,7 +430,8 @@ pub(super) fn one_line(text: &str) -> String {
                 c
             }
         })
-        .collect()
+        .collect();
+    Cow::Owned(fit)
 }
 
 #[cfg(test)]

@@ -146,7 +146,7 @@ fn facts(record: &ResetRecord) -> String {
         0 | 1 => String::new(),
         count => format!("×{count}"),
     };
-    one_line(format!("{flags}{count} {}", facts.join(", ")).trim())
+    one_line(format!("{flags}{count} {}", facts.join(", ")).trim()).into_owned()
 }
 
 /// `peer_went_on` with the value 3 as `peer went on 3`.
@@ -183,10 +183,9 @@ pub fn to_story(record: &Record) -> String {
         );
         match (&item.observed, &item.expected) {
             (Some(observed), Some(expected)) => {
-                let words = one_line(&format!(
+                story.push_str(&one_line(&format!(
                     ": {observed}, a genuine one would show {expected}"
-                ));
-                story.push_str(&words);
+                )));
             }
             (Some(observed), None) => story.push_str(&one_line(&format!(": {observed}"))),
             (None, Some(expected)) => {

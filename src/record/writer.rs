@@ -76,11 +76,12 @@ impl Object {
     pub fn number(&mut self, key: &'static str, value: impl Into<i128>) {
         let value = value.into();
         self.key(key);
+        let mut digits = itoa::Buffer::new();
         // Nearly all are of this size, and 128 bits take four times as long to print.
-        let _ = match u64::try_from(value) {
-            Ok(value) => write!(self.text, "{value}"),
-            Err(_) => write!(self.text, "{value}"),
-        };
+        self.text.push_str(match u64::try_from(value) {
+            Ok(value) => digits.format(value),
+            Err(_) => digits.format(value),
+        });
     }
 
     /// A whole number, where it is known.

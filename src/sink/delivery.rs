@@ -15,9 +15,6 @@ use super::entry::Entry;
 use super::spool::Spool;
 use super::transport::{Failure, Fate, Transport};
 
-/// Bytes of one batch: what common receivers take without a word (Elasticsearch advises 5 to 15 MB,
-/// Splunk's HEC takes 1 MB by default).
-const BATCH_BYTES: usize = 768 << 10;
 /// How often what is under way is asked for while nothing else is to be done.
 const ASK_EVERY: Duration = Duration::from_millis(100);
 /// Records under way, at the most: beyond them the receiver's word is waited for. Only their numbers are
@@ -42,7 +39,7 @@ struct Course {
     backoff: Backoff,
     dead: DeadLetters,
     /// Taken from the spool and not yet sent for good.
-    pending: Vec<(u64, Entry)>,
+    pending: Vec<(u64, Arc<Entry>)>,
     /// Sent and not confirmed, by number.
     under_way: VecDeque<u64>,
     /// Not before this.
@@ -75,7 +72,7 @@ impl Delivery {
                 if !left.is_zero() {
                     match deadline {
                         // Closing ends every wait of the spool's own; only the clock is left.
-                        Some(_) => std::thread::sleep(left.min(ASK_EVERY)),
+                        Some(_) => std::thread::sleep(clock::wait(left.min(ASK_EVERY))),
                         None => self.spool.pause(left),
                     }
                     continue;
@@ -91,7 +88,7 @@ impl Delivery {
                 break;
             } else if course.under_way.len() >= UNDER_WAY || self.spool.unread() > 0 {
                 // The receiver's word is missing, or the disk does not give back what it holds.
-                std::thread::sleep(ASK_EVERY);
+                std::thread::sleep(clock::wait(ASK_EVERY));
             } else {
                 self.spool.wait(if course.under_way.is_empty() {
                     Duration::from_secs(1)
@@ -109,7 +106,7 @@ impl Delivery {
         if !linger.is_zero() && (1..count as u64).contains(&self.spool.unread()) {
             self.spool.pause(linger);
         }
-        course.pending = self.spool.take(count, BATCH_BYTES);
+        course.pending = self.spool.take(count, self.transport.batch_bytes());
         if course.pending.is_empty() && course.under_way.is_empty() {
             // All that there was could not be read: it is done with.
             self.spool.commit(self.spool.position());
@@ -118,7 +115,7 @@ impl Delivery {
 
     fn attempt(&mut self, course: &mut Course) {
         let numbered = std::mem::take(&mut course.pending);
-        let (numbers, batch): (Vec<u64>, Vec<Entry>) = numbered.into_iter().unzip();
+        let (numbers, batch): (Vec<u64>, Vec<Arc<Entry>>) = numbered.into_iter().unzip();
         let delivered = self.transport.deliver(&batch);
         debug_assert_eq!(delivered.fates.len(), batch.len());
         let mut taken = 0;
@@ -240,7 +237,7 @@ impl Delivery {
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex, mpsc};
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use super::{Delivery, Tell};
     use crate::sink::clock;
@@ -250,15 +247,15 @@ mod tests {
     use crate::sink::spool::{Patience, Spool};
     use crate::sink::transport::{Delivered, Failure, Fate, Transport};
 
-    fn entry(number: u64) -> Entry {
-        Entry {
+    fn entry(number: u64) -> Arc<Entry> {
+        Arc::new(Entry {
             id: number.to_string(),
             key: String::new(),
             time_ns: 1,
             severity: 6,
             label: "remote".to_owned(),
             body: b"{}".to_vec(),
-        }
+        })
     }
 
     /// Answers by a script and notes what it was given.
@@ -269,8 +266,8 @@ mod tests {
         last: usize,
     }
 
-    impl<F: FnMut(&[Entry]) -> Delivered + Send> Transport for Scripted<F> {
-        fn deliver(&mut self, batch: &[Entry]) -> Delivered {
+    impl<F: FnMut(&[Arc<Entry>]) -> Delivered + Send> Transport for Scripted<F> {
+        fn deliver(&mut self, batch: &[Arc<Entry>]) -> Delivered {
             let _ = self
                 .seen
                 .send(batch.iter().map(|entry| entry.id.clone()).collect());
@@ -301,13 +298,13 @@ mod tests {
         spool: Spool,
         counters: Arc<Counters>,
         records: u64,
-        answer: impl FnMut(&[Entry]) -> Delivered + Send + 'static,
+        answer: impl FnMut(&[Arc<Entry>]) -> Delivered + Send + 'static,
         confirmations: Vec<Result<usize, Failure>>,
         last: usize,
     ) -> Course {
         let spool = Arc::new(spool);
         for number in 0..records {
-            spool.append(&entry(number), Patience::None);
+            spool.append(&[entry(number)], Patience::None);
         }
         let told = Arc::new(Mutex::new(Vec::new()));
         let lines = Arc::clone(&told);
@@ -348,7 +345,7 @@ mod tests {
         let counters = Arc::new(Counters::default());
         let (spool, _) = Spool::on_disk(&folder, 1 << 20, Arc::clone(&counters)).unwrap();
         let mut attempts = 0;
-        let answer = move |batch: &[Entry]| {
+        let answer = move |batch: &[Arc<Entry>]| {
             attempts += 1;
             if attempts > 1 {
                 return Delivered::all(batch.len(), Fate::Taken);
@@ -378,7 +375,7 @@ mod tests {
     fn a_broken_way_sends_again_what_was_not_confirmed() {
         let counters = Arc::new(Counters::default());
         let spool = Spool::in_memory(Arc::clone(&counters));
-        let answer = |batch: &[Entry]| Delivered::all(batch.len(), Fate::Sent);
+        let answer = |batch: &[Arc<Entry>]| Delivered::all(batch.len(), Fate::Sent);
         let broken = Err(Failure::new("broken"));
         let course = play(spool, counters, 3, answer, vec![Ok(1), broken], 2);
         assert_eq!(course.seen, [vec!["0", "1", "2"], vec!["1", "2"]]);
@@ -391,7 +388,7 @@ mod tests {
         let folder = folder("delivery-away");
         let counters = Arc::new(Counters::default());
         let (spool, _) = Spool::on_disk(&folder, 1 << 20, Arc::clone(&counters)).unwrap();
-        let answer = |batch: &[Entry]| Delivered::failed(batch.len(), Failure::new("refused"));
+        let answer = |batch: &[Arc<Entry>]| Delivered::failed(batch.len(), Failure::new("refused"));
         let course = play(spool, counters, 5, answer, Vec::new(), 0);
         assert!(course.seen.len() > 3, "{}", course.seen.len());
         assert_eq!(course.told.len(), 1, "said once: {:?}", course.told);
@@ -399,5 +396,70 @@ mod tests {
         drop(course.spool);
         let (_, found) = Spool::on_disk(&folder, 1 << 20, course.counters).unwrap();
         assert_eq!(found.waiting, 5);
+    }
+    /// Takes nothing before its time; notes when it was asked.
+    struct Away {
+        until: Instant,
+        asked: Arc<Mutex<Vec<Instant>>>,
+    }
+
+    impl Transport for Away {
+        fn deliver(&mut self, batch: &[Arc<Entry>]) -> Delivered {
+            let now = clock::now();
+            self.asked.lock().unwrap().push(now);
+            if now < self.until {
+                return Delivered::failed(batch.len(), Failure::new("nobody listens there"));
+            }
+            Delivered::all(batch.len(), Fate::Taken)
+        }
+    }
+
+    #[test]
+    fn a_receiver_that_is_down_for_an_hour_gets_everything_and_is_told_of_twice() {
+        let hour = Duration::from_secs(3600);
+        let (origin, times) = (clock::now(), 1200);
+        let folder = folder("delivery-hour");
+        let counters = Arc::new(Counters::default());
+        let (spool, _) = Spool::on_disk(&folder, 1 << 20, Arc::clone(&counters)).unwrap();
+        let spool = Arc::new(spool);
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let lines = Arc::clone(&told);
+        let delivery = Delivery {
+            name: "test".to_owned(),
+            spool: Arc::clone(&spool),
+            transport: Box::new(Away {
+                until: origin + hour,
+                asked: Arc::clone(&asked),
+            }),
+            counters: Arc::clone(&counters),
+            tell: Arc::new(move |line: &str| lines.lock().unwrap().push(line.to_owned())),
+            retry_max: Duration::from_secs(60),
+        };
+        let maker = std::thread::spawn(move || {
+            clock::haste::begin(origin, times);
+            for number in 0..60 {
+                spool.append(&[entry(number)], Patience::None);
+                spool.sync();
+                std::thread::sleep(clock::wait(Duration::from_secs(60)));
+            }
+            spool.close(clock::now() + hour);
+        });
+        clock::haste::begin(origin, times);
+        delivery.run();
+        maker.join().unwrap();
+        let told = told.lock().unwrap();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].contains("nobody listens there") && told[1].contains("works again"));
+        assert_eq!(Counters::get(&counters.delivered), 60);
+        assert_eq!((Counters::get(&counters.waiting), counters.lost()), (0, 0));
+        // A minute is the longest wait and half of it the usual one; a busy machine asks less often.
+        let during = asked
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|at| **at < origin + hour)
+            .count();
+        assert!((10..1000).contains(&during), "asked {during} times");
     }
 }

@@ -35,17 +35,12 @@ impl Entry {
     #[must_use]
     pub fn new(record: &Record, emission: &Emission, format: Format) -> Option<Self> {
         let text = format.render(record, emission)?;
-        Some(Self::with_text(record, emission, text, format))
+        Some(Self::with_text(record, emission, text))
     }
 
     /// The same with the text at hand.
-    pub(super) fn with_text(
-        record: &Record,
-        emission: &Emission,
-        text: String,
-        format: Format,
-    ) -> Self {
-        let body = one_line(text, format).into_bytes();
+    pub(super) fn with_text(record: &Record, emission: &Emission, text: String) -> Self {
+        let body = one_line(text).into_bytes();
         let [warning, notice, informational] = SEVERITY;
         match record {
             Record::Reset(reset) => Self {
@@ -74,11 +69,14 @@ impl Entry {
         }
     }
 
-    /// Its bytes in a spool.
+    /// How many bytes it has in a spool.
     #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        let texts = self.id.len() + self.key.len() + self.label.len();
-        let mut bytes = Vec::with_capacity(FIXED + texts + self.body.len());
+    pub const fn size(&self) -> usize {
+        FIXED + self.id.len() + self.key.len() + self.label.len() + self.body.len()
+    }
+
+    /// Puts its bytes in a spool behind those that are there.
+    pub fn encode(&self, bytes: &mut Vec<u8>) {
         bytes.push(VERSION);
         bytes.push(self.severity);
         bytes.extend_from_slice(&self.time_ns.to_le_bytes());
@@ -89,7 +87,6 @@ impl Entry {
             bytes.extend_from_slice(text.as_bytes());
         }
         bytes.extend_from_slice(&self.body);
-        bytes
     }
 
     /// From the bytes of a spool; `None` when they are none.
@@ -119,11 +116,17 @@ impl Entry {
 }
 
 /// Control characters would end lines and forge others, in whatever form: none leaves, whoever wrote the
-/// form. A tab ends no line, and LEEF separates its fields by it.
-fn one_line(text: String, format: Format) -> String {
-    let odd = |c: char| c.is_control() && (c != '\t' || format.is_json());
-    if text.contains(odd) {
-        text.replace(odd, "\u{fffd}")
+/// form.
+fn one_line(text: String) -> String {
+    // One pass over bytes that the compiler does sixteen at a time: C1 controls begin with 0xC2.
+    let suspect = text
+        .bytes()
+        .fold(false, |odd, b| odd | (b < b' ') | (b == 0x7f) | (b == 0xc2));
+    if !suspect {
+        return text;
+    }
+    if text.contains(char::is_control) {
+        text.replace(char::is_control, "\u{fffd}")
     } else {
         text
     }
@@ -152,7 +155,9 @@ mod tests {
     fn an_entry_survives_its_bytes_and_no_cut_of_them_is_one() {
         let record = Record::Reset(Box::new(injected()));
         let entry = Entry::new(&record, &emission(), Format::Native).unwrap();
-        let bytes = entry.encode();
+        let mut bytes = Vec::new();
+        entry.encode(&mut bytes);
+        assert_eq!(bytes.len(), entry.size());
         assert_eq!(Entry::decode(&bytes).as_ref(), Some(&entry));
         let head = bytes.len() - entry.body.len();
         for cut in 0..head {
@@ -166,7 +171,7 @@ mod tests {
     #[test]
     fn no_control_character_leaves() {
         let text = "a\nb\r\u{0}\u{1b}[2J\u{85}\u{7f}\tz".to_owned();
-        let line = super::one_line(text, Format::Native);
+        let line = super::one_line(text);
         assert!(!line.contains(char::is_control), "{line:?}");
         assert!(line.starts_with("a\u{fffd}b") && line.ends_with('z'));
     }

@@ -61,7 +61,7 @@ impl FileTransport {
         })
     }
 
-    fn write(&mut self, batch: &[Entry]) -> (usize, Option<io::Error>) {
+    fn write(&mut self, batch: &[Arc<Entry>]) -> (usize, Option<io::Error>) {
         let mut done = 0;
         while let Some(rest) = batch.get(done..).filter(|rest| !rest.is_empty()) {
             let first = rest.first().map_or(0, |entry| entry.body.len() as u64 + 1);
@@ -141,8 +141,9 @@ impl FileTransport {
 }
 
 /// As many entries as fit into so many bytes, but one at least.
-fn lines_within(entries: &[Entry], room: u64) -> (usize, Vec<u8>) {
-    let mut bytes = Vec::new();
+fn lines_within(entries: &[Arc<Entry>], room: u64) -> (usize, Vec<u8>) {
+    let all: usize = entries.iter().map(|entry| entry.body.len() + 1).sum();
+    let mut bytes = Vec::with_capacity(all);
     let mut lines = 0;
     for entry in entries {
         let after = (bytes.len() + entry.body.len() + 1) as u64;
@@ -199,7 +200,7 @@ fn ends_inside_a_line(path: &Path) -> bool {
 }
 
 impl Transport for FileTransport {
-    fn deliver(&mut self, batch: &[Entry]) -> Delivered {
+    fn deliver(&mut self, batch: &[Arc<Entry>]) -> Delivered {
         let (done, error) = self.write(batch);
         let mut delivered = Delivered::all(done, Fate::Taken);
         delivered.fates.resize(batch.len(), Fate::Again);
@@ -238,16 +239,18 @@ mod tests {
         FileTransport::open("file", target, Arc::default()).unwrap()
     }
 
-    fn entries(texts: &[&str]) -> Vec<Entry> {
+    fn entries(texts: &[&str]) -> Vec<Arc<Entry>> {
         texts
             .iter()
-            .map(|text| Entry {
-                id: String::new(),
-                key: String::new(),
-                time_ns: 0,
-                severity: 6,
-                label: String::new(),
-                body: text.as_bytes().to_vec(),
+            .map(|text| {
+                Arc::new(Entry {
+                    id: String::new(),
+                    key: String::new(),
+                    time_ns: 0,
+                    severity: 6,
+                    label: String::new(),
+                    body: text.as_bytes().to_vec(),
+                })
             })
             .collect()
     }

@@ -1,8 +1,7 @@
 //! `kafka://BROKERS/TOPIC` by librdkafka: idempotent, all replicas, keyed by Community ID so that both
 //! sides of a flow come to one partition. A record is delivered when its delivery report says so.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rdkafka::ClientContext;
@@ -33,25 +32,51 @@ const REPORTS: Duration = Duration::from_secs(40);
 /// One round of reports.
 const POLL: Duration = Duration::from_millis(5);
 
-/// A message's number among all of this run, to tell late reports from current ones.
-type Number = u64;
+/// Bytes of one batch. The next one waits for the last report of this one, so that small batches would
+/// leave the broker idle between them.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// A message's number among all of this run, to tell late reports from current ones. It is what
+/// librdkafka carries for us, in place of a pointer.
+type Number = usize;
+
+/// What is known of the current batch.
+#[derive(Default)]
+struct Batch {
+    /// Number of its first message.
+    first: Number,
+    /// In the order of its messages.
+    results: Vec<Option<Result<(), KafkaError>>>,
+    missing: usize,
+}
+
+impl Batch {
+    /// Reports of other batches come too late: their records were taken for lost, and sent again.
+    fn report(&mut self, number: Number, result: Result<(), KafkaError>) {
+        let at = number.wrapping_sub(self.first);
+        if let Some(known @ None) = self.results.get_mut(at) {
+            *known = Some(result);
+            self.missing -= 1;
+        }
+    }
+}
 
 /// Where reports arrive.
 #[derive(Default)]
-struct Reports(Mutex<HashMap<Number, Result<(), KafkaError>>>);
+struct Reports(Mutex<Batch>);
 
 impl ClientContext for Reports {}
 
 impl ProducerContext for Reports {
-    type DeliveryOpaque = Box<Number>;
+    type DeliveryOpaque = Number;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, number: Box<Number>) {
+    fn delivery(&self, result: &DeliveryResult<'_>, number: Number) {
         let result = match result {
             Ok(_) => Ok(()),
             Err((error, _)) => Err(error.clone()),
         };
-        let mut reports = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        reports.insert(*number, result);
+        let mut batch = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        batch.report(number, result);
     }
 }
 
@@ -106,54 +131,51 @@ impl KafkaTransport {
         Ok(self.producer.insert(producer))
     }
 
-    fn send(&mut self, batch: &[Entry]) -> Result<Vec<Result<(), KafkaError>>, KafkaError> {
+    fn send(&mut self, batch: &[Arc<Entry>]) -> Result<Vec<Result<(), KafkaError>>, KafkaError> {
         let first = self.next;
-        self.next += batch.len() as u64;
+        self.next = first.wrapping_add(batch.len());
         let topic = self.target.topic.clone();
         let producer = self.producer()?;
+        *lock(producer) = Batch {
+            first,
+            results: vec![None; batch.len()],
+            missing: batch.len(),
+        };
         let until = clock::now() + REPORTS;
-        for (number, entry) in (first..).zip(batch) {
-            let mut record = BaseRecord::with_opaque_to(&topic, Box::new(number))
+        for (at, entry) in batch.iter().enumerate() {
+            let number = first.wrapping_add(at);
+            let mut record = BaseRecord::with_opaque_to(&topic, number)
                 .payload(&entry.body)
                 .key(&entry.key)
                 .timestamp(entry.time_ns / 1_000_000);
             while let Err((error, back)) = producer.send(record) {
                 let full = error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull);
                 if !full || clock::now() >= until {
-                    let mut reports = lock(producer);
-                    reports.insert(number, Err(error));
+                    lock(producer).report(number, Err(error));
                     break;
                 }
                 record = back;
                 producer.poll(POLL);
             }
         }
-        loop {
+        while lock(producer).missing > 0 && clock::now() < until {
             producer.poll(POLL);
-            let mut reports = lock(producer);
-            let numbers = first..first + batch.len() as u64;
-            let all = numbers.clone().all(|number| reports.contains_key(&number));
-            if all || clock::now() >= until {
-                let missing = || {
-                    Err(KafkaError::MessageProduction(
-                        RDKafkaErrorCode::MessageTimedOut,
-                    ))
-                };
-                let results = numbers.map(|number| reports.remove(&number).unwrap_or_else(missing));
-                let results = results.collect();
-                // What else is there came too late for its batch.
-                reports.clear();
-                return Ok(results);
-            }
         }
+        let results = std::mem::take(&mut lock(producer).results);
+        let missing = || {
+            let late = RDKafkaErrorCode::MessageTimedOut;
+            Err(KafkaError::MessageProduction(late))
+        };
+        Ok(results
+            .into_iter()
+            .map(|result| result.unwrap_or_else(missing))
+            .collect())
     }
 }
 
-fn lock(
-    producer: &BaseProducer<Reports>,
-) -> std::sync::MutexGuard<'_, HashMap<Number, Result<(), KafkaError>>> {
-    let reports = &producer.context().0;
-    reports.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(producer: &BaseProducer<Reports>) -> MutexGuard<'_, Batch> {
+    let batch = &producer.context().0;
+    batch.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// `key=value` a line; `#` begins a comment.
@@ -185,7 +207,7 @@ fn fate(result: Result<(), KafkaError>) -> Fate {
 }
 
 impl Transport for KafkaTransport {
-    fn deliver(&mut self, batch: &[Entry]) -> Delivered {
+    fn deliver(&mut self, batch: &[Arc<Entry>]) -> Delivered {
         let failed = |error: &KafkaError, target: &KafkaTarget| {
             Failure::new(format!("{}/{}: {error}", target.brokers, target.topic))
         };
@@ -212,11 +234,16 @@ impl Transport for KafkaTransport {
     fn batch_records(&self) -> usize {
         4000
     }
+
+    fn batch_bytes(&self) -> usize {
+        BATCH_BYTES
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+    use std::sync::Arc;
 
     use rdkafka::consumer::{BaseConsumer, Consumer};
     use rdkafka::message::Message;
@@ -229,15 +256,15 @@ mod tests {
     use crate::sink::target::KafkaTarget;
     use crate::sink::transport::{Fate, Transport};
 
-    fn entry(number: u64, bytes: usize) -> Entry {
-        Entry {
+    fn entry(number: u64, bytes: usize) -> Arc<Entry> {
+        Arc::new(Entry {
             id: format!("k-{number}"),
             key: format!("1:{}", number % 7),
             time_ns: 1_777_293_866_000_000_000,
             severity: 6,
             label: "remote".to_owned(),
             body: format!("{{\"id\":\"k-{number}\",\"x\":\"{}\"}}", "x".repeat(bytes)).into_bytes(),
-        }
+        })
     }
 
     #[test]
@@ -283,7 +310,7 @@ mod tests {
             config: None,
         };
         let mut transport = KafkaTransport::open("kafka", &target).unwrap();
-        let batch: Vec<Entry> = (0..2000).map(|number| entry(number, 500)).collect();
+        let batch: Vec<Arc<Entry>> = (0..2000).map(|number| entry(number, 500)).collect();
         let delivered = transport.deliver(&batch);
         assert_eq!(delivered.failure, None);
         assert!(delivered.fates.iter().all(|fate| *fate == Fate::Taken));

@@ -87,7 +87,7 @@ impl Emitted {
         } else {
             format.render(&self.record, &self.emission)?
         };
-        let entry = Entry::with_text(&self.record, &self.emission, text, format);
+        let entry = Entry::with_text(&self.record, &self.emission, text);
         Some(entry)
     }
 }

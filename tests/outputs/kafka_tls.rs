@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -15,36 +15,16 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rstscope::sink::{Counters, Patience, Place, Style, Target, Writer, open_all};
 use rstscope::verdict::Verdict;
-use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig, ServerConnection};
+use rustls::{ServerConfig, ServerConnection};
 
 use crate::campaign::{Receiver, folder, play};
 use crate::daemons::certificates;
 use crate::feeder;
+use crate::https::server;
 use crate::kafka::{PARTITIONS, Reader, TOPIC};
 
 /// How long one side may be silent before the other one is looked at.
 const TURN: Duration = Duration::from_millis(5);
-
-fn server(folder: &Path) -> Arc<ServerConfig> {
-    let provider: Arc<CryptoProvider> = Arc::new(ring::default_provider());
-    let certificate = |name: &str| CertificateDer::from_pem_file(folder.join(name)).unwrap();
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate("ca.pem")).unwrap();
-    let clients =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
-    let key = PrivateKeyDer::from_pem_file(folder.join("server.key")).unwrap();
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_client_cert_verifier(clients.build().unwrap())
-        .with_single_cert(vec![certificate("server.pem")], key)
-        .unwrap();
-    Arc::new(config)
-}
 
 /// What ends the TLS.
 struct Proxy {

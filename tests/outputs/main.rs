@@ -16,6 +16,7 @@ mod daemons;
 mod feeder;
 mod file;
 mod http;
+mod https;
 #[cfg(feature = "kafka")]
 mod kafka;
 #[cfg(feature = "kafka")]

@@ -79,6 +79,54 @@ fn syslog_ng_over_tls_gets_odd_records_whole() {
     odd_records_arrive_whole("syslog-ng-tls-odd", Kind::SyslogNg, true);
 }
 
+/// What a server made of three records, the first of hostile bytes, in a form that is no JSON.
+fn lines_in_form(name: &str, kind: Kind, format: &str) -> Option<Vec<String>> {
+    let mut daemon = Daemon::new(name, kind, false)?;
+    daemon.start();
+    let place = Place {
+        spool: None,
+        patience: Patience::Wait(Duration::from_secs(20)),
+        reopened: Arc::default(),
+        inherits: false,
+    };
+    let url = format!("{}&format={format}", daemon.url());
+    let outlets = open_all(&[Target::parse(&url).unwrap()], Style::default(), &place).unwrap();
+    let writer = Writer::spawn(outlets, 8, &place, |line| panic!("{line}")).unwrap();
+    for (number, message) in [(1, HOSTILE), (2, "a|b=c\\d^e\tf"), (3, "plain")] {
+        let record = reset(number, Verdict::Injected, message.to_owned());
+        writer.output().send(record, &emission());
+    }
+    assert_eq!(writer.finish().lost(), 0);
+    let until = Instant::now() + Duration::from_secs(10);
+    while daemon.lines().len() < 3 && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Some(daemon.lines())
+}
+
+#[test]
+fn cef_and_leef_reach_both_servers_as_one_line_a_record() {
+    for (kind, server) in [(Kind::Rsyslog, "rsyslog"), (Kind::SyslogNg, "syslog-ng")] {
+        for (format, header) in [("cef", "CEF:0|"), ("leef", "LEEF:2.0|")] {
+            let Some(lines) = lines_in_form(&format!("{server}-{format}"), kind, format) else {
+                continue;
+            };
+            assert_eq!(lines.len(), 3, "{server}: {lines:?}");
+            for (number, line) in (1..).zip(&lines) {
+                let body = line
+                    .strip_prefix("4 rstscope injected ")
+                    .expect(line)
+                    .trim_start();
+                assert!(body.starts_with(header), "{line}");
+                assert!(body.contains(&crate::feeder::id(number)), "{line}");
+                assert!(!body.contains(char::is_control), "{line:?}");
+                // What a server writes in place of a control character that it finds.
+                assert!(!body.contains("#0"), "{line}");
+            }
+        }
+    }
+}
+
 fn nothing_is_lost(name: &str, kind: Kind, tls: bool) {
     if let Some(mut daemon) = Daemon::new(name, kind, tls) {
         let url = daemon.url();

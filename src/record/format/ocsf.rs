@@ -152,8 +152,8 @@ fn process(o: &mut Object, record: &ResetRecord) {
     if let Some(process) = record.process {
         o.object("process", |o| {
             o.number("pid", process.pid);
-            let name = one_line(&process.name());
-            o.text_if("name", (!name.is_empty()).then_some(name.as_str()));
+            let name = process.name();
+            o.text_if("name", (!name.is_empty()).then_some(&*one_line(&name)));
         });
     }
 }

@@ -2,12 +2,14 @@
 //! columns, and the record as text, so that the table need not change when records do. The deduplication
 //! token is the same whenever the same batch is sent again.
 
+use std::sync::Arc;
+
 use serde_json::json;
 
 use crate::sink::entry::Entry;
 
 /// The path with the statement and the token of this batch.
-pub(super) fn path(path: &str, table: &str, batch: &[Entry]) -> String {
+pub(super) fn path(path: &str, table: &str, batch: &[Arc<Entry>]) -> String {
     let token = token(batch);
     let path = if path.is_empty() { "/" } else { path };
     // Tables are of letters, digits, dots and underscores: nothing to escape but the spaces.
@@ -16,11 +18,11 @@ pub(super) fn path(path: &str, table: &str, batch: &[Entry]) -> String {
     )
 }
 
-fn token(batch: &[Entry]) -> String {
+fn token(batch: &[Arc<Entry>]) -> String {
     let sum = batch.iter().fold(0, |sum, entry| {
         crc32c::crc32c_append(crc32c::crc32c_append(sum, entry.id.as_bytes()), b"\n")
     });
-    let plain = |entry: &Entry| -> String {
+    let plain = |entry: &Arc<Entry>| -> String {
         let plain = |c: &char| c.is_ascii_alphanumeric() || *c == '-';
         entry.id.chars().filter(plain).collect()
     };
@@ -29,7 +31,7 @@ fn token(batch: &[Entry]) -> String {
 }
 
 /// One row a line.
-pub(super) fn body(batch: &[Entry]) -> Vec<u8> {
+pub(super) fn body(batch: &[Arc<Entry>]) -> Vec<u8> {
     let mut body = Vec::new();
     for entry in batch {
         let row = json!({
@@ -47,20 +49,22 @@ pub(super) fn body(batch: &[Entry]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use serde_json::Value;
 
     use super::{body, path};
     use crate::sink::entry::Entry;
 
-    fn entry(id: &str) -> Entry {
-        Entry {
+    fn entry(id: &str) -> Arc<Entry> {
+        Arc::new(Entry {
             id: id.to_owned(),
             key: "1:abc=".to_owned(),
             time_ns: 5,
             severity: 6,
             label: "remote".to_owned(),
             body: b"{\"x\":\"\\n\"}".to_vec(),
-        }
+        })
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! `_bulk` of Elasticsearch and OpenSearch: `create` with `_id` = `event.id`, so that a record that is
 //! sent twice is there once; the answer tells of each record.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use crate::sink::entry::Entry;
@@ -14,7 +16,7 @@ pub(super) fn path(path: &str) -> String {
     format!("{stream}/_bulk")
 }
 
-pub(super) fn body(batch: &[Entry]) -> Vec<u8> {
+pub(super) fn body(batch: &[Arc<Entry>]) -> Vec<u8> {
     let mut body = Vec::new();
     for entry in batch {
         // Data streams take no other action than `create`.
@@ -76,6 +78,8 @@ fn reason(result: &Value, status: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::{body, delivered, path};
     use crate::sink::entry::Entry;
     use crate::sink::transport::Fate;
@@ -116,14 +120,14 @@ mod tests {
 
     #[test]
     fn a_batch_is_pairs_of_lines() {
-        let entry = Entry {
+        let entry = Arc::new(Entry {
             id: "a-1".to_owned(),
             key: String::new(),
             time_ns: 0,
             severity: 6,
             label: String::new(),
             body: b"{\"x\":1}".to_vec(),
-        };
+        });
         let text = String::from_utf8(body(&[entry])).unwrap();
         assert_eq!(text, "{\"create\":{\"_id\":\"a-1\"}}\n{\"x\":1}\n");
         assert_eq!(path(""), "/logs-rstscope.reset-default/_bulk");

@@ -1,6 +1,7 @@
 //! Loki's push API. Labels have few values (job, host, verdict); addresses never become labels.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -10,7 +11,7 @@ use crate::sink::entry::Entry;
 pub(super) const PUSH: &str = "/loki/api/v1/push";
 
 /// One stream a verdict; the record is the line, its ids are structured metadata.
-pub(super) fn body(batch: &[Entry], host: &str) -> Vec<u8> {
+pub(super) fn body(batch: &[Arc<Entry>], host: &str) -> Vec<u8> {
     let mut streams: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
     for entry in batch {
         let line = String::from_utf8_lossy(&entry.body);
@@ -30,6 +31,8 @@ pub(super) fn body(batch: &[Entry], host: &str) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use serde_json::Value;
 
     use super::body;
@@ -37,13 +40,15 @@ mod tests {
 
     #[test]
     fn records_are_grouped_by_verdict_and_keep_their_order() {
-        let entry = |id: &str, label: &str| Entry {
-            id: id.to_owned(),
-            key: "k".to_owned(),
-            time_ns: 5,
-            severity: 6,
-            label: label.to_owned(),
-            body: b"{}".to_vec(),
+        let entry = |id: &str, label: &str| {
+            Arc::new(Entry {
+                id: id.to_owned(),
+                key: "k".to_owned(),
+                time_ns: 5,
+                severity: 6,
+                label: label.to_owned(),
+                body: b"{}".to_vec(),
+            })
         };
         let batch = [
             entry("1", "remote"),

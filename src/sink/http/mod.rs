@@ -9,6 +9,7 @@ mod splunk;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -133,7 +134,7 @@ impl HttpTransport {
     }
 
     /// Sends a batch, in parts where it must be.
-    fn send(&mut self, batch: &[Entry]) -> Delivered {
+    fn send(&mut self, batch: &[Arc<Entry>]) -> Delivered {
         let answer = match self.ask(batch) {
             Ok(answer) => answer,
             Err(failure) => return Delivered::failed(batch.len(), failure),
@@ -170,7 +171,7 @@ impl HttpTransport {
     }
 
     /// Both halves for themselves; a single record is refused.
-    fn halve(&mut self, batch: &[Entry], answer: &Answer) -> Delivered {
+    fn halve(&mut self, batch: &[Arc<Entry>], answer: &Answer) -> Delivered {
         if batch.len() < 2 {
             return Delivered::all(batch.len(), Fate::Refused(answer.words()));
         }
@@ -186,7 +187,7 @@ impl HttpTransport {
         delivered
     }
 
-    fn ask(&self, batch: &[Entry]) -> Result<Answer, Failure> {
+    fn ask(&self, batch: &[Arc<Entry>]) -> Result<Answer, Failure> {
         match &self.target.dialect {
             Dialect::Elastic => {
                 let path = elastic::path(&self.target.path);
@@ -217,7 +218,7 @@ impl HttpTransport {
     }
 
     /// The receiver said yes; some say of what.
-    fn taken(&self, batch: &[Entry], answer: &Answer) -> Delivered {
+    fn taken(&self, batch: &[Arc<Entry>], answer: &Answer) -> Delivered {
         match &self.target.dialect {
             Dialect::Elastic => elastic::delivered(&answer.body, batch.len()),
             Dialect::Splunk { ack, .. } => match (ack, splunk::ack_id(&answer.body)) {
@@ -258,7 +259,7 @@ impl HttpTransport {
 }
 
 impl Transport for HttpTransport {
-    fn deliver(&mut self, batch: &[Entry]) -> Delivered {
+    fn deliver(&mut self, batch: &[Arc<Entry>]) -> Delivered {
         self.send(batch)
     }
 
@@ -272,7 +273,7 @@ impl Transport for HttpTransport {
 }
 
 /// JSON lines.
-fn lines(batch: &[Entry]) -> Vec<u8> {
+fn lines(batch: &[Arc<Entry>]) -> Vec<u8> {
     let mut body = Vec::new();
     for entry in batch {
         body.extend_from_slice(&entry.body);

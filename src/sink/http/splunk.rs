@@ -1,5 +1,6 @@
 //! Splunk's HTTP event collector, with acknowledgement by the indexer where the token has it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -39,7 +40,7 @@ impl Channel {
 }
 
 /// One object a record, one behind the other.
-pub(super) fn body(batch: &[Entry], host: &str, index: Option<&str>) -> Vec<u8> {
+pub(super) fn body(batch: &[Arc<Entry>], host: &str, index: Option<&str>) -> Vec<u8> {
     let mut body = Vec::new();
     for entry in batch {
         let coverage = entry.label == "coverage";
@@ -99,6 +100,8 @@ pub(super) fn is_acknowledged(answer: &str, id: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use serde_json::Value;
 
     use super::{Channel, ack_id, body, is_acknowledged};
@@ -106,14 +109,14 @@ mod tests {
 
     #[test]
     fn an_event_is_the_record_in_an_envelope() {
-        let entry = Entry {
+        let entry = Arc::new(Entry {
             id: "a-1".to_owned(),
             key: "1:abc".to_owned(),
             time_ns: 1_777_293_866_000_123_456,
             severity: 6,
             label: "injected".to_owned(),
             body: b"{\"x\":1}".to_vec(),
-        };
+        });
         let text = String::from_utf8(body(&[entry.clone(), entry], "lb1", Some("net"))).unwrap();
         assert!(text.contains("\"time\":1777293866.000123,"));
         let events: Vec<Value> = serde_json::Deserializer::from_str(&text)

@@ -12,12 +12,15 @@ use std::sync::Arc;
 use rustix::fs::{FlockOperation, flock};
 
 use super::segment::{self, Next, Reader};
+use crate::sink::entry::Entry;
 
 /// A segment grows to this before the next one is begun: large enough that few files hold the usual
 /// limit of 512 MiB, small enough that dropping the oldest drops seconds rather than hours.
 const SEGMENT_BYTES: u64 = 16 << 20;
 /// Fraction of the limit that one segment may have at the most, so that dropping one leaves the rest.
 const SEGMENTS_MIN: u64 = 8;
+/// Bytes of one write: some fifty records, and what stays allocated for them.
+const WRITE_BYTES: usize = 256 << 10;
 /// Records name hosts and users' traffic: not for everybody to read.
 const FILE_MODE: u32 = 0o640;
 const FOLDER_MODE: u32 = 0o750;
@@ -64,6 +67,8 @@ pub(super) struct Disk {
     /// The last segment; `None` before the first record, and after a write that failed.
     writer: Option<Arc<File>>,
     reader: Option<(u64, Reader)>,
+    /// Room for what is written together.
+    buffer: Vec<u8>,
     /// Number of the next record that is written.
     pub(super) next: u64,
     /// Held as long as the spool is open: one process a spool.
@@ -101,6 +106,7 @@ impl Disk {
             segments,
             writer: None,
             reader: None,
+            buffer: Vec::new(),
             next,
             _lock: lock,
         };
@@ -117,9 +123,25 @@ impl Disk {
         }
     }
 
-    /// Writes a record behind the others.
-    pub(super) fn append(&mut self, record: &[u8]) -> io::Result<()> {
-        let frame = segment::frame(self.next, record);
+    /// Writes records behind the others; says how many it wrote, and what kept it from the next one.
+    pub(super) fn append(&mut self, records: &[Arc<Entry>]) -> (usize, Option<io::Error>) {
+        let mut written = 0;
+        while let Some(rest) = records.get(written..).filter(|rest| !rest.is_empty()) {
+            match self.append_some(rest) {
+                Ok(count) => written += count,
+                Err(error) if rest.len() == 1 => return (written, Some(error)),
+                // What did not fit together may fit one by one.
+                Err(_) => match self.append_some(rest.get(..1).unwrap_or_default()) {
+                    Ok(count) => written += count,
+                    Err(error) => return (written, Some(error)),
+                },
+            }
+        }
+        (written, None)
+    }
+
+    /// Writes as many records as go into one write and one segment: all of these, or none.
+    fn append_some(&mut self, records: &[Arc<Entry>]) -> io::Result<usize> {
         // Numbers within a segment have no gap.
         let full = self
             .segments
@@ -135,7 +157,22 @@ impl Disk {
         let Some(segment) = self.segments.back_mut() else {
             return Err(io::ErrorKind::NotFound.into());
         };
-        if let Err(error) = (&*writer).write_all(&frame) {
+        let buffer = &mut self.buffer;
+        buffer.clear();
+        let mut next = self.next;
+        for record in records {
+            let bytes = buffer.len() as u64;
+            let fits = buffer.len() < WRITE_BYTES && segment.bytes + bytes < self.segment_bytes;
+            if next > self.next && !fits {
+                break;
+            }
+            segment::frame(buffer, next, |bytes| record.encode(bytes));
+            next += 1;
+        }
+        let result = (&*writer).write_all(buffer);
+        let bytes = buffer.len() as u64;
+        buffer.shrink_to(WRITE_BYTES);
+        if let Err(error) = result {
             // What was written of it goes; where that fails too, nothing is appended behind it.
             if writer.set_len(segment.bytes).is_err() {
                 self.writer = None;
@@ -145,10 +182,11 @@ impl Disk {
             }
             return Err(error);
         }
-        segment.bytes += frame.len() as u64;
-        segment.next += 1;
-        self.next += 1;
-        Ok(())
+        segment.bytes += bytes;
+        segment.next = next;
+        let count = next - self.next;
+        self.next = next;
+        Ok(usize::try_from(count).unwrap_or(usize::MAX))
     }
 
     fn begin_segment(&mut self) -> io::Result<Arc<File>> {
@@ -377,19 +415,41 @@ fn read_cursor(folder: &Path) -> Option<u64> {
 mod tests {
     use std::fs::{self, OpenOptions};
     use std::io::Write;
+    use std::sync::Arc;
 
     use super::{CURSOR, Disk, Found};
+    use crate::sink::entry::Entry;
     use crate::sink::scratch::folder;
     use crate::sink::spool::segment;
 
     const LIMIT: u64 = 1 << 20;
+
+    /// 15 bytes longer than its text when it is written.
+    fn entry(text: &str) -> Arc<Entry> {
+        Arc::new(Entry {
+            id: String::new(),
+            key: String::new(),
+            time_ns: 0,
+            severity: 0,
+            label: String::new(),
+            body: text.as_bytes().to_vec(),
+        })
+    }
+
+    fn append(disk: &mut Disk, text: &str) {
+        let (written, error) = disk.append(&[entry(text)]);
+        assert!(written == 1 && error.is_none(), "{error:?}");
+    }
 
     fn texts(disk: &mut Disk, from: u64) -> Vec<String> {
         let taken = disk.read(from, 1000, 1 << 20).unwrap();
         taken
             .records
             .into_iter()
-            .map(|(number, record)| format!("{number}:{}", String::from_utf8(record).unwrap()))
+            .map(|(number, record)| {
+                let body = Entry::decode(&record).unwrap().body;
+                format!("{number}:{}", String::from_utf8(body).unwrap())
+            })
             .collect()
     }
 
@@ -399,7 +459,7 @@ mod tests {
         let (mut disk, read, found) = Disk::open(&folder, LIMIT).unwrap();
         assert_eq!((read, found), (0, Found::default()));
         for text in ["a", "b", "c"] {
-            disk.append(text.as_bytes()).unwrap();
+            append(&mut disk, text);
         }
         assert_eq!(texts(&mut disk, 1), ["1:b", "2:c"]);
         assert_eq!(texts(&mut disk, 0), ["0:a", "1:b", "2:c"]);
@@ -411,22 +471,42 @@ mod tests {
         drop(disk);
         let (mut disk, read, found) = Disk::open(&folder, LIMIT).unwrap();
         assert_eq!((read, found.waiting), (2, 1));
-        disk.append(b"d").unwrap();
+        append(&mut disk, "d");
         assert_eq!(texts(&mut disk, read), ["2:c", "3:d"]);
+    }
+
+    #[test]
+    fn records_that_come_together_fill_segments_as_those_that_come_alone() {
+        let (one, many) = (folder("disk-one"), folder("disk-many"));
+        let (mut alone, ..) = Disk::open(&one, 8 * 100).unwrap();
+        let (mut together, ..) = Disk::open(&many, 8 * 100).unwrap();
+        let texts: Vec<String> = (0..20).map(|number| format!("record {number}")).collect();
+        texts.iter().for_each(|text| append(&mut alone, text));
+        let entries: Vec<_> = texts.iter().map(|text| entry(text)).collect();
+        let (written, error) = together.append(&entries);
+        assert!(written == 20 && error.is_none(), "{error:?}");
+        assert_eq!(alone.segments, together.segments);
+        assert!(alone.segments.len() > 5);
+        for segment in &alone.segments {
+            let read = |folder| fs::read(segment::path(folder, segment.first)).unwrap();
+            assert_eq!(read(&one), read(&many));
+        }
     }
 
     #[test]
     fn a_torn_tail_is_cut_off_and_what_stands_before_it_stays() {
         let folder = folder("torn");
         let (mut disk, ..) = Disk::open(&folder, LIMIT).unwrap();
-        disk.append(b"whole").unwrap();
+        append(&mut disk, "whole");
         drop(disk);
         let path = segment::path(&folder, 0);
         let mut file = OpenOptions::new().append(true).open(&path).unwrap();
-        file.write_all(&segment::frame(1, b"cut")[..17]).unwrap();
+        let mut cut = Vec::new();
+        segment::frame(&mut cut, 1, |bytes| entry("cut").encode(bytes));
+        file.write_all(&cut[..17]).unwrap();
         let (mut disk, read, found) = Disk::open(&folder, LIMIT).unwrap();
         assert_eq!((read, found.torn_bytes, found.waiting), (0, 17, 1));
-        disk.append(b"next").unwrap();
+        append(&mut disk, "next");
         assert_eq!(texts(&mut disk, 0), ["0:whole", "1:next"]);
     }
 
@@ -434,9 +514,8 @@ mod tests {
     fn a_damaged_segment_costs_the_rest_of_it_counted_and_nothing_else() {
         let folder = folder("damage");
         let (mut disk, ..) = Disk::open(&folder, 8 * 100).unwrap();
-        let record = [b'x'; 24];
         for _ in 0..9 {
-            disk.append(&record).unwrap();
+            append(&mut disk, "123456789");
         }
         // Three records of 40 bytes fill a segment of 100.
         let path = segment::path(&folder, 3);
@@ -454,7 +533,7 @@ mod tests {
         let folder = folder("limit");
         let (mut disk, ..) = Disk::open(&folder, 8 * 100).unwrap();
         for _ in 0..100 {
-            disk.append(&[0; 24]).unwrap();
+            append(&mut disk, "123456789");
             disk.shrink();
         }
         assert!(disk.bytes() <= 800, "{}", disk.bytes());
@@ -470,8 +549,8 @@ mod tests {
     fn a_cursor_that_is_damaged_delivers_everything_again() {
         let folder = folder("cursor");
         let (mut disk, ..) = Disk::open(&folder, LIMIT).unwrap();
-        disk.append(b"a").unwrap();
-        disk.append(b"b").unwrap();
+        append(&mut disk, "a");
+        append(&mut disk, "b");
         drop(disk);
         Disk::save_cursor(&folder, 1).unwrap();
         let path = folder.join(CURSOR);
@@ -487,12 +566,12 @@ mod tests {
     fn consumed_segments_are_removed_and_numbers_go_on_without_any() {
         let folder = folder("consumed");
         let (mut disk, ..) = Disk::open(&folder, LIMIT).unwrap();
-        disk.append(b"a").unwrap();
+        append(&mut disk, "a");
         drop(disk);
         Disk::save_cursor(&folder, 1).unwrap();
         let (mut disk, read, _) = Disk::open(&folder, LIMIT).unwrap();
         assert_eq!((read, disk.bytes(), disk.next), (1, 0, 1));
-        disk.append(b"b").unwrap();
+        append(&mut disk, "b");
         assert_eq!(texts(&mut disk, 1), ["1:b"]);
     }
 }

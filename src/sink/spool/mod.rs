@@ -4,9 +4,10 @@
 //! has it, not before.
 
 mod disk;
+mod recent;
 mod segment;
+mod state;
 
-use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -15,16 +16,11 @@ use std::time::{Duration, Instant};
 
 use disk::Disk;
 pub use disk::Found;
+use state::State;
 
 use super::clock;
 use super::counters::Counters;
 use super::entry::Entry;
-
-/// Bytes of records in memory, where there is no disk or it takes nothing: some 5,000 records, half a
-/// second of a flood, and little beside the tables of flows.
-const MEMORY_BYTES: usize = 16 << 20;
-/// How long a disk that took nothing is left alone.
-const DISK_RETRY: Duration = Duration::from_secs(1);
 
 /// What happens to a record for which there is no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,38 +35,14 @@ pub enum Patience {
 #[derive(Debug)]
 pub struct Spool {
     state: Mutex<State>,
-    changed: Condvar,
+    /// There is something to hand out. Nobody is woken for a record while nobody waits: a wake is a call
+    /// of the kernel, and a flood has ten thousand records a second.
+    filled: Condvar,
+    /// Something was committed: there is room.
+    emptied: Condvar,
+    closed: Condvar,
     counters: Arc<Counters>,
     folder: Option<PathBuf>,
-}
-
-#[derive(Debug)]
-struct State {
-    disk: Option<Disk>,
-    /// The limit of a spool that another process still has; nothing is handed out until it is ours, so
-    /// that numbers can follow those on disk.
-    awaited: Option<u64>,
-    /// When the disk last took nothing; `None` while it works.
-    refused: Option<Instant>,
-    /// Records behind those on disk.
-    memory: VecDeque<(u64, Vec<u8>)>,
-    memory_bytes: usize,
-    /// Number of the next record that comes in.
-    next: u64,
-    /// Number of the next record that is handed out.
-    read: u64,
-    /// Number after the last record that was handed out.
-    handed: u64,
-    /// Every record before this is done with.
-    committed: u64,
-    saved: u64,
-    /// What is on disk and not yet forced to it.
-    dirty: bool,
-    /// Nothing more comes; what is there may be delivered until then.
-    closing: Option<Instant>,
-    /// The spool's limit was reached, or its disk failed: said once until it is over.
-    news: Vec<String>,
-    limit_told: bool,
 }
 
 impl Spool {
@@ -133,23 +105,10 @@ impl Spool {
         counters: Arc<Counters>,
     ) -> Self {
         Self {
-            state: Mutex::new(State {
-                disk,
-                awaited: None,
-                refused: None,
-                memory: VecDeque::new(),
-                memory_bytes: 0,
-                next,
-                read,
-                handed: read,
-                committed: read,
-                saved: read,
-                dirty: false,
-                closing: None,
-                news: Vec::new(),
-                limit_told: false,
-            }),
-            changed: Condvar::new(),
+            state: Mutex::new(State::new(disk, next, read)),
+            filled: Condvar::new(),
+            emptied: Condvar::new(),
+            closed: Condvar::new(),
             counters,
             folder,
         }
@@ -160,23 +119,34 @@ impl Spool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a record in; `false` when there is no room, which is counted.
-    pub fn append(&self, entry: &Entry, patience: Patience) -> bool {
-        let bytes = entry.encode();
+    /// Takes records in, in order; says for how many there was room. The others are counted.
+    pub fn append(&self, entries: &[Arc<Entry>], patience: Patience) -> usize {
         let mut state = self.lock();
-        if let Patience::Wait(patience) = patience {
-            state = self.wait_for_room(state, bytes.len(), patience);
+        let mut taken = 0;
+        match patience {
+            Patience::None => taken = state.append(entries, &self.counters),
+            Patience::Wait(patience) => {
+                for entry in entries {
+                    state = self.wait_for_room(state, entry.size(), patience);
+                    taken += state.append(std::slice::from_ref(entry), &self.counters);
+                }
+            }
         }
-        let taken = state.append(bytes, &self.counters);
-        if !taken {
-            Counters::add(&self.counters.dropped, 1);
-        }
+        Counters::add(&self.counters.dropped, (entries.len() - taken) as u64);
         self.publish(&state);
-        // Whoever sees this number may rely on the record being here, or counted as dropped.
-        self.counters.accepted.fetch_add(1, Ordering::Release);
-        drop(state);
-        self.changed.notify_all();
+        // Whoever sees this number may rely on the records being here, or counted as dropped.
+        let accepted = &self.counters.accepted;
+        accepted.fetch_add(entries.len() as u64, Ordering::Release);
+        self.wake(state);
         taken
+    }
+
+    /// Lets go of the state, and wakes whoever waits for records, when there are any.
+    fn wake(&self, mut state: MutexGuard<'_, State>) {
+        if std::mem::take(&mut state.awaits_records) {
+            drop(state);
+            self.filled.notify_all();
+        }
     }
 
     fn wait_for_room<'a>(
@@ -186,20 +156,26 @@ impl Spool {
         patience: Duration,
     ) -> MutexGuard<'a, State> {
         let mut committed = state.committed;
-        let mut until = clock::now() + patience;
+        let mut until = None;
         while !state.has_room(bytes) {
+            let until = until.get_or_insert_with(|| clock::now() + patience);
             let left = until.saturating_duration_since(clock::now());
             if left.is_zero() {
                 break;
             }
+            // What is here already is what room must come from.
+            if std::mem::take(&mut state.awaits_records) {
+                self.filled.notify_all();
+            }
+            state.awaits_room = true;
             state = self
-                .changed
+                .emptied
                 .wait_timeout(state, left)
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
             if state.committed > committed {
                 committed = state.committed;
-                until = clock::now() + patience;
+                *until = clock::now() + patience;
             }
         }
         state
@@ -207,7 +183,7 @@ impl Spool {
 
     /// Hands out the next records, in order, up to `count` and about `bytes`. They stay here until
     /// [`Spool::commit`].
-    pub fn take(&self, count: usize, bytes: usize) -> Vec<(u64, Entry)> {
+    pub fn take(&self, count: usize, bytes: usize) -> Vec<(u64, Arc<Entry>)> {
         let mut state = self.lock();
         let (taken, damaged) = state.take(count, bytes);
         Counters::add(&self.counters.damaged, damaged);
@@ -228,8 +204,10 @@ impl Spool {
         if state.committed == state.next {
             Counters::set(&self.counters.oldest_ns, 0);
         }
-        drop(state);
-        self.changed.notify_all();
+        if std::mem::take(&mut state.awaits_room) {
+            drop(state);
+            self.emptied.notify_all();
+        }
     }
 
     /// Hands out again what was not committed; what the limit took meanwhile is counted.
@@ -241,11 +219,12 @@ impl Spool {
 
     /// Waits until there is something to hand out, the spool closes, or the time is over.
     pub fn wait(&self, time: Duration) {
-        let state = self.lock();
+        let mut state = self.lock();
         if state.read < state.next || state.closing.is_some() {
             return;
         }
-        drop(self.changed.wait_timeout(state, time));
+        state.awaits_records = true;
+        drop(self.filled.wait_timeout(state, clock::wait(time)));
     }
 
     /// Waits without regard to what comes in; ends when the spool closes.
@@ -258,8 +237,8 @@ impl Spool {
                 return;
             }
             state = self
-                .changed
-                .wait_timeout(state, left)
+                .closed
+                .wait_timeout(state, clock::wait(left))
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
@@ -281,7 +260,9 @@ impl Spool {
     /// Nothing more comes in; deliveries go on until `deadline` at the latest.
     pub fn close(&self, deadline: Instant) {
         self.lock().closing = Some(deadline);
-        self.changed.notify_all();
+        self.filled.notify_all();
+        self.emptied.notify_all();
+        self.closed.notify_all();
     }
 
     /// When deliveries must end; `None` while records may come in.
@@ -361,203 +342,6 @@ pub(super) fn findings(found: Found) -> impl Iterator<Item = String> {
         format!("{torn} bytes at the end of its spool were no whole record and are cut off")
     });
     missing.into_iter().chain(torn)
-}
-
-impl State {
-    fn has_room(&self, bytes: usize) -> bool {
-        (self.disk.is_some() && self.refused.is_none())
-            || self.memory.is_empty()
-            || self.memory_bytes + bytes <= MEMORY_BYTES
-    }
-
-    fn append(&mut self, bytes: Vec<u8>, counters: &Counters) -> bool {
-        self.drain(false, counters);
-        if self.memory.is_empty()
-            && self.retry_is_due(false)
-            && self.write_through(&bytes, counters)
-        {
-            self.next += 1;
-            return true;
-        }
-        if self.memory_bytes + bytes.len() > MEMORY_BYTES {
-            return false;
-        }
-        self.memory_bytes += bytes.len();
-        self.memory.push_back((self.next, bytes));
-        self.next += 1;
-        true
-    }
-
-    /// Takes the spool up that another process had, when that has let go of it. What waits here comes
-    /// behind what that one left.
-    fn inherit(&mut self, folder: &Path, counters: &Counters) {
-        let Some(limit) = self.awaited else {
-            return;
-        };
-        match Disk::open(folder, limit) {
-            Ok((disk, read, found)) => {
-                for (number, _) in &mut self.memory {
-                    *number += disk.next;
-                }
-                self.next += disk.next;
-                (self.read, self.handed, self.committed, self.saved) = (read, read, read, read);
-                self.disk = Some(disk);
-                self.awaited = None;
-                self.news.extend(findings(found));
-                self.news.push(format!(
-                    "the spool {} is ours now, with {} records of the process before",
-                    folder.display(),
-                    found.waiting
-                ));
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => Counters::add(&counters.spool_errors, 1),
-        }
-    }
-
-    /// Brings to disk what waits in memory, where the disk works again.
-    fn drain(&mut self, now: bool, counters: &Counters) {
-        if self.disk.is_none() {
-            return;
-        }
-        while let Some((number, bytes)) = self.memory.pop_front() {
-            // Delivered from memory meanwhile, which the numbers on disk must follow.
-            if number < self.committed {
-                self.memory_bytes -= bytes.len();
-                continue;
-            }
-            if let Some(disk) = &mut self.disk {
-                disk.skip_to(number);
-            }
-            if !self.retry_is_due(now) || !self.write_through(&bytes, counters) {
-                self.memory.push_front((number, bytes));
-                return;
-            }
-            self.memory_bytes -= bytes.len();
-        }
-        if let Some(disk) = &mut self.disk {
-            disk.skip_to(self.next);
-        }
-    }
-
-    fn retry_is_due(&self, now: bool) -> bool {
-        now || self
-            .refused
-            .is_none_or(|since| clock::now().saturating_duration_since(since) >= DISK_RETRY)
-    }
-
-    fn write_through(&mut self, bytes: &[u8], counters: &Counters) -> bool {
-        let Some(disk) = &mut self.disk else {
-            return false;
-        };
-        if let Err(error) = disk.append(bytes) {
-            Counters::add(&counters.spool_errors, 1);
-            if self.refused.replace(clock::now()).is_none() {
-                self.news.push(format!(
-                    "the spool {} cannot be written to: {error}; records wait in memory and are \
-                     dropped when that is full: free some space",
-                    disk.folder().display()
-                ));
-            }
-            return false;
-        }
-        if self.refused.take().is_some() {
-            self.news
-                .push(format!("the spool {} works again", disk.folder().display()));
-        }
-        self.dirty = true;
-        let first = disk.shrink();
-        if self.read < first {
-            if !std::mem::replace(&mut self.limit_told, true) {
-                self.news.push(format!(
-                    "the spool {} is full: its oldest records are dropped until the receiver takes \
-                     some (?spool_size= gives it more room)",
-                    disk.folder().display()
-                ));
-            }
-            Counters::add(&counters.dropped, first - self.read);
-            self.read = first;
-        }
-        true
-    }
-
-    fn take(&mut self, count: usize, bytes: usize) -> (Vec<(u64, Entry)>, u64) {
-        let mut damaged = 0;
-        let mut raw = Vec::new();
-        if self.awaited.is_some() {
-            return (Vec::new(), 0);
-        }
-        if let Some(disk) = &mut self.disk
-            && self.read < disk.next
-            && self
-                .memory
-                .front()
-                .is_none_or(|(first, _)| self.read < *first)
-        {
-            match disk.read(self.read, count, bytes) {
-                Ok(taken) => {
-                    damaged += taken.damaged;
-                    self.read += taken.records.len() as u64 + taken.damaged;
-                    raw = taken.records;
-                }
-                // The disk may answer later; what it holds is not lost yet.
-                Err(_) => return (Vec::new(), 0),
-            }
-        } else {
-            let from = self
-                .memory
-                .partition_point(|(number, _)| *number < self.read);
-            let mut size = 0;
-            for (number, record) in self.memory.iter().skip(from).take(count) {
-                if size >= bytes {
-                    break;
-                }
-                size += record.len();
-                raw.push((*number, record.clone()));
-            }
-            if let Some((last, _)) = raw.last() {
-                self.read = last + 1;
-            }
-        }
-        self.handed = self.read;
-        let mut taken = Vec::with_capacity(raw.len());
-        for (number, bytes) in raw {
-            match Entry::decode(&bytes) {
-                Some(entry) => taken.push((number, entry)),
-                None => damaged += 1,
-            }
-        }
-        (taken, damaged)
-    }
-
-    fn commit(&mut self, number: u64) {
-        self.committed = self.committed.max(number.min(self.read));
-        if self.committed == self.read {
-            self.limit_told = false;
-        }
-        while self
-            .memory
-            .front()
-            .is_some_and(|(front, _)| *front < self.committed)
-        {
-            if let Some((_, bytes)) = self.memory.pop_front() {
-                self.memory_bytes -= bytes.len();
-            }
-        }
-    }
-
-    fn rewind(&mut self) -> u64 {
-        let memory = self.memory.front().map_or(self.next, |(first, _)| *first);
-        let first = match &self.disk {
-            Some(disk) if disk.first() < disk.next => disk.first(),
-            _ => memory,
-        };
-        // What was never handed out was counted when it was dropped.
-        let read = self.committed.max(first.min(self.read));
-        let dropped = read.min(self.handed).saturating_sub(self.committed);
-        (self.read, self.handed, self.committed) = (read, read, read);
-        dropped
-    }
 }
 
 #[cfg(test)]

@@ -9,20 +9,28 @@ use std::path::{Path, PathBuf};
 pub(super) const HEADER: u64 = 16;
 /// Longest record that is believed: a thousand times the usual one. A longer length is damage.
 pub(super) const RECORD_MAX: usize = 4 << 20;
+/// Bytes of one read: a dozen records, which are read in order.
+const READ_BYTES: usize = 64 << 10;
 /// The end of a segment's name.
 const SUFFIX: &str = ".seg";
 
-/// A record's bytes in a segment.
-pub(super) fn frame(number: u64, record: &[u8]) -> Vec<u8> {
-    let number = number.to_le_bytes();
-    let length = u32::try_from(record.len()).unwrap_or(u32::MAX);
-    let sum = crc32c::crc32c_append(crc32c::crc32c(&number), record);
-    let mut bytes = Vec::with_capacity(record.len() + 16);
-    bytes.extend_from_slice(&length.to_le_bytes());
-    bytes.extend_from_slice(&sum.to_le_bytes());
-    bytes.extend_from_slice(&number);
-    bytes.extend_from_slice(record);
-    bytes
+/// Puts a record's bytes in a segment behind others; `write` puts its own.
+pub(super) fn frame(bytes: &mut Vec<u8>, number: u64, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = bytes.len();
+    // Length and sum are known when the record is written.
+    bytes.extend_from_slice(&[0; 8]);
+    bytes.extend_from_slice(&number.to_le_bytes());
+    write(bytes);
+    let Some((head, summed)) = bytes
+        .get_mut(start..)
+        .and_then(|frame| frame.split_first_chunk_mut::<8>())
+    else {
+        return;
+    };
+    let length = u32::try_from(summed.len() - size_of::<u64>()).unwrap_or(u32::MAX);
+    let [a, b, c, d] = length.to_le_bytes();
+    let [e, f, g, h] = crc32c::crc32c(summed).to_le_bytes();
+    *head = [a, b, c, d, e, f, g, h];
 }
 
 /// The path of the segment whose first record has this number.
@@ -46,6 +54,8 @@ pub(super) struct Reader {
     pub(super) next: u64,
     /// Where it begins.
     pub(super) offset: u64,
+    /// Where `source` stands.
+    at: u64,
 }
 
 /// What a segment has next.
@@ -62,9 +72,10 @@ pub(super) enum Next {
 impl Reader {
     pub(super) fn open(folder: &Path, first: u64) -> io::Result<Self> {
         Ok(Self {
-            source: BufReader::new(File::open(path(folder, first))?),
+            source: BufReader::with_capacity(READ_BYTES, File::open(path(folder, first))?),
             next: first,
             offset: 0,
+            at: 0,
         })
     }
 
@@ -77,10 +88,11 @@ impl Reader {
             return Ok(Next::Damage);
         }
         // What was buffered may have ended where the file ended then.
-        let at = self.source.stream_position()?;
-        if at != self.offset {
+        if self.at != self.offset {
             self.source.seek(SeekFrom::Start(self.offset))?;
         }
+        // Until this record is read whole, nobody knows.
+        self.at = u64::MAX;
         let mut word = [0; 4];
         let mut number = [0; 8];
         if !filled(self.source.read_exact(&mut word))? {
@@ -101,15 +113,17 @@ impl Reader {
         else {
             return Ok(Next::Damage);
         };
-        let mut record = vec![0; length];
-        if !filled(self.source.read_exact(&mut record))? {
+        let mut record = Vec::with_capacity(length);
+        let wanted = u64::try_from(length).unwrap_or(u64::MAX);
+        self.source.by_ref().take(wanted).read_to_end(&mut record)?;
+        if record.len() < length {
             return Ok(Next::Damage);
         }
         let found = crc32c::crc32c_append(crc32c::crc32c(&number), &record);
         if found != sum || u64::from_le_bytes(number) != self.next {
             return Ok(Next::Damage);
         }
-        self.offset = past;
+        (self.offset, self.at) = (past, past);
         self.next += 1;
         Ok(Next::Record(record))
     }
@@ -139,7 +153,7 @@ fn filled(result: io::Result<()>) -> io::Result<bool> {
 mod tests {
     use std::fs;
 
-    use super::{Next, Reader, frame, number, path};
+    use super::{Next, Reader, number, path};
     use crate::sink::scratch::folder;
 
     #[test]
@@ -155,6 +169,12 @@ mod tests {
         ] {
             assert_eq!(number(other), None, "{other}");
         }
+    }
+
+    fn frame(number: u64, record: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        super::frame(&mut bytes, number, |bytes| bytes.extend_from_slice(record));
+        bytes
     }
 
     #[test]

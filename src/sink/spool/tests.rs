@@ -5,7 +5,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{MEMORY_BYTES, Patience, Spool};
+use super::state::{DISK_RETRY, MEMORY_BYTES};
+use super::{Patience, Spool};
 use crate::sink::clock;
 use crate::sink::counters::Counters;
 use crate::sink::entry::Entry;
@@ -13,18 +14,18 @@ use crate::sink::scratch::folder;
 
 const LIMIT: u64 = 1 << 20;
 
-fn entry(number: u64, bytes: usize) -> Entry {
-    Entry {
+fn entry(number: u64, bytes: usize) -> Arc<Entry> {
+    Arc::new(Entry {
         id: format!("id-{number}"),
         key: String::new(),
         time_ns: 1,
         severity: 6,
         label: "remote".to_owned(),
         body: vec![b'x'; bytes],
-    }
+    })
 }
 
-fn ids(taken: &[(u64, Entry)]) -> Vec<&str> {
+fn ids(taken: &[(u64, Arc<Entry>)]) -> Vec<&str> {
     taken.iter().map(|(_, entry)| entry.id.as_str()).collect()
 }
 
@@ -34,7 +35,7 @@ fn what_is_not_committed_is_handed_out_again_and_after_a_new_start_too() {
     let counters = Arc::new(Counters::default());
     let (spool, _) = Spool::on_disk(&folder, LIMIT, Arc::clone(&counters)).unwrap();
     for number in 0..5 {
-        assert!(spool.append(&entry(number, 10), Patience::None));
+        assert_eq!(spool.append(&[entry(number, 10)], Patience::None), 1);
     }
     assert_eq!(ids(&spool.take(3, usize::MAX)), ["id-0", "id-1", "id-2"]);
     spool.commit(2);
@@ -46,7 +47,7 @@ fn what_is_not_committed_is_handed_out_again_and_after_a_new_start_too() {
     drop(spool);
     let (spool, found) = Spool::on_disk(&folder, LIMIT, counters).unwrap();
     assert_eq!(found.waiting, 3);
-    assert!(spool.append(&entry(5, 10), Patience::None));
+    assert_eq!(spool.append(&[entry(5, 10)], Patience::None), 1);
     let again = spool.take(9, usize::MAX);
     assert_eq!(ids(&again), ["id-2", "id-3", "id-4", "id-5"]);
 }
@@ -57,7 +58,7 @@ fn the_limit_drops_the_oldest_and_every_record_is_accounted_for() {
     let counters = Arc::new(Counters::default());
     let (spool, _) = Spool::on_disk(&folder, 64 << 10, Arc::clone(&counters)).unwrap();
     for number in 0..1000 {
-        assert!(spool.append(&entry(number, 200), Patience::None));
+        assert_eq!(spool.append(&[entry(number, 200)], Patience::None), 1);
         // A receiver that took 50 and then fell silent with 50 under way.
         if number == 100 {
             assert_eq!(spool.take(100, usize::MAX).len(), 100);
@@ -81,13 +82,13 @@ fn memory_is_bounded_and_what_does_not_fit_is_counted() {
     let spool = Spool::in_memory(Arc::clone(&counters));
     let size = MEMORY_BYTES / 10;
     let fit = (0..20)
-        .filter(|number| spool.append(&entry(*number, size), Patience::None))
+        .filter(|number| spool.append(&[entry(*number, size)], Patience::None) == 1)
         .count();
     assert_eq!(fit, 9);
     assert_eq!(Counters::get(&counters.dropped), 11);
     assert_eq!(spool.take(100, usize::MAX).len(), 9);
     spool.commit(9);
-    assert!(spool.append(&entry(20, size), Patience::None));
+    assert_eq!(spool.append(&[entry(20, size)], Patience::None), 1);
     assert_eq!(ids(&spool.take(100, usize::MAX)), ["id-20"]);
 }
 
@@ -96,7 +97,7 @@ fn who_may_wait_waits_for_room_and_gives_up_without_progress() {
     let counters = Arc::new(Counters::default());
     let spool = Arc::new(Spool::in_memory(Arc::clone(&counters)));
     let size = MEMORY_BYTES / 2;
-    assert!(spool.append(&entry(0, size), Patience::None));
+    assert_eq!(spool.append(&[entry(0, size)], Patience::None), 1);
     let other = Arc::clone(&spool);
     let taker = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(50));
@@ -104,9 +105,12 @@ fn who_may_wait_waits_for_room_and_gives_up_without_progress() {
         other.commit(1);
     });
     let patience = Patience::Wait(Duration::from_secs(20));
-    assert!(spool.append(&entry(1, size), patience));
+    assert_eq!(spool.append(&[entry(1, size)], patience), 1);
     taker.join().unwrap();
-    assert!(!spool.append(&entry(2, size), Patience::Wait(Duration::from_millis(20))));
+    assert_eq!(
+        spool.append(&[entry(2, size)], Patience::Wait(Duration::from_millis(20))),
+        0
+    );
     assert_eq!(Counters::get(&counters.dropped), 1);
 }
 
@@ -152,10 +156,8 @@ fn a_full_disk_is_bridged_by_memory_and_used_again_without_a_restart() {
     let ballast = small.0.join("ballast");
     fs::write(&ballast, vec![0; 128 << 10]).unwrap();
     for number in 0..200 {
-        assert!(
-            spool.append(&entry(number, 1000), Patience::None),
-            "{number}"
-        );
+        let taken = spool.append(&[entry(number, 1000)], Patience::None);
+        assert_eq!(taken, 1, "{number}");
     }
     assert!(spool.only_in_memory() > 50);
     assert!(spool.news().concat().contains("free some space"));
@@ -165,12 +167,12 @@ fn a_full_disk_is_bridged_by_memory_and_used_again_without_a_restart() {
     let half = taken.last().unwrap().0 + 1;
     spool.commit(half);
     fs::remove_file(&ballast).unwrap();
-    std::thread::sleep(super::DISK_RETRY);
+    std::thread::sleep(DISK_RETRY);
     spool.sync();
     assert_eq!(spool.only_in_memory(), 0);
     assert!(spool.news().concat().contains("works again"));
     for number in 200..210 {
-        assert!(spool.append(&entry(number, 1000), Patience::None));
+        assert_eq!(spool.append(&[entry(number, 1000)], Patience::None), 1);
     }
     drop(spool);
     let (spool, found) = Spool::on_disk(&place, 64 << 20, Arc::clone(&counters)).unwrap();
@@ -186,7 +188,7 @@ fn a_spool_of_another_process_is_waited_for_and_its_records_come_first() {
     let folder = folder("spool-inherited");
     let (theirs, _) = Spool::on_disk(&folder, LIMIT, Arc::default()).unwrap();
     for number in 0..3 {
-        theirs.append(&entry(number, 10), Patience::None);
+        theirs.append(&[entry(number, 10)], Patience::None);
     }
     theirs.take(1, usize::MAX);
     theirs.commit(1);
@@ -195,7 +197,7 @@ fn a_spool_of_another_process_is_waited_for_and_its_records_come_first() {
     let counters = Arc::new(Counters::default());
     let (ours, _) = Spool::inherited(&folder, LIMIT, Arc::clone(&counters)).unwrap();
     for number in 3..5 {
-        assert!(ours.append(&entry(number, 10), Patience::None));
+        assert_eq!(ours.append(&[entry(number, 10)], Patience::None), 1);
     }
     ours.sync();
     assert!(ours.take(9, usize::MAX).is_empty(), "it is theirs still");
@@ -210,6 +212,6 @@ fn a_spool_of_another_process_is_waited_for_and_its_records_come_first() {
     assert_eq!(ids(&taken), ["id-1", "id-2", "id-3", "id-4"]);
     ours.commit(ours.position());
     assert_eq!(Counters::get(&counters.waiting), 0);
-    assert!(ours.append(&entry(5, 10), Patience::None));
+    assert_eq!(ours.append(&[entry(5, 10)], Patience::None), 1);
     assert_eq!(ids(&ours.take(9, usize::MAX)), ["id-5"]);
 }

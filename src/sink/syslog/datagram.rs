@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Form;
@@ -27,7 +28,7 @@ fn fate(result: io::Result<()>) -> Result<Fate, io::Error> {
 
 /// Sends one after the other until one fails.
 fn each(
-    batch: &[Entry],
+    batch: &[Arc<Entry>],
     name: &str,
     mut send: impl FnMut(&Entry) -> Result<Fate, io::Error>,
 ) -> Delivered {
@@ -85,7 +86,7 @@ impl Datagrams {
 }
 
 impl Transport for Datagrams {
-    fn deliver(&mut self, batch: &[Entry]) -> Delivered {
+    fn deliver(&mut self, batch: &[Arc<Entry>]) -> Delivered {
         let name = format!("{}:{}", self.host, self.port);
         let delivered = each(batch, &name, |entry| {
             let message = self.form.message(entry);
@@ -159,7 +160,7 @@ impl Local {
 }
 
 impl Transport for Local {
-    fn deliver(&mut self, batch: &[Entry]) -> Delivered {
+    fn deliver(&mut self, batch: &[Arc<Entry>]) -> Delivered {
         let name = self.path.display().to_string();
         let delivered = each(batch, &name, |entry| {
             let mut message = self.form.message(entry);
@@ -183,6 +184,7 @@ mod tests {
     use std::io::Read;
     use std::net::UdpSocket;
     use std::os::unix::net::{UnixDatagram, UnixListener};
+    use std::sync::Arc;
 
     use super::{Datagrams, Local};
     use crate::sink::entry::Entry;
@@ -190,15 +192,15 @@ mod tests {
     use crate::sink::syslog::Form;
     use crate::sink::transport::{Fate, Transport};
 
-    fn entry(bytes: usize) -> Entry {
-        Entry {
+    fn entry(bytes: usize) -> Arc<Entry> {
+        Arc::new(Entry {
             id: "1".to_owned(),
             key: String::new(),
             time_ns: 0,
             severity: 4,
             label: "injected".to_owned(),
             body: vec![b'x'; bytes],
-        }
+        })
     }
 
     #[test]

@@ -32,6 +32,9 @@ pub(super) fn open(output: &str, target: &SyslogTarget) -> Result<Box<dyn Transp
     })
 }
 
+/// Room for what stands before a record in a message, and for its length: a host's name rarely takes more.
+const HEAD_BYTES: usize = 128;
+
 /// What all messages of an output have in common.
 #[derive(Debug, Clone)]
 struct Form {
@@ -64,9 +67,15 @@ impl Form {
     /// RFC 5424 section 6, without structured data and without the byte order mark, which receivers
     /// that parse JSON stumble over: MSG-ANY, which happens to be UTF-8.
     fn message(&self, entry: &Entry) -> Vec<u8> {
+        let mut message = self.head(entry).into_bytes();
+        message.extend_from_slice(&entry.body);
+        message
+    }
+
+    fn head(&self, entry: &Entry) -> String {
         let priority = u16::from(self.facility) * 8 + u16::from(entry.severity);
         let time = jiff::Timestamp::from_nanosecond(i128::from(entry.time_ns)).unwrap_or_default();
-        let mut head = String::with_capacity(128);
+        let mut head = String::with_capacity(HEAD_BYTES);
         // Writing to a String cannot fail. Six digits are the most that RFC 5424 allows.
         let _ = write!(
             head,
@@ -75,17 +84,17 @@ impl Form {
             self.process,
             msgid(&entry.label)
         );
-        let mut message = head.into_bytes();
-        message.extend_from_slice(&entry.body);
-        message
+        head
     }
 
     /// Octet counting (RFC 6587 section 3.4.1).
     fn frame(&self, entry: &Entry, into: &mut Vec<u8>) {
-        let message = self.message(entry);
-        into.extend_from_slice(message.len().to_string().as_bytes());
+        let head = self.head(entry);
+        let length = head.len() + entry.body.len();
+        into.extend_from_slice(length.to_string().as_bytes());
         into.push(b' ');
-        into.extend_from_slice(&message);
+        into.extend_from_slice(head.as_bytes());
+        into.extend_from_slice(&entry.body);
     }
 }
 

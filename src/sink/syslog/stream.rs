@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
-use super::Form;
+use super::{Form, HEAD_BYTES};
 use crate::sink::entry::Entry;
 use crate::sink::transport::{Delivered, Failure, Fate, Transport};
 use crate::sink::{Error, clock};
@@ -224,13 +224,14 @@ impl Stream {
         }
     }
 
-    fn send(&mut self, batch: &[Entry]) -> io::Result<()> {
+    fn send(&mut self, batch: &[Arc<Entry>]) -> io::Result<()> {
         let channel = match &mut self.channel {
             Some(channel) => channel,
             None => self.channel.insert(self.peer.connect()?),
         };
         channel.listen()?;
-        let mut bytes = Vec::new();
+        let bodies: usize = batch.iter().map(|entry| entry.body.len()).sum();
+        let mut bytes = Vec::with_capacity(bodies + batch.len() * HEAD_BYTES);
         for entry in batch {
             self.form.frame(entry, &mut bytes);
         }
@@ -250,10 +251,15 @@ impl Stream {
         channel.listen()?;
         let acknowledged = channel.acknowledged()?;
         let now = clock::now();
-        for mark in &mut self.marks {
-            if mark.acknowledged.is_none() && mark.end <= acknowledged {
-                mark.acknowledged = Some(now);
+        // They are acknowledged in order; of a flood there are thousands.
+        let known = self
+            .marks
+            .partition_point(|mark| mark.acknowledged.is_some());
+        for mark in self.marks.iter_mut().skip(known) {
+            if mark.end > acknowledged {
+                break;
             }
+            mark.acknowledged = Some(now);
         }
         let mut records = 0;
         while let Some(mark) = self.marks.front() {
@@ -282,7 +288,7 @@ impl Stream {
 }
 
 impl Transport for Stream {
-    fn deliver(&mut self, batch: &[Entry]) -> Delivered {
+    fn deliver(&mut self, batch: &[Arc<Entry>]) -> Delivered {
         match self.send(batch) {
             Ok(()) => Delivered::all(batch.len(), Fate::Sent),
             Err(error) => {
@@ -331,6 +337,7 @@ impl Transport for Stream {
 mod tests {
     use std::io::Read;
     use std::net::TcpListener;
+    use std::sync::Arc;
     use std::time::Duration;
 
     use super::{Peer, Stream};
@@ -339,15 +346,17 @@ mod tests {
     use crate::sink::syslog::Form;
     use crate::sink::transport::{Fate, Transport};
 
-    fn entries(count: usize) -> Vec<Entry> {
+    fn entries(count: usize) -> Vec<Arc<Entry>> {
         (0..count)
-            .map(|number| Entry {
-                id: number.to_string(),
-                key: String::new(),
-                time_ns: 0,
-                severity: 6,
-                label: "remote".to_owned(),
-                body: format!("{{\"n\":{number}}}").into_bytes(),
+            .map(|number| {
+                Arc::new(Entry {
+                    id: number.to_string(),
+                    key: String::new(),
+                    time_ns: 0,
+                    severity: 6,
+                    label: "remote".to_owned(),
+                    body: format!("{{\"n\":{number}}}").into_bytes(),
+                })
             })
             .collect()
     }

@@ -15,11 +15,16 @@ use super::delivery::{Delivery, Tell};
 use super::open::{Outlet, Place, Way};
 use super::spool::{Patience, Spool, findings};
 use super::target::Target;
-use super::{Counters, Emitted, Error, Sink, clock};
-use crate::record::{Emission, Record};
+use super::{Counters, Emitted, Entry, Error, Sink, clock};
+use crate::record::{Emission, Format, Record};
 
 /// Records that are written together when many wait: some 200 KiB of JSON.
 const BATCH_RECORDS: usize = 64;
+/// Records that are formed and spooled together, at the most: one write of a spool.
+const TOGETHER: usize = 256;
+/// When records come one after the other, the next ones are let gather for so long: to be woken for each
+/// costs more than to form it. The queue holds a hundred times as many as come in this time.
+const GATHER: Duration = Duration::from_millis(4);
 /// Records that may wait for a direct output: standard output is read by somebody or is not.
 const DIRECT_RECORDS: usize = 1024;
 /// How often spools are forced to disk: what a power failure may cost (a crash of the program alone
@@ -400,36 +405,66 @@ fn start_sync(
     Ok(Some(thread))
 }
 
+/// Takes what came in together, forms it once a format, and hands it to the outputs together.
 fn distribute(records: &Receiver<Emitted>, branches: &[Branch], patience: Patience) {
-    while let Ok(emitted) = records.recv() {
-        let emitted = Arc::new(emitted);
-        for branch in branches {
-            if branch.target.filter.wants(&emitted.record) {
-                branch.take(&emitted, patience);
+    let mut entries = vec![Vec::new(); branches.len()];
+    while let Ok(first) = records.recv() {
+        let mut count = 0;
+        for emitted in std::iter::once(first).chain(records.try_iter().take(TOGETHER - 1)) {
+            count += 1;
+            form(Arc::new(emitted), branches, &mut entries, patience);
+        }
+        for (branch, entries) in branches.iter().zip(&mut entries) {
+            if let (End::Spooled(spool), false) = (&branch.end, entries.is_empty()) {
+                spool.append(entries, patience);
+                entries.clear();
+            }
+        }
+        if (2..TOGETHER).contains(&count) {
+            thread::sleep(GATHER);
+        }
+    }
+}
+
+/// Puts a record in the form of each output that wants it; two outputs of one form share it.
+fn form(
+    emitted: Arc<Emitted>,
+    branches: &[Branch],
+    entries: &mut [Vec<Arc<Entry>>],
+    patience: Patience,
+) {
+    let mut formed: [Option<Option<Arc<Entry>>>; Format::ALL.len()] = Default::default();
+    for (branch, entries) in branches.iter().zip(entries) {
+        if !branch.target.filter.wants(&emitted.record) {
+            continue;
+        }
+        let format = branch.target.format;
+        match &branch.end {
+            End::Direct(sender) => branch.pass(sender, &emitted, patience),
+            End::Spooled(_) => {
+                let Some(known) = formed.get_mut(format as usize) else {
+                    continue;
+                };
+                let entry = known.get_or_insert_with(|| emitted.entry(format).map(Arc::new));
+                entries.extend(entry.clone());
             }
         }
     }
 }
 
 impl Branch {
-    fn take(&self, emitted: &Arc<Emitted>, patience: Patience) {
-        match &self.end {
-            End::Spooled(spool) => {
-                if let Some(entry) = emitted.entry(self.target.format) {
-                    spool.append(&entry, patience);
-                }
-            }
-            End::Direct(_) if self.counters.closed.load(Ordering::Relaxed) => {}
-            End::Direct(sender) => {
-                Counters::add(&self.counters.accepted, 1);
-                let taken = match patience {
-                    Patience::None => sender.try_send(Arc::clone(emitted)).is_ok(),
-                    Patience::Wait(_) => sender.send(Arc::clone(emitted)).is_ok(),
-                };
-                if !taken && !self.counters.closed.load(Ordering::Relaxed) {
-                    Counters::add(&self.counters.dropped, 1);
-                }
-            }
+    /// To an output that is written to directly.
+    fn pass(&self, sender: &Sender<Arc<Emitted>>, emitted: &Arc<Emitted>, patience: Patience) {
+        if self.counters.closed.load(Ordering::Relaxed) {
+            return;
+        }
+        Counters::add(&self.counters.accepted, 1);
+        let taken = match patience {
+            Patience::None => sender.try_send(Arc::clone(emitted)).is_ok(),
+            Patience::Wait(_) => sender.send(Arc::clone(emitted)).is_ok(),
+        };
+        if !taken && !self.counters.closed.load(Ordering::Relaxed) {
+            Counters::add(&self.counters.dropped, 1);
         }
     }
 }

@@ -180,22 +180,22 @@ fn a_reader_that_went_away_is_no_loss() {
 /// Takes everything, or nothing.
 struct Simple {
     works: bool,
-    seen: mpsc::Sender<Entry>,
+    seen: mpsc::Sender<Arc<Entry>>,
 }
 
 impl Transport for Simple {
-    fn deliver(&mut self, batch: &[Entry]) -> Delivered {
+    fn deliver(&mut self, batch: &[Arc<Entry>]) -> Delivered {
         if !self.works {
             return Delivered::failed(batch.len(), Failure::new("away"));
         }
         for entry in batch {
-            let _ = self.seen.send(entry.clone());
+            let _ = self.seen.send(Arc::clone(entry));
         }
         Delivered::all(batch.len(), Fate::Taken)
     }
 }
 
-fn spooled(url: &str, disk: bool, works: bool) -> (Outlet, mpsc::Receiver<Entry>) {
+fn spooled(url: &str, disk: bool, works: bool) -> (Outlet, mpsc::Receiver<Arc<Entry>>) {
     let (seen, entries) = mpsc::channel();
     let target = Target::parse(url).unwrap();
     let counters = Arc::new(Counters::default());
