@@ -12,6 +12,7 @@
 
 mod lab;
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -72,6 +73,21 @@ fn judged(body: &str) -> String {
     text(&done.stdout) + &text(&done.stderr)
 }
 
+/// Every family that is served is in docs/metrics.md, and no other is.
+fn assert_documented(body: &str) {
+    let served: BTreeSet<&str> = body
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+        .collect();
+    let text = include_str!("../docs/metrics.md");
+    let rows = text.lines().filter(|line| line.starts_with("| `rstscope_"));
+    let documented: BTreeSet<&str> = rows
+        .filter_map(|row| row.split('|').nth(1))
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .collect();
+    assert_eq!(served, documented);
+}
+
 #[test]
 #[ignore = "needs root"]
 fn numbers_agree_with_what_was_done_and_hold_no_address() {
@@ -118,6 +134,7 @@ fn numbers_agree_with_what_was_done_and_hold_no_address() {
     assert_eq!(stage("stage=\"received\""), stage("stage=\"handed_back\""));
     assert_eq!(sum(&body, "rstscope_dropped_total", ""), 0, "{body}");
     assert_eq!(sum(&body, "rstscope_worker_running", ""), 2);
+    assert_documented(&body);
     assert!(sum(&body, "rstscope_handback_seconds_count", "") > 0);
     assert!(sum(&body, "rstscope_verdict_seconds_count", "") > 0);
     assert!(sum(&body, "rstscope_flows", "") > 0, "{body}");
@@ -149,6 +166,10 @@ fn numbers_agree_with_what_was_done_and_hold_no_address() {
         said.contains("injected") && said.contains("up0 0 redirected"),
         "{said}"
     );
+    for help in body.lines().filter_map(|line| line.strip_prefix("# HELP ")) {
+        let (_, help) = help.split_once(' ').unwrap();
+        assert!(said.contains(help), "{help}: {said}");
+    }
     let other = lab.exec("cl", &[BINARY, "stats"]).output().unwrap();
     assert_eq!(other.status.code(), Some(1), "none runs there");
 

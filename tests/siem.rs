@@ -212,6 +212,59 @@ fn the_dashboard_has_a_query_in_every_panel_and_no_panel_twice() {
     }
 }
 
+/// Words of a text that begin as the names of our metrics do, without what a histogram adds.
+fn metrics(text: &str) -> BTreeSet<String> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .filter(|word| word.starts_with("rstscope_"))
+        .map(|word| word.trim_end_matches("_bucket").to_owned())
+        .collect()
+}
+
+/// Which labels a query names: between braces before a sign of comparison, and behind `by`.
+fn labels(query: &str) -> BTreeSet<String> {
+    let groups = query.split("by (").skip(1);
+    let groups = groups.filter_map(|rest| rest.split(')').next());
+    groups
+        .flat_map(|group| group.split(','))
+        .map(|label| label.trim().to_owned())
+        .collect()
+}
+
+/// That the metrics of the documentation are those that are served, `tests/metrics.rs` tells.
+#[test]
+fn the_sensors_dashboard_names_only_metrics_and_labels_that_exist() {
+    let documented = fs::read_to_string(root().join("docs/metrics.md")).unwrap();
+    let rows: Vec<&str> = documented
+        .lines()
+        .filter(|line| line.starts_with("| `rstscope_"))
+        .collect();
+    let dashboard = shipped_json("grafana/sensors.json");
+    let panels = dashboard["panels"].as_array().unwrap();
+    let mut named = BTreeSet::new();
+    for target in panels
+        .iter()
+        .flat_map(|panel| panel["targets"].as_array().unwrap())
+    {
+        let query = target["expr"].as_str().unwrap();
+        for metric in metrics(query) {
+            let quoted = format!("`{metric}`");
+            let row = rows.iter().find(|row| row.contains(&quoted));
+            let row = row.unwrap_or_else(|| panic!("{metric} is in no row of docs/metrics.md"));
+            for label in labels(query) {
+                // Prometheus adds the first two: who was asked, and a histogram's buckets.
+                let known = ["instance", "le"].contains(&label.as_str());
+                assert!(
+                    known || row.contains(&format!("`{label}`")),
+                    "{query}: {label}"
+                );
+            }
+            named.insert(metric);
+        }
+        assert!(query.contains("instance=~\"$instance\""), "{query}");
+    }
+    assert!(named.len() >= 12, "{named:?}");
+}
+
 /// Stanzas of a Splunk configuration file, each with its settings.
 fn stanzas(text: &str) -> BTreeMap<String, BTreeMap<String, String>> {
     let mut found: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
