@@ -8,16 +8,17 @@
     reason = "a bench that panics has failed, as it should"
 )]
 
+#[path = "support/program.rs"]
+mod program;
 #[path = "support/sensor.rs"]
 mod sensor;
 mod support;
 
-use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use program::Program;
 use rustix::thread::CpuSet;
 use sensor::threads_cpu_ns;
 use support::{Namespaces, inside, is_root, monotonic_ns, quantile, report};
@@ -26,47 +27,6 @@ use support::{Namespaces, inside, is_root, monotonic_ns, quantile, report};
 const CONNECTIONS: usize = 4000;
 /// How long the idle sensor is watched.
 const IDLE: Duration = Duration::from_secs(10);
-
-/// The sensor; interrupted and waited for at the end.
-struct Sensor(Child);
-
-impl Sensor {
-    fn start(namespace: &str, interface: &str) -> Self {
-        let output = format!(
-            "file://{}/rstscope-bench-{}.jsonl",
-            std::env::temp_dir().display(),
-            std::process::id()
-        );
-        let mut child = Command::new("ip")
-            .args(["netns", "exec", namespace])
-            .arg(env!("CARGO_BIN_EXE_rstscope"))
-            .args(["run", "--iface", interface, "--output", &output])
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("it starts");
-        let mut lines = BufReader::new(child.stderr.take().expect("its words")).lines();
-        let ready = lines
-            .by_ref()
-            .any(|line| line.is_ok_and(|line| line.contains("ready")));
-        assert!(ready, "the sensor did not start");
-        // Whatever it says further must be read, or it would block at the end.
-        thread::spawn(move || lines.for_each(drop));
-        Self(child)
-    }
-}
-
-impl Drop for Sensor {
-    fn drop(&mut self) {
-        // `ip netns exec` has become the sensor itself (execvp).
-        if let Some(pid) = rustix::process::Pid::from_raw(self.0.id().cast_signed()) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
-        }
-        let _ = self.0.wait();
-        let _ = std::fs::remove_file(
-            std::env::temp_dir().join(format!("rstscope-bench-{}.jsonl", std::process::id())),
-        );
-    }
-}
 
 /// Microseconds of one connect(); the connection is closed before it returns.
 fn connect(address: SocketAddr) -> f64 {
@@ -91,7 +51,9 @@ fn main() {
         // Accepts for as long as the bench runs.
         thread::spawn(move || listener.incoming().for_each(drop));
     }
-    let sensor = Sensor::start(network.name(1), "sv42");
+    let records = std::env::temp_dir().join(format!("rstscope-bench-{}.jsonl", std::process::id()));
+    let output = format!("file://{}", records.display());
+    let sensor = Program::start(network.name(1), "sv42", &["--output", &output]);
     // A pause lets the worker fall asleep: then every SYN has to wake it.
     // On a veth a frame is received by the CPU that sent it; a NIC's interrupt comes at its queue's CPU,
     // where the worker is (near). Free: wherever the scheduler puts the client.
@@ -135,7 +97,7 @@ fn main() {
         }
     }
     thread::sleep(Duration::from_secs(1));
-    let process = sensor.0.id();
+    let process = sensor.id();
     let mut total = 0.0;
     let before = ["rst", "ip"].map(|name| threads_cpu_ns(process, name));
     thread::sleep(IDLE);
@@ -144,4 +106,6 @@ fn main() {
     }
     let share = total / IDLE.as_nanos() as f64 * 100.0;
     report("connect", "idle_all_threads", share, "% of a CPU", "<= 1");
+    drop(sensor);
+    let _ = std::fs::remove_file(records);
 }

@@ -8,14 +8,15 @@
     reason = "a bench that panics has failed, as it should"
 )]
 
+#[path = "support/program.rs"]
+mod program;
 mod support;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use program::Program;
 use rstscope::sys::UmemLayout;
 use support::{Namespaces, is_root, report};
 
@@ -24,29 +25,14 @@ const IDLE: Duration = Duration::from_secs(12);
 
 /// Bytes that a sensor on one queue has resident, with that many flows.
 fn resident(namespace: &str, flows: u32) -> f64 {
-    let mut child = Command::new("ip")
-        .args(["netns", "exec", namespace])
-        .arg(env!("CARGO_BIN_EXE_rstscope"))
-        .args(["run", "--iface", "sv45", "--output", "file:///dev/null"])
-        .args(["--flows", &flows.to_string()])
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("it starts");
-    let mut lines = BufReader::new(child.stderr.take().expect("its words")).lines();
-    let ready = lines
-        .by_ref()
-        .any(|line| line.is_ok_and(|line| line.contains("ready")));
-    assert!(ready, "the sensor did not start");
-    thread::spawn(move || lines.for_each(drop));
+    let flows = flows.to_string();
+    let arguments = ["--output", "file:///dev/null", "--flows", &flows];
+    let sensor = Program::start(namespace, "sv45", &arguments);
     thread::sleep(IDLE);
-    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).expect("it lives");
+    let status = fs::read_to_string(format!("/proc/{}/status", sensor.id())).expect("it lives");
     let line = status.lines().find(|line| line.starts_with("VmRSS:"));
     let kib = line.and_then(|line| line.split_whitespace().nth(1));
     let kib: f64 = kib.expect("a number").parse().expect("a number");
-    if let Some(pid) = rustix::process::Pid::from_raw(child.id().cast_signed()) {
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
-    }
-    let _ = child.wait();
     kib * 1024.0
 }
 
