@@ -67,6 +67,9 @@ pub(super) struct Disk {
     /// The last segment; `None` before the first record, and after a write that failed.
     writer: Option<Arc<File>>,
     reader: Option<(u64, Reader)>,
+    /// Segments by their first number that were written to and not yet forced to disk. In a flood there are
+    /// several between two times.
+    unsynced: Vec<(u64, Arc<File>)>,
     /// Room for what is written together.
     buffer: Vec<u8>,
     /// Number of the next record that is written.
@@ -106,6 +109,7 @@ impl Disk {
             segments,
             writer: None,
             reader: None,
+            unsynced: Vec::new(),
             buffer: Vec::new(),
             next,
             _lock: lock,
@@ -184,6 +188,10 @@ impl Disk {
         }
         segment.bytes += bytes;
         segment.next = next;
+        let first = segment.first;
+        if self.unsynced.last().is_none_or(|(last, _)| *last != first) {
+            self.unsynced.push((first, writer));
+        }
         let count = next - self.next;
         self.next = next;
         Ok(usize::try_from(count).unwrap_or(usize::MAX))
@@ -242,6 +250,7 @@ impl Disk {
             // A file that cannot be removed is found again at the next start, where the cursor tells
             // that it is done.
             let _ = fs::remove_file(segment::path(&self.folder, segment.first));
+            self.unsynced.retain(|(first, _)| *first != segment.first);
             if self
                 .reader
                 .as_ref()
@@ -327,9 +336,9 @@ impl Disk {
         })
     }
 
-    /// The file that is written to, for whoever makes it durable.
-    pub(super) fn writer(&self) -> Option<Arc<File>> {
-        self.writer.clone()
+    /// The files that were written to since the last call, for whoever makes them durable.
+    pub(super) fn unsynced(&mut self) -> Vec<Arc<File>> {
+        self.unsynced.drain(..).map(|(_, file)| file).collect()
     }
 
     /// Remembers the first record that is not delivered, so that a start after a crash begins there.
@@ -491,6 +500,21 @@ mod tests {
             let read = |folder| fs::read(segment::path(folder, segment.first)).unwrap();
             assert_eq!(read(&one), read(&many));
         }
+    }
+
+    #[test]
+    fn every_segment_that_was_written_to_is_forced_to_disk_once_though_it_is_full_by_then() {
+        let folder = folder("disk-sync");
+        let (mut disk, ..) = Disk::open(&folder, 8 * 100).unwrap();
+        (0..7).for_each(|_| append(&mut disk, "123456789"));
+        // Three records fill a segment.
+        assert_eq!(disk.unsynced().len(), 3);
+        assert!(disk.unsynced().is_empty());
+        append(&mut disk, "123456789");
+        assert_eq!(disk.unsynced().len(), 1);
+        (0..7).for_each(|_| append(&mut disk, "123456789"));
+        disk.forget_before(12);
+        assert_eq!(disk.unsynced().len(), 1, "what is delivered needs none");
     }
 
     #[test]

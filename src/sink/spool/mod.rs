@@ -285,23 +285,19 @@ impl Spool {
     /// Forces to disk what was written, and remembers what is done with. Called every half second; it
     /// waits for the disk, but nobody waits for it.
     pub fn sync(&self) {
-        let (writer, save) = {
+        let (written, save) = {
             let mut state = self.lock();
             if let Some(folder) = &self.folder {
                 state.inherit(folder, &self.counters);
             }
             state.drain(true, &self.counters);
             self.publish(&state);
-            let dirty = std::mem::take(&mut state.dirty);
-            let writer = state.disk.as_ref().and_then(Disk::writer).filter(|_| dirty);
+            let written = state.disk.as_mut().map(Disk::unsynced).unwrap_or_default();
             let save = (state.saved < state.committed).then_some(state.committed);
-            (writer, save)
+            (written, save)
         };
-        if let Some(writer) = writer
-            && writer.sync_data().is_err()
-        {
-            Counters::add(&self.counters.spool_errors, 1);
-        }
+        let failed = written.iter().filter(|file| file.sync_data().is_err());
+        Counters::add(&self.counters.spool_errors, failed.count() as u64);
         if let (Some(number), Some(folder)) = (save, &self.folder) {
             match Disk::save_cursor(folder, number) {
                 Ok(()) => {

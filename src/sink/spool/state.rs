@@ -43,8 +43,6 @@ pub(super) struct State {
     /// Every record before this is done with.
     pub(super) committed: u64,
     pub(super) saved: u64,
-    /// What is on disk and not yet forced to it.
-    pub(super) dirty: bool,
     /// Nothing more comes; what is there may be delivered until then.
     pub(super) closing: Option<Instant>,
     /// The spool's limit was reached, or its disk failed: said once until it is over.
@@ -70,7 +68,6 @@ impl State {
             handed: read,
             committed: read,
             saved: read,
-            dirty: false,
             closing: None,
             news: Vec::new(),
             limit_told: false,
@@ -201,7 +198,6 @@ impl State {
             self.news
                 .push(format!("the spool {} works again", disk.folder().display()));
         }
-        self.dirty = true;
         let first = disk.shrink();
         if self.read < first {
             if !std::mem::replace(&mut self.limit_told, true) {
