@@ -125,6 +125,14 @@ fn numbers(path: &Path) -> BTreeSet<u64> {
     all.iter().map(number).collect()
 }
 
+fn await_file(path: &Path, sensor: &Sensor) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !path.exists() {
+        assert!(Instant::now() < end, "{}", sensor.said());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Hears what a service manager would, until `enough`.
 fn hear(socket: &UnixDatagram, enough: impl Fn(&str) -> bool) -> String {
     let (mut heard, mut bytes) = (String::new(), [0; 4096]);
@@ -252,9 +260,6 @@ fn a_reload_under_traffic_loses_no_record_and_leads_out_of_no_folder() {
     }
     assert!(!Path::new("/etc/rstscope-escaped").exists());
     play(&lab, "client_abort");
-    let in_first = resets(&lab.records_path()).len();
-    assert!(in_first >= 2, "{}", sensor.said());
-
     let device = "[[own_device]]\nname = \"fw9\"\nhop_limit = \"0-255\"\n";
     let url = format!("output = [\"file://{}\"]\n", second.display());
     write(&config, &format!("{url}mode = \"mirror\"\n{device}"));
@@ -264,6 +269,10 @@ fn a_reload_under_traffic_loses_no_record_and_leads_out_of_no_folder() {
         "{}",
         sensor.said()
     );
+    // It is made when the first is closed; until then records of the traffic go there.
+    await_file(&second, &sensor);
+    let in_first = resets(&lab.records_path()).len();
+    assert!(in_first >= 2, "{}", sensor.said());
     play(&lab, "forged_wrong_ttl");
     play(&lab, "client_abort");
     lab::assert_all_succeeded(traffic);
