@@ -282,22 +282,19 @@ impl Spool {
         std::mem::take(&mut self.lock().news)
     }
 
-    /// Forces to disk what was written, and remembers what is done with. Called every half second; it
-    /// waits for the disk, but nobody waits for it.
+    /// Remembers what is done with, and forces to disk what was written and is not. Called every half
+    /// second; it waits for the disk, but nobody waits for it.
     pub fn sync(&self) {
-        let (written, save) = {
+        let save = {
             let mut state = self.lock();
             if let Some(folder) = &self.folder {
                 state.inherit(folder, &self.counters);
             }
             state.drain(true, &self.counters);
             self.publish(&state);
-            let written = state.disk.as_mut().map(Disk::unsynced).unwrap_or_default();
-            let save = (state.saved < state.committed).then_some(state.committed);
-            (written, save)
+            (state.saved < state.committed).then_some(state.committed)
         };
-        let failed = written.iter().filter(|file| file.sync_data().is_err());
-        Counters::add(&self.counters.spool_errors, failed.count() as u64);
+        // First: a segment whose records are all delivered need not come to disk any more.
         if let (Some(number), Some(folder)) = (save, &self.folder) {
             match Disk::save_cursor(folder, number) {
                 Ok(()) => {
@@ -311,6 +308,12 @@ impl Spool {
                 Err(_) => Counters::add(&self.counters.spool_errors, 1),
             }
         }
+        let written = self.lock().disk.as_mut().map(Disk::unsynced);
+        let failed = written
+            .iter()
+            .flatten()
+            .filter(|file| file.sync_data().is_err());
+        Counters::add(&self.counters.spool_errors, failed.count() as u64);
     }
 
     /// Records in memory that would be lost if the program ended now.
