@@ -1,6 +1,7 @@
 //! A tc program on an interface: by tcx link where the kernel has it (6.6), else by a filter of
 //! the clsact qdisc, which is taken off again when the value is dropped.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -16,8 +17,9 @@ const PRIORITY: u32 = 49_000;
 pub enum Attachment {
     /// A link; detached when closed.
     Tcx(OwnedFd),
-    /// A filter and the number of its program. A killed process leaves it; the next start replaces it.
-    Filter(TcHook, u32),
+    /// A filter, the number of its program, and whether it is known to be gone: then it is not asked for
+    /// again, since libbpf complains each time. A killed process leaves it; the next start replaces it.
+    Filter(TcHook, u32, Cell<bool>),
 }
 
 impl Attachment {
@@ -51,7 +53,7 @@ impl Attachment {
         let mut hook = builder.hook(if egress { TC_EGRESS } else { TC_INGRESS });
         hook.create()
             .and_then(|mut hook| hook.attach())
-            .and_then(|mut hook| Ok(Self::Filter(hook, hook.query()?)))
+            .and_then(|mut hook| Ok(Self::Filter(hook, hook.query()?, Cell::new(false))))
             .map_err(|error| io::Error::other(error.to_string()))
     }
 
@@ -59,7 +61,12 @@ impl Attachment {
     pub fn is_cut_off(&self) -> bool {
         match self {
             Self::Tcx(link) => matches!(link::tcx_ifindex(link.as_fd()), Ok(0)),
-            Self::Filter(hook, program) => is_another_there(*hook, *program),
+            Self::Filter(hook, program, gone) => {
+                if !gone.get() {
+                    gone.set(is_another_there(*hook, *program));
+                }
+                gone.get()
+            }
         }
     }
 }
@@ -76,7 +83,7 @@ fn is_another_there(mut hook: TcHook, program: u32) -> bool {
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        if let Self::Filter(hook, program) = self {
+        if let Self::Filter(hook, program, _) = self {
             // Who took over from us has put its own there (`run --replace`).
             if !is_another_there(*hook, *program) {
                 // The interface may be gone, and the filter with it: nothing is left to do.
