@@ -87,3 +87,53 @@ fn the_corpus_stays_small() {
     assert!(files <= 200, "{files} files");
     assert!(bytes <= 500_000, "{bytes} bytes");
 }
+
+/// Names and versions of a lock file's packages.
+fn locked(path: &str) -> Vec<(String, String)> {
+    let text = std::fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let of = |package: &str, key: &str| {
+        let line = package.lines().find_map(|line| line.strip_prefix(key));
+        line.unwrap().trim_matches('"').to_owned()
+    };
+    let packages = text.split("[[package]]\n").skip(1);
+    packages
+        .map(|package| (of(package, "name = "), of(package, "version = ")))
+        .collect()
+}
+
+/// `fuzz` is a package of its own, built with `--locked`: a dependency that is not in its lock file stops
+/// scripts/fuzz, and one of another version fuzzes what is not shipped.
+#[test]
+fn the_fuzzers_are_built_from_what_the_program_is_built_from() {
+    let (ours, theirs) = (locked("Cargo.lock"), locked("fuzz/Cargo.lock"));
+    let manifest = include_str!("../Cargo.toml");
+    let (mut is_ours, mut wanted) = (false, Vec::new());
+    for line in manifest.lines() {
+        if let Some(section) = line.strip_prefix('[') {
+            is_ours = matches!(section, "dependencies]" | "build-dependencies]");
+        } else if let (true, Some((name, _))) = (is_ours, line.split_once(" = ")) {
+            // An optional one is in no build of the fuzzers.
+            wanted.extend((!line.contains("optional = true")).then_some(name));
+        }
+    }
+    assert!(
+        wanted.len() > 20,
+        "the manifest is not understood: {wanted:?}"
+    );
+    for name in wanted {
+        assert!(
+            theirs.iter().any(|(known, _)| known == name),
+            "{name} is not in fuzz/Cargo.lock: run `cargo metadata` in fuzz/"
+        );
+    }
+    for package in &theirs {
+        let mut known = ours
+            .iter()
+            .filter(|(name, _)| *name == package.0)
+            .peekable();
+        assert!(
+            known.peek().is_none() || known.any(|other| other == package),
+            "fuzz/Cargo.lock has {package:?}, Cargo.lock does not"
+        );
+    }
+}
