@@ -170,6 +170,25 @@ fn numbers_agree_with_what_was_done_and_hold_no_address() {
         let (_, help) = help.split_once(' ').unwrap();
         assert!(said.contains(help), "{help}: {said}");
     }
+    // The ledger is the first that it says of each interface, and nothing is under way by now.
+    let ledgers: Vec<&str> = said.lines().skip(1).take(2).collect();
+    for (line, interface) in ledgers.iter().zip(["up0", "dn0"]) {
+        let (begins, ends) = (format!("{interface}: "), "the ledger balances");
+        assert!(line.starts_with(&begins) && line.ends_with(ends), "{said}");
+        assert!(line.contains(", 0 under way,"), "{line}");
+    }
+    let entry = |interface: &str, name: &str| {
+        let label = format!("{{interface=\"{interface}\",entry=\"{name}\"}}");
+        sum(&body, "rstscope_ledger_frames", &label)
+    };
+    for interface in ["up0", "dn0"] {
+        assert!(entry(interface, "received") >= 50, "{body}");
+        assert_eq!(
+            entry(interface, "received"),
+            entry(interface, "handed_back")
+        );
+    }
+    assert_eq!(sum(&body, "rstscope_ledger_balances", ""), 2, "{body}");
     let other = lab.exec("cl", &[BINARY, "stats"]).output().unwrap();
     assert_eq!(other.status.code(), Some(1), "none runs there");
 

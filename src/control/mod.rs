@@ -9,6 +9,7 @@ pub mod doctor;
 mod engine_loop;
 mod error;
 mod handover;
+mod ledger;
 pub mod lock;
 mod numbers;
 mod outputs;

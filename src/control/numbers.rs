@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::clock;
 use super::engine_loop::{EngineNumbers, EngineShared};
+use super::ledger;
 use super::outputs::Outputs;
 use super::post::Post;
 use crate::flow::TableCounters;
@@ -19,6 +20,10 @@ use crate::xdp;
 /// Everything there is to tell.
 pub(super) fn gather(posts: &[Post], engine: &EngineShared, outputs: &Outputs) -> Vec<Family> {
     let mut families = vec![version()];
+    let ledgers = posts.iter().map(|post| (post, post.ledger()));
+    families.extend(ledger::families(
+        ledgers.filter_map(|(post, ledger)| Some((post.name.as_str(), ledger?))),
+    ));
     families.extend(frames(posts));
     families.extend(workers(posts));
     let numbers = engine

@@ -11,6 +11,7 @@ use crossbeam::queue::ArrayQueue;
 use super::coverage::Totals;
 use super::error::Error;
 use super::handover::{Heir, Predecessor};
+use super::ledger::Ledger;
 use super::lock::InterfaceLock;
 use crate::config::RunConfig;
 use crate::events::Events;
@@ -29,6 +30,10 @@ use crate::xdp::{self, Steer};
 /// Sightings that may wait for the engine, a worker: what comes in while its thread rests (10 ms)
 /// at 800,000 resets a second, more than one worker can look at.
 const SIGHTINGS_WAITING: usize = 8192;
+
+/// Times that a running ledger is read before it is left for the next time: an undisturbed reading takes
+/// microseconds, in which fewer frames come than there is credit.
+const LEDGER_TRIES: u32 = 4;
 
 /// How late a worker's heartbeat may be before its queue is bypassed. A busy host deschedules a
 /// thread for some milliseconds; a SYN that waits longer would be felt.
@@ -369,6 +374,30 @@ impl Post {
         let running = inline.workers.iter().map(|worker| worker.shared.counters());
         let finished = inline.finished.iter().map(|worker| worker.counters);
         Some(totals(&steer, running.chain(finished)))
+    }
+
+    /// The ledger so far; `None` in mirror mode, or when it cannot be told now.
+    pub(super) fn ledger(&self) -> Option<Ledger> {
+        let inline = self.inline.as_ref()?;
+        let credit = WorkerConfig::new(self.id).credit;
+        let read = || {
+            let mut ledger = Ledger::default();
+            inline.finished.iter().for_each(|worker| ledger.add(worker));
+            for worker in &inline.workers {
+                ledger.add_running(&worker.shared.counters(), credit);
+            }
+            ledger
+        };
+        // This thread may be kept waiting between two readings, in which frames go on.
+        for _ in 0..LEDGER_TRIES {
+            let mut ledger = read();
+            let steer = inline.steer.counters().ok()?;
+            if read().received() - ledger.received() <= u64::from(credit) {
+                ledger.set_steered(&steer);
+                return Some(ledger);
+            }
+        }
+        None
     }
 
     /// Leaves the post. Workers first: each closes its gate, from when on the kernel passes frames,

@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::handover::is_trusted;
+use super::ledger;
 use super::texts;
 use crate::metrics::{Board, table};
 use crate::notice;
@@ -43,7 +44,11 @@ pub(super) fn answer(board: Arc<Board>) -> io::Result<JoinHandle<()>> {
 
 fn tell(mut stream: &UnixStream, board: &Board) -> io::Result<()> {
     stream.set_write_timeout(Some(WAIT))?;
-    stream.write_all(table(&board.families()).as_bytes())
+    let families = board.families();
+    for line in ledger::lines(&families) {
+        stream.write_all(format!("{line}\n").as_bytes())?;
+    }
+    stream.write_all(table(&families).as_bytes())
 }
 
 /// Prints the numbers of the sensor with this process id, or of all.

@@ -24,6 +24,7 @@ fn end(lab: &Lab, prefix: &str) -> String {
 fn down_and_up(prefix: &str) {
     let lab = Lab::up();
     let mut sensor = lab.sensor(&[]);
+    sensor.may_lose_frames();
     let name = end(&lab, prefix);
     assert_prompt("before", lab.rate(200));
     let (rate, ()) = during(&lab, 800, || link(&lab, &format!("set {name} down")));
@@ -68,6 +69,7 @@ fn the_far_end_set_down_and_up_costs_no_connection() {
 fn a_deleted_pair_costs_no_connection() {
     let lab = Lab::up();
     let mut sensor = lab.sensor(&[]);
+    sensor.may_lose_frames();
     let name = end(&lab, "rstx");
     assert_prompt("before", lab.rate(200));
     let (rate, ()) = during(&lab, 800, || link(&lab, &format!("del {name}")));
