@@ -76,7 +76,7 @@ fn handback() {
         let before = handed_back();
         for _ in 0..ROUNDS {
             let start = thread_cpu_ns();
-            veth.send(BURSTS * 64);
+            assert_eq!(veth.send(BURSTS * 64), BURSTS * 64);
             by_veth.push((thread_cpu_ns() - start) / per_frame);
             let start = thread_cpu_ns();
             for _ in 0..BURSTS {
@@ -109,19 +109,22 @@ fn worker_cost(queues: u32, with_live: bool) -> f64 {
     inside(network.name(1), || {
         let sensor = Sensor::start("sv32", queues, with_live);
         let (cpu, received) = (sensor.cpu_ns(), sensor.received());
-        thread::scope(|scope| {
-            for queue in 0..queues {
-                let name = network.name(0);
-                scope.spawn(move || {
+        let name = network.name(0);
+        let offered: u32 = thread::scope(|scope| {
+            let send = |queue| {
+                move || {
                     inside(name, || {
                         Generator::open("cl32", queue).send(400_000 / queues)
-                    });
-                });
-            }
+                    })
+                }
+            };
+            let senders: Vec<_> = (0..queues).map(|queue| scope.spawn(send(queue))).collect();
+            let sent = senders.into_iter().map(|sender| sender.join().unwrap());
+            sent.sum()
         });
         thread::sleep(Duration::from_millis(50));
         let cost = (sensor.cpu_ns() - cpu) / (sensor.received() - received).max(1) as f64;
-        assert_balanced(sensor, 400_000);
+        assert_balanced(sensor, u64::from(offered));
         cost
     })
 }
@@ -190,7 +193,7 @@ fn overload() {
     sink(network.name(1), "sv33");
     inside(network.name(1), || {
         let sensor = Sensor::start("sv33", 1, true);
-        inside(network.name(0), || Generator::open("cl33", 0).send(count));
+        let count = inside(network.name(0), || Generator::open("cl33", 0).send(count));
         thread::sleep(Duration::from_millis(200));
         let (received, bypassed, ring_full, live) = assert_balanced(sensor, u64::from(count));
         let offered = f64::from(count);

@@ -5,7 +5,9 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
-    reason = "a test that panics has failed, as it should"
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a test that panics has failed, as it should; it waits by the clock"
 )]
 
 #[path = "../benches/support/sensor.rs"]
@@ -15,10 +17,14 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rstscope::events::{Config, Events, own_netns};
+use rstscope::handback::{Live, LiveError, Pair};
+use rstscope::nic::Interface;
 use rstscope::worker::Counters;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use sensor::{Generator, Sensor};
@@ -60,10 +66,10 @@ fn a_flood_beyond_what_the_sensor_takes_is_accounted_for_to_the_frame() {
     network.cable(51, 1);
     inside(network.name(1), || {
         let sensor = Sensor::start("sv51", 1, true);
-        inside(network.name(0), || Generator::open("cl51", 0).send(FRAMES));
+        let sent = inside(network.name(0), || Generator::open("cl51", 0).send(FRAMES));
         thread::sleep(Duration::from_millis(200));
         let (counters, bypassed) = settle(sensor);
-        assert_eq!(counters.received + bypassed, u64::from(FRAMES));
+        assert_eq!(counters.received + bypassed, u64::from(sent));
         assert!(bypassed > 0, "the flood was no flood: {counters:?}");
         assert!(counters.live > 0, "no frame went back live: {counters:?}");
         assert_eq!(counters.live_failed, 0, "{counters:?}");
@@ -130,7 +136,7 @@ fn frames_of_a_flow_keep_their_order_whichever_way_they_go_back() {
         // Less at once than the credit, so that none passes by the sensor.
         while next < FRAMES {
             let first = next;
-            generator.send_each(200, |number, frame| {
+            let sent = generator.send_each(200, |number, frame| {
                 // Resets go back live, data with FIN by the veth: blocks of both.
                 let (flags, payload) = match (first + number) / 150 % 2 {
                     0 => (RST, 0),
@@ -138,6 +144,7 @@ fn frames_of_a_flow_keep_their_order_whichever_way_they_go_back() {
                 };
                 numbered(mac, flags, payload, first + number, frame);
             });
+            assert_eq!(sent, 200, "the generator lost frames");
             next += 200;
             while sensor.received() + 100 < u64::from(next) {
                 thread::sleep(Duration::from_micros(100));
@@ -154,6 +161,101 @@ fn frames_of_a_flow_keep_their_order_whichever_way_they_go_back() {
             counters.live > 0 && counters.live < counters.received,
             "{counters:?}"
         );
+    });
+}
+
+/// What decides whether a burst may go live is that nothing is under way by the veth. A frame that waits
+/// behind the interface's ingress (here: its traffic is shaped, 300 ms a frame) has not come back.
+#[test]
+#[ignore = "needs root"]
+fn a_frame_comes_back_when_the_stack_has_it_and_no_sooner() {
+    const AT_ONCE: u32 = 10;
+    let network = Namespaces::new(&["p-held-a", "p-held-b"]);
+    network.cable(52, 1);
+    let b = network.name(1);
+    sh(&format!("ip -n {b} link add held type ifb"));
+    sh(&format!("ip -n {b} link set held up"));
+    // Ten frames of 154 bytes go at once, each further one after 308 ms.
+    let bucket = "root tbf rate 4kbit burst 1540 latency 10s";
+    sh(&format!("tc -n {b} qdisc add dev held {bucket}"));
+    sh(&format!("tc -n {b} qdisc add dev sv52 clsact"));
+    let filter = format!("-n {b} filter add dev sv52 ingress bpf bytecode");
+    let mut words: Vec<&str> = filter.split_whitespace().collect();
+    words.push("1,6 0 0 4294967295");
+    words.extend("action mirred egress redirect dev held".split(' '));
+    let status = Command::new("tc").args(words).status();
+    assert!(status.expect("tc starts").success());
+    inside(b, || {
+        let nic = Interface::find("sv52").unwrap();
+        let mac = nic.mac().expect("a veth has an address").0;
+        let events = Events::open(Config::for_netns(own_netns().unwrap())).unwrap();
+        let classifier = events.load_handback().unwrap();
+        let pair = Pair::create(&nic.link, 1, classifier.as_fd()).unwrap();
+        let socket = listen();
+        let mut veth = Generator::open(&pair.names().transmit, 0);
+        let mut send = |count, first| {
+            let begun = Instant::now();
+            // Returns when all of them have come back.
+            let sent = veth.send_each(count, |number, frame| {
+                numbered(mac, FIN, 100, first + number, frame);
+            });
+            assert_eq!(sent, count);
+            // The stack may be at the last one yet: this thread is bound to no CPU.
+            thread::sleep(Duration::from_millis(20));
+            (begun.elapsed(), heard(&socket))
+        };
+        let (_, seqs) = send(AT_ONCE, 0);
+        assert_eq!(seqs, (0..AT_ONCE).collect::<Vec<_>>());
+        let (took, seqs) = send(2, AT_ONCE);
+        assert!(took > Duration::from_millis(400), "not held: {took:?}");
+        assert_eq!(seqs, [AT_ONCE, AT_ONCE + 1]);
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn only_a_worker_that_is_bound_to_a_cpu_gives_bursts_live() {
+    const FRAMES: u32 = 100_000;
+    for is_pinned in [true, false] {
+        let network = Namespaces::new(&["p-bound-a", "p-bound-b"]);
+        network.cable(54, 1);
+        inside(network.name(1), || {
+            let sensor = Sensor::start_on("sv54", 1, true, is_pinned);
+            inside(network.name(0), || Generator::open("cl54", 0).send(FRAMES));
+            thread::sleep(Duration::from_millis(200));
+            let (counters, _) = settle(sensor);
+            assert_eq!(counters.live > 0, is_pinned, "{counters:?}");
+        });
+    }
+}
+
+/// Then the hand-back veth's frames are received on other CPUs than the worker's.
+#[test]
+#[ignore = "needs root"]
+fn where_new_interfaces_are_spread_over_cpus_no_burst_goes_live() {
+    let mask = "/proc/sys/net/core/rps_default_mask";
+    let network = Namespaces::new(&["p-spread-a", "p-spread-b"]);
+    network.cable(55, 1);
+    inside(network.name(1), || {
+        if std::fs::write(mask, "1").is_err() {
+            println!("skipped: this kernel has no net.core.rps_default_mask");
+            return;
+        }
+        let nic = Interface::find("sv55").unwrap();
+        let events = Events::open(Config::for_netns(own_netns().unwrap())).unwrap();
+        let classifier = events.load_handback().unwrap();
+        let pair = Pair::create(&nic.link, 1, classifier.as_fd()).unwrap();
+        let open = || {
+            Live::open(
+                nic.ifindex(),
+                pair.transmit_ifindex(),
+                1,
+                events.counters_fd(),
+            )
+        };
+        assert!(matches!(open(), Err(LiveError::Spread)));
+        std::fs::write(mask, "0").unwrap();
+        assert!(open().is_ok());
     });
 }
 

@@ -5,6 +5,7 @@
     dead_code,
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::indexing_slicing,
     reason = "each bench uses a part of it; a bench that panics has failed, as it should"
 )]
 
@@ -35,8 +36,13 @@ pub(crate) struct Sensor {
 }
 
 impl Sensor {
-    /// Starts one with a worker a queue.
+    /// Starts one with a worker a queue, each on a CPU of its own as far as there are.
     pub(crate) fn start(interface: &str, queues: u32, with_live: bool) -> Self {
+        Self::start_on(interface, queues, with_live, true)
+    }
+
+    /// The same, with workers that are bound to their CPUs or are not.
+    pub(crate) fn start_on(interface: &str, queues: u32, with_live: bool, is_pinned: bool) -> Self {
         let nic = Interface::find(interface).expect("the interface is there");
         let netns = own_netns().expect("procfs");
         let events = Events::open(EventsConfig::for_netns(netns)).expect("events");
@@ -67,7 +73,10 @@ impl Sensor {
             steer.insert_socket(queue, port.as_fd()).expect("xsks");
             let shared = Arc::new(Shared::new());
             let worker = Worker::new(
-                WorkerConfig::new(InterfaceId(0)),
+                WorkerConfig {
+                    cpu: is_pinned.then(|| cpu_of(queue)),
+                    ..WorkerConfig::new(InterfaceId(0))
+                },
                 port,
                 gates.take(queue).expect("gate"),
                 Tracker::new(TrackerConfig {
@@ -132,6 +141,14 @@ impl Sensor {
     }
 }
 
+/// The CPU of a queue's worker, of those that this process may use.
+fn cpu_of(queue: u32) -> u32 {
+    let allowed = rustix::thread::sched_getaffinity(None).expect("it may ask");
+    let all = 0..u32::try_from(rustix::thread::CpuSet::MAX_CPU).expect("a small number");
+    let cpus: Vec<u32> = all.filter(|cpu| allowed.is_set(*cpu as usize)).collect();
+    cpus[queue as usize % cpus.len()]
+}
+
 /// CPU time of a process's threads whose names begin so, in nanoseconds.
 pub(crate) fn threads_cpu_ns(process: u32, name: &str) -> f64 {
     let mut sum = 0.0;
@@ -190,18 +207,25 @@ impl Generator {
         }
     }
 
-    /// Sends so many SYNs of different flows; all of them have left when it returns.
-    pub(crate) fn send(&mut self, count: u32) {
+    /// Sends so many SYNs of different flows; all of them have left when it returns. Answers how many
+    /// arrived at the other end.
+    pub(crate) fn send(&mut self, count: u32) -> u32 {
         let first = self.next;
         self.next = self.next.wrapping_add(count);
         self.send_each(count, |number, frame| {
             frame.extend_from_slice(&syn(first.wrapping_add(number)));
-        });
+        })
     }
 
     /// Sends so many frames, each written by `write` from its number; all have left when it
-    /// returns.
-    pub(crate) fn send_each(&mut self, count: u32, mut write: impl FnMut(u32, &mut Vec<u8>)) {
+    /// returns. Answers how many arrived: the other end may be too busy to take more (a veth with XDP holds
+    /// 256 frames), as a NIC's ring may be full before anybody on the host has seen a frame.
+    pub(crate) fn send_each(
+        &mut self,
+        count: u32,
+        mut write: impl FnMut(u32, &mut Vec<u8>),
+    ) -> u32 {
+        let mut dropped = 0;
         let mut left = count;
         let mut bytes = Vec::with_capacity(2048);
         let mut batch = Vec::with_capacity(64);
@@ -218,12 +242,17 @@ impl Generator {
                 left -= 1;
             }
             self.socket.transmit(&mut batch);
-            let wake = self.socket.wake();
-            assert!(matches!(wake, Wake::Done | Wake::Again), "{wake:?}");
+            match self.socket.wake() {
+                Wake::Done | Wake::Again => {}
+                // A call that drops a frame ends with it: one each.
+                Wake::Dropped => dropped += 1,
+                wake => panic!("{wake:?}"),
+            }
         }
         while self.socket.in_kernel() > 0 {
             self.socket.reclaim(&mut self.pool);
             std::thread::yield_now();
         }
+        count - dropped
     }
 }

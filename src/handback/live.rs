@@ -3,6 +3,7 @@
 //! only where the kernel proves to have it; without it all frames go by the veth.
 
 use std::fmt;
+use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,6 +16,10 @@ use crate::sys::{self, Burst, Bursts, link};
 
 const _: () = assert!(size_of::<types::burst>() == 64 + 256 * sys::BURST_FRAMES);
 
+/// CPUs that receive what arrives at an interface made from now on, as a mask (Linux 6.3); it holds for the
+/// hand-back veth too.
+const SPREAD: &str = "net.core.rps_default_mask";
+
 /// Why frames cannot go back live.
 #[derive(Debug)]
 pub enum LiveError {
@@ -26,6 +31,9 @@ pub enum LiveError {
     Map(sys::Error),
     /// It was loaded, but the kernel would not run it.
     Run(io::Error),
+    /// The host spreads what arrives at new interfaces over CPUs: frames that went by the veth before could
+    /// still be on their way on another CPU (see the worker's `give_live`).
+    Spread,
 }
 
 impl fmt::Display for LiveError {
@@ -36,8 +44,16 @@ impl fmt::Display for LiveError {
             Self::Attach(source) => write!(f, "attaching to the hand-back veth failed: {source}"),
             Self::Map(source) => write!(f, "{source}"),
             Self::Run(source) => write!(f, "the kernel would not run the program: {source}"),
+            Self::Spread => write!(
+                f,
+                "{SPREAD} is set, and the order of frames would not be sure"
+            ),
         }?;
-        f.write_str("; each goes by the veth, which costs more under load (needs Linux 5.18)")
+        f.write_str("; each goes by the veth, which costs more under load")?;
+        match self {
+            Self::Spread => Ok(()),
+            _ => f.write_str(" (needs Linux 5.18)"),
+        }
     }
 }
 
@@ -69,6 +85,10 @@ impl Live {
         queues: u32,
         counters: BorrowedFd<'_>,
     ) -> Result<Self, LiveError> {
+        let mask = fs::read_to_string(format!("/proc/sys/{}", SPREAD.replace('.', "/")));
+        if mask.is_ok_and(|mask| names_a_cpu(&mask)) {
+            return Err(LiveError::Spread);
+        }
         let mut place = MaybeUninit::uninit();
         let mut open = LiveSkelBuilder::default()
             .open(&mut place)
@@ -106,5 +126,31 @@ impl Live {
     #[must_use]
     pub fn take(&self, queue: u32) -> Option<Burst> {
         self.bursts.take(queue)
+    }
+}
+
+/// Whether a mask of CPUs (hexadecimal, with commas) has any in it.
+fn names_a_cpu(mask: &str) -> bool {
+    mask.bytes()
+        .any(|digit| digit.is_ascii_hexdigit() && digit != b'0')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LiveError, names_a_cpu};
+
+    #[test]
+    fn an_empty_mask_spreads_nothing() {
+        assert!(!names_a_cpu("0\n") && !names_a_cpu("00000000,00000000\n") && !names_a_cpu(""));
+        assert!(names_a_cpu("3\n") && names_a_cpu("00000001,00000000\n") && names_a_cpu("f0"));
+    }
+
+    #[test]
+    fn what_stands_in_the_way_is_named() {
+        let said = LiveError::Spread.to_string();
+        assert!(
+            said.contains("net.core.rps_default_mask") && !said.contains("5.18"),
+            "{said}"
+        );
     }
 }

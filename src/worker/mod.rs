@@ -208,7 +208,12 @@ impl<R: Rings, O: Observe> Worker<R, O> {
 
     /// Runs in this thread until [`Shared::stop`]. Sockets and gate close when it returns.
     pub fn run(mut self) -> Finished {
-        self.shared.set_pinned(self.config.cpu.is_some_and(pin));
+        let is_pinned = self.config.cpu.is_some_and(pin);
+        self.shared.set_pinned(is_pinned);
+        if !is_pinned {
+            // Then `give_live` could not tell whether the host has what it was given before.
+            self.burst_failures = BURST_FAILURES_MAX;
+        }
         // Without either, frames wait longer where the CPU is busy; nothing else changes.
         let _ = sys::ask_for_short_slice();
         hurry();
@@ -311,9 +316,18 @@ impl<R: Rings, O: Observe> Worker<R, O> {
             && self.rings.balance(self.batch.len()).sending == 0
     }
 
-    /// Many small frames at once go back live, which costs half as much a frame. Only while none is
-    /// on its way by the veth: the call gives its frames to the host before it returns, and they must
-    /// overtake nothing. Whatever is left in the batch takes the veth.
+    /// Many small frames at once go back live, which costs half as much a frame. Whatever is left in the
+    /// batch takes the veth.
+    ///
+    /// Only while none is on its way by the veth: the call gives its frames to the host before it returns,
+    /// and they must overtake nothing. That none is on its way is what the completion ring says. In copy
+    /// mode a frame comes back there when its skb loses its owner (`xsk_destruct_skb`, net/xdp/xsk.c), and
+    /// neither veth, backlog nor mirred take that away, only the receiver: `ip_rcv_core` and `ip6_rcv_core`,
+    /// or whoever frees it. What still waits in a backlog, or in a queue that somebody put behind the
+    /// interface's ingress, counts as sending (tests/path.rs holds a frame there). From `ip_rcv_core` on a
+    /// frame goes through the stack in one go, with softirqs off, on the CPU that sent it. This worker is
+    /// bound to that CPU, so that it cannot have seen the completion before the frame was through; one that
+    /// is not bound gives nothing live ([`Self::run`]).
     fn give_live(&mut self) {
         let mask = std::mem::take(&mut self.live_mask);
         if mask == 0 {
