@@ -12,11 +12,16 @@
     reason = "a test may panic, prints what it measured, and waits by the clock"
 )]
 
+#[path = "../benches/support/sensor.rs"]
+mod generator;
 mod lab;
+#[path = "../benches/support/mod.rs"]
+mod support;
 
 /// One file a kind of fault.
 mod faults {
     mod coverage;
+    mod flood;
     mod host;
     mod interface;
     mod mirror;
