@@ -3,6 +3,7 @@
 //! be made for one process alone: src/control/clock.rs tests what follows it.)
 
 use super::traffic::{assert_ends_well, assert_prompt, during};
+use crate::lab::records::assert_one_sentence;
 use crate::lab::{BINARY, Lab, Sensor, text};
 
 /// Starts the sensor by a shell script in which `RUN` stands for it; if it starts, ends it. Answers
@@ -64,6 +65,32 @@ fn a_limit_of_locked_memory_is_said() {
         started || said.contains("memory") || said.contains("lock"),
         "{said}"
     );
+}
+
+/// A container may have a clock of its own (time_namespaces(7)). Its heartbeats would look fresh to `steer`
+/// for ever, stopped or not.
+#[test]
+#[ignore = "needs root"]
+fn a_clock_that_is_not_the_kernels_is_refused_with_a_word() {
+    let lab = Lab::up();
+    let state = lab.state();
+    assert_prompt("before", lab.rate(100));
+    for mode in ["inline", "mirror"] {
+        let script = format!(
+            "exec timeout 20 unshare --time --monotonic 86400 --fork {BINARY} run --mode {mode} \
+             --iface up0 --output {}",
+            lab.output()
+        );
+        let (rate, done) = during(&lab, 200, || {
+            lab.exec("lb", &["sh", "-c", &script]).output().unwrap()
+        });
+        let said = text(&done.stderr);
+        assert_eq!(done.status.code(), Some(4), "{said}");
+        assert_one_sentence(&said, "time namespace");
+        assert_prompt("the start is refused", rate);
+    }
+    assert_prompt("after", lab.rate(100));
+    assert_eq!(lab.state(), state, "something is left");
 }
 
 /// Makes a memory cgroup at $group with the limit $limit, of either version of the hierarchy, which

@@ -63,6 +63,9 @@ pub struct HostFacts {
     pub missing_tracepoints: Vec<&'static str>,
     /// BTF has the reasons of resets (`enum sk_rst_reason`, Linux 6.10 and later).
     pub has_reset_reasons: bool,
+    /// Seconds and nanoseconds by which CLOCK_MONOTONIC of this process's time namespace goes before the
+    /// kernel's, as /proc/self/timens_offsets has them; `None` for a kernel without time namespaces.
+    pub monotonic_offset: Option<(i64, i64)>,
     /// `net.core.netdev_max_backlog`, in frames; `None` in a network namespace that lacks it.
     pub backlog_frames: Option<u64>,
 }
@@ -100,6 +103,9 @@ impl HostFacts {
                 .filter(|name| !known.contains(name))
                 .collect(),
             has_reset_reasons: known.contains(&RESET_REASONS),
+            monotonic_offset: fs::read_to_string("/proc/self/timens_offsets")
+                .ok()
+                .and_then(|text| offset_of(&text, "monotonic")),
             backlog_frames: fs::read_to_string("/proc/sys/net/core/netdev_max_backlog")
                 .ok()
                 .and_then(|text| text.trim().parse().ok()),
@@ -111,6 +117,7 @@ impl HostFacts {
     pub fn checks(&self, mode: Mode) -> Vec<Check> {
         let mut checks = vec![self.kernel(), self.capability(mode)];
         checks.extend(self.confinement());
+        checks.extend(self.clock());
         checks.push(self.btf());
         if self.has_btf {
             checks.push(self.tracepoints());
@@ -194,6 +201,19 @@ impl HostFacts {
         checks
     }
 
+    /// BPF programs read the kernel's own clock. Heartbeats of another one would look fresh for ever, or
+    /// late for ever; and no event would belong to its frame.
+    fn clock(&self) -> Option<Check> {
+        let (seconds, nanos) = self.monotonic_offset?;
+        (seconds != 0 || nanos != 0).then(|| {
+            let sentence = format!(
+                "this process is in a time namespace whose CLOCK_MONOTONIC is {seconds} s and {nanos} ns off \
+                 the kernel's, by which BPF programs go"
+            );
+            Check::bad("clock", Fault::Host, sentence).remedy("start it in the host's time namespace")
+        })
+    }
+
     fn btf(&self) -> Check {
         const PATH: &str = "/sys/kernel/btf/vmlinux";
         if self.has_btf {
@@ -271,6 +291,16 @@ fn effective(status: &str) -> Option<u64> {
     u64::from_str_radix(hex.trim(), 16).ok()
 }
 
+/// Seconds and nanoseconds of a clock in a `timens_offsets` (time_namespaces(7)).
+fn offset_of(text: &str, clock: &str) -> Option<(i64, i64)> {
+    text.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        let is_it = words.next() == Some(clock);
+        let numbers = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        is_it.then_some(numbers)
+    })
+}
+
 /// `major.minor` of a release; `None` when it does not begin like one.
 fn version(release: &str) -> Option<(u32, u32)> {
     let mut parts = release.split(|c: char| !c.is_ascii_digit());
@@ -315,6 +345,7 @@ mod tests {
             has_btf: true,
             missing_tracepoints: Vec::new(),
             has_reset_reasons: true,
+            monotonic_offset: Some((0, 0)),
             backlog_frames: Some(1000),
         }
     }
@@ -405,6 +436,28 @@ mod tests {
             check.sentence.contains("which process sent a local reset"),
             "{check}"
         );
+    }
+
+    #[test]
+    fn a_clock_that_is_not_the_kernels_is_refused() {
+        let text = "monotonic       86400         5\nboottime            0         0\n";
+        assert_eq!(offset_of(text, "monotonic"), Some((86_400, 5)));
+        assert_eq!(offset_of(text, "boottime"), Some((0, 0)));
+        assert_eq!(offset_of("", "monotonic"), None);
+        for (offset, is_bad) in [(Some((-1, 0)), true), (Some((0, 1)), true), (None, false)] {
+            let facts = HostFacts {
+                monotonic_offset: offset,
+                ..facts()
+            };
+            for mode in [Mode::Inline, Mode::Mirror] {
+                let bad = facts.checks(mode).into_iter().filter(Check::is_bad);
+                assert_eq!(
+                    bad.map(|check| check.name).eq(["clock"]),
+                    is_bad,
+                    "{offset:?}"
+                );
+            }
+        }
     }
 
     #[test]
