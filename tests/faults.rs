@@ -20,6 +20,7 @@ mod support;
 
 /// One file a kind of fault.
 mod faults {
+    mod clock;
     mod coverage;
     mod flood;
     mod host;

@@ -10,6 +10,7 @@ use super::Error;
 use super::credit::Words as SharedGate;
 use super::per_queue::PerQueue;
 
+// A line for each side, and no line of two queues: the array begins at a page.
 const _: () = assert!(size_of::<SharedGate>() == 128);
 
 /// The gates of all queues of one interface.

@@ -339,6 +339,8 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use std::mem::offset_of;
+
     use super::{COUNTERS, Counters, Health, Shared};
     use crate::wire::Reject;
     use crate::worker::Balance;
@@ -363,6 +365,28 @@ mod tests {
         assert_eq!(shared.counters(), counters);
         assert_eq!(shared.balance(), balance);
         assert_eq!(shared.in_flight(), 7);
+    }
+
+    /// Two lines, since processors fetch them in pairs.
+    const LINES: usize = 128;
+
+    #[test]
+    fn no_two_workers_write_on_one_cache_line_nor_does_who_reads_them() {
+        assert!(align_of::<Shared>().is_multiple_of(LINES));
+        assert!(size_of::<Shared>().is_multiple_of(LINES));
+        // What others write, and what the worker asks every turn.
+        let stop = offset_of!(Shared, stop) / LINES;
+        for written in [
+            offset_of!(Shared, health),
+            offset_of!(Shared, pinned),
+            offset_of!(Shared, in_flight),
+            offset_of!(Shared, balance),
+            offset_of!(Shared, counters),
+            offset_of!(Shared, table),
+            offset_of!(Shared, away),
+        ] {
+            assert_ne!(written / LINES, stop);
+        }
     }
 
     #[test]

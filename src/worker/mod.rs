@@ -214,6 +214,10 @@ impl<R: Rings, O: Observe> Worker<R, O> {
             // Then `give_live` could not tell whether the host has what it was given before.
             self.burst_failures = BURST_FAILURES_MAX;
         }
+        // This thread's own memory: the allocator gives no two threads parts of one page.
+        for frames in [&mut self.batch, &mut self.burst, &mut self.kept] {
+            *frames = Vec::with_capacity(BATCH_FRAMES);
+        }
         // Without either, frames wait longer where the CPU is busy; nothing else changes.
         let _ = sys::ask_for_short_slice();
         hurry();

@@ -1,6 +1,5 @@
 //! The host: no memory at start, by each limit that there is. Either it starts, or it says in one
-//! sentence why not; in any case the interfaces are as they were. (A step of the time of day cannot
-//! be made for one process alone: src/control/clock.rs tests what follows it.)
+//! sentence why not; in any case the interfaces are as they were.
 
 use super::traffic::{assert_ends_well, assert_prompt, during};
 use crate::lab::records::assert_one_sentence;
@@ -10,6 +9,7 @@ use crate::lab::{BINARY, Lab, Sensor, text};
 /// whether it started, and what it said.
 fn start(lab: &Lab, script: &str) -> (bool, String) {
     let state = lab.state();
+    assert_prompt("before", lab.rate(100));
     let run = format!(
         "{BINARY} run --iface up0 --iface dn0 --output {}",
         lab.output()

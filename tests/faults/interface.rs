@@ -38,16 +38,19 @@ fn an_interface_down_and_up_is_said_and_serves_again() {
     // Its routes go with it, and come back with it.
     let routes = lab.shell("lb", "ip route show default; ip -6 route show default");
     let gateway = routes.lines().next().unwrap().to_owned();
-    lab.shell("lb", "ip link set up0 down");
+    // What is sent meanwhile TCP sends again, with a sensor or without.
+    let (rate, ()) = during(&lab, 400, || {
+        lab.shell("lb", "ip link set up0 down");
+        thread::sleep(Duration::from_millis(300));
+        lab.shell(
+            "lb",
+            &format!("ip link set up0 up; ip route replace {gateway}"),
+        );
+    });
+    assert_all("down for 300 ms", rate);
     assert!(sensor.await_line("up0 was set down"), "{}", sensor.said());
-    lab.shell(
-        "lb",
-        &format!("ip link set up0 up; ip route replace {gateway}"),
-    );
     assert!(sensor.await_line("up0 is up again"), "{}", sensor.said());
-    thread::sleep(Duration::from_millis(500));
-    let before = lab.rate(300);
-    assert_all("after", before);
+    assert_prompt("after", lab.rate(300));
     assert_ends_well(&mut sensor, &["up0", "dn0"]);
     let line = ledger(&sensor, "up0");
     assert!(
@@ -101,6 +104,7 @@ fn a_foreign_program_that_is_there_already_is_named_and_kept() {
     );
     assert_eq!(said, "");
     let before = lab.state();
+    assert_prompt("before", lab.rate(100));
     let mut words = INTERFACES.to_vec();
     let output = lab.output();
     words.extend(["--output", &output]);
@@ -108,6 +112,7 @@ fn a_foreign_program_that_is_there_already_is_named_and_kept() {
     assert_eq!(code, Some(4), "{said}");
     assert_one_sentence(&said, "up0");
     assert_prompt("the start is refused", requests);
+    assert_prompt("after", lab.rate(100));
     assert_eq!(lab.state(), before, "the foreign program was touched");
 }
 
@@ -117,6 +122,7 @@ fn a_foreign_program_while_we_run_finds_the_slot_taken() {
     let lab = Lab::up();
     let object = foreign_program(&lab);
     let mut sensor = lab.sensor(&[]);
+    assert_prompt("before", lab.rate(200));
     for way in ["xdpdrv", "xdp", "xdpgeneric"] {
         let (rate, said) = during(&lab, 200, || {
             lab.shell(

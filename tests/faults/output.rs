@@ -90,6 +90,7 @@ fn a_reader_that_went_away_costs_no_connection() {
 fn a_reader_that_does_not_read_costs_no_connection_and_a_second_signal_ends_it() {
     let lab = Lab::up();
     let mut sensor = into_a_pipe(&lab);
+    assert_prompt("before", lab.rate(200));
     // A pipe holds 64 KiB, and a record is some 3 KB.
     let (rate, ()) = during(&lab, 800, || {
         abort_some(&lab);

@@ -102,6 +102,7 @@ fn one_worker_that_hangs_costs_no_connection_after_the_heartbeat_limit() {
 fn the_engine_that_hangs_costs_no_connection() {
     let lab = Lab::up();
     let mut sensor = lab.sensor(&[]);
+    assert_prompt("before the hang", lab.rate(200));
     let (rate, held) = during(&lab, 300, || Held::thread(sensor.child.id(), "rst-engine"));
     assert_prompt("the engine hangs", rate);
     drop(held);

@@ -128,6 +128,7 @@ fn a_mirror_is_followed_by_an_inline_sensor_and_the_other_way_round() {
     let lab = Lab::up();
     let state = lab.state();
     let mut mirror = lab.sensor(&["--mode", "mirror"]);
+    assert_prompt("before", lab.rate(200));
     let (rate, mut inline) = during(&lab, 500, || {
         let next = successor(&lab, &[]);
         assert!(next.await_line("rstscope: ready"), "{}", next.said());
@@ -141,6 +142,7 @@ fn a_mirror_is_followed_by_an_inline_sensor_and_the_other_way_round() {
         next
     });
     assert_all("inline to mirror", rate);
+    assert_prompt("after", lab.rate(200));
     assert_eq!(inline.end(), Some(0), "{}", inline.said());
     assert_ledgers(&inline, &["up0", "dn0"]);
     assert_eq!(mirror.stop(), Some(0), "{}", mirror.said());
@@ -159,6 +161,7 @@ fn a_successor_that_dies_halfway_leaves_the_first_one_watching() {
         print(word, len(array.array('i', given[0][2])))\n";
     let lab = Lab::up();
     let mut sensor = lab.sensor(&[]);
+    assert_prompt("before", lab.rate(200));
     let index = lab.shell("lb", "cat /sys/class/net/up0/ifindex");
     let (rate, said) = during(&lab, 500, || {
         let words = ["/usr/bin/python3", "-c", HEIR, index.trim()];
