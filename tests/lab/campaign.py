@@ -138,8 +138,15 @@ class Sensor:
             time.sleep(0.05)
 
     def stop(self):
+        """Ends it, prints its ledgers, and answers its exit code; words where one does not balance."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20)
+        code = self.process.wait(20)
+        said = self.said.read_text(encoding="utf-8").splitlines()
+        ledgers = [line for line in said if "the ledger " in line]
+        print("\n".join(ledgers))
+        if not ledgers or not all(line.endswith("the ledger balances") for line in ledgers):
+            return f"{code}, without a balanced ledger"
+        return code
 
 
 def make_plays(lab, given):
