@@ -43,9 +43,10 @@ pub fn parse(packet: &[u8]) -> Result<Header, Reject> {
     if fixed[0] >> 4 != 4 || header_len < 20 {
         return Err(Reject::Malformed);
     }
-    // A capture of segments that the NIC had yet to cut (TSO) may say 0: the frame's end counts.
+    // A capture of segments that the NIC had yet to cut (TSO) may say 0: the frame's end counts. Where that
+    // comes before the header's, nothing of the segment is here, which the caller finds.
     let total_len = if total_len == 0 {
-        packet.len()
+        packet.len().max(header_len)
     } else {
         total_len
     };

@@ -331,6 +331,19 @@ mod tests {
         );
     }
 
+    /// The kernel's program sees it so too (found by scripts/fuzz steer).
+    #[test]
+    fn a_frame_that_ends_in_the_header_of_a_segment_yet_to_be_cut_is_truncated() {
+        let mut packet = ipv4(&[1; 12], 0x4000, &tcp(&[], &[]));
+        packet[2..4].fill(0);
+        let whole = frame(&[], 0x0800, &packet);
+        assert!(parse(LinkLayer::Ethernet, &whole).is_ok());
+        for end in 34..whole.len() {
+            let cut = parse(LinkLayer::Ethernet, &whole[..end]);
+            assert_eq!(cut.map(|_| ()), Err(Reject::Truncated), "{end}");
+        }
+    }
+
     #[test]
     fn every_truncation_is_refused_and_none_panics() {
         let whole = frame(

@@ -317,6 +317,7 @@ impl<R: Rings, O: Observe> Worker<R, O> {
             && self.health == Health::Running
             && self.burst_failures < BURST_FAILURES_MAX
             && self.rings.can_burst()
+            && self.is_on_its_cpu()
             && self.rings.balance(self.batch.len()).sending == 0
     }
 
@@ -331,7 +332,7 @@ impl<R: Rings, O: Observe> Worker<R, O> {
     /// interface's ingress, counts as sending (tests/path.rs holds a frame there). From `ip_rcv_core` on a
     /// frame goes through the stack in one go, with softirqs off, on the CPU that sent it. This worker is
     /// bound to that CPU, so that it cannot have seen the completion before the frame was through; one that
-    /// is not bound gives nothing live ([`Self::run`]).
+    /// is not bound gives nothing live ([`Self::run`]), nor does one that was moved.
     fn give_live(&mut self) {
         let mask = std::mem::take(&mut self.live_mask);
         if mask == 0 {
@@ -360,6 +361,12 @@ impl<R: Rings, O: Observe> Worker<R, O> {
         // The flows of both ways are distinct, so that their order among each other is nobody's.
         self.batch.append(&mut self.burst);
         self.batch.append(&mut self.kept);
+    }
+
+    /// Somebody may have moved this thread since it was bound (a cpuset, a CPU taken away).
+    fn is_on_its_cpu(&self) -> bool {
+        let cpu = self.config.cpu;
+        cpu.is_none_or(|cpu| rustix::thread::sched_getcpu() == cpu as usize)
     }
 
     fn hand_back(&mut self) {
