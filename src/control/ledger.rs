@@ -247,7 +247,7 @@ pub(super) fn arrivals<'a>(
     } else {
         "DOES NOT BALANCE"
     };
-    format!("{given} frames given back, {arrived} taken in by the host: the ledger {balance}")
+    format!("{given} frames given back, {arrived} taken in by the host, which {balance}")
 }
 
 #[cfg(test)]
@@ -381,7 +381,7 @@ mod tests {
         let said = |arrived, doubled| arrivals([&one, &two].into_iter(), arrived, doubled);
         assert_eq!(
             said(17, 0),
-            "17 frames given back, 17 taken in by the host: the ledger balances"
+            "17 frames given back, 17 taken in by the host, which balances"
         );
         for (arrived, doubled, balances) in [
             (16, 0, false),
@@ -389,10 +389,7 @@ mod tests {
             (18, 1, true),
             (16, 1, false),
         ] {
-            assert_eq!(
-                said(arrived, doubled).ends_with("ledger balances"),
-                balances
-            );
+            assert_eq!(said(arrived, doubled).ends_with("which balances"), balances);
         }
     }
 }

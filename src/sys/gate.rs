@@ -165,14 +165,26 @@ impl Drop for Gate {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::Gates;
+    use super::{Gates, PerQueue};
     use std::os::fd::AsFd;
+    use std::sync::Arc;
 
     /// Gates in anonymous memory, as a stand-in for the BPF array.
     pub(crate) fn gates(queues: u32) -> Gates {
+        Gates {
+            mapping: Arc::new(PerQueue::anonymous(queues).unwrap()),
+        }
+    }
+
+    #[test]
+    fn who_maps_the_same_array_sees_the_same_gate() {
         let fd = rustix::fs::memfd_create("gates", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
-        rustix::fs::ftruncate(&fd, u64::from(queues) * 128).unwrap();
-        Gates::map(fd.as_fd(), queues).unwrap()
+        rustix::fs::ftruncate(&fd, 2 * 128).unwrap();
+        let [kernel, worker] = [0, 1].map(|_| Gates::map(fd.as_fd(), 2).unwrap());
+        let (kernel, worker) = (kernel.take(1).unwrap(), worker.take(1).unwrap());
+        worker.open(3);
+        kernel.pretend_produced(2);
+        assert_eq!((kernel.limit(), worker.in_flight()), (3, 2));
     }
 
     #[test]

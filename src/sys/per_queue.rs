@@ -28,6 +28,20 @@ impl<T> PerQueue<T> {
     ///
     /// `EINVAL` when `queues` is 0, else what mmap says.
     pub(super) fn map(array: BorrowedFd<'_>, queues: u32) -> io::Result<Self> {
+        Self::map_with(
+            libc::MAP_SHARED | libc::MAP_POPULATE,
+            array.as_raw_fd(),
+            queues,
+        )
+    }
+
+    /// As many entries in memory of this process alone, as a stand-in for an array; Miri knows no other.
+    #[cfg(test)]
+    pub(super) fn anonymous(queues: u32) -> io::Result<Self> {
+        Self::map_with(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, queues)
+    }
+
+    fn map_with(flags: libc::c_int, fd: libc::c_int, queues: u32) -> io::Result<Self> {
         let bytes = queues as usize * size_of::<T>();
         if queues == 0 {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
@@ -38,8 +52,8 @@ impl<T> PerQueue<T> {
                 ptr::null_mut(),
                 bytes,
                 libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED | libc::MAP_POPULATE,
-                array.as_raw_fd(),
+                flags,
+                fd,
                 0,
             )
         };

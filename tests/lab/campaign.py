@@ -142,9 +142,9 @@ class Sensor:
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(20)
         said = self.said.read_text(encoding="utf-8").splitlines()
-        ledgers = [line for line in said if "the ledger " in line]
+        ledgers = [line for line in said if "the ledger " in line or "taken in by the host" in line]
         print("\n".join(ledgers))
-        if not ledgers or not all(line.endswith("the ledger balances") for line in ledgers):
+        if not ledgers or not all(line.endswith(" balances") for line in ledgers):
             return f"{code}, without a balanced ledger"
         return code
 

@@ -311,10 +311,10 @@ impl Sensor {
         }
         let ledgers: Vec<&str> = said
             .lines()
-            .filter(|line| line.contains("the ledger "))
+            .filter(|line| line.contains("the ledger ") || line.contains("taken in by the host"))
             .collect();
         assert!(!ledgers.is_empty(), "it ended without a ledger: {said}");
-        let balances = |line: &&str| line.ends_with("the ledger balances");
+        let balances = |line: &&str| line.ends_with(" balances");
         assert!(ledgers.iter().all(balances), "{ledgers:#?}");
     }
 
