@@ -384,7 +384,9 @@ fn frames_are_conserved_under_any_mix_of_load_and_failure() {
         random % below
     };
     let mut bench = Bench::new(128, 16);
-    for _ in 0..20_000 {
+    // Miri takes a second for what takes a millisecond else.
+    let rounds: u64 = if cfg!(miri) { 50 } else { 20_000 };
+    for _ in 0..rounds {
         for _ in 0..draw(100) {
             // As `steer` does: no credit, no frame.
             let gate = &bench.worker.gate;
@@ -412,7 +414,7 @@ fn frames_are_conserved_under_any_mix_of_load_and_failure() {
     assert_eq!(counters.received, counters.completed);
     let arrived = bench.worker.rings.host.len() as u64;
     assert_eq!(counters.received, arrived + counters.handback_dropped);
-    assert!(counters.received > 100_000, "{}", counters.received);
+    assert!(counters.received > 5 * rounds, "{}", counters.received);
     assert_eq!(bench.worker.gate.in_flight(), 0);
     assert_eq!(bench.shared.health(), Health::Running);
     // Each frame is in exactly one place, and all of them are with the kernel again.
