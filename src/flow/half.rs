@@ -111,7 +111,7 @@ pub(super) fn unpack(
     } else {
         seen.max(syn_count + 1)
     };
-    let (mac, vlan) = links.get(link);
+    let (mac, vlan) = links.get(link).parts();
     let ip_id = high_u16(at(words, WINDOW));
     let end = if has_ack(flags) {
         SeqNum(at(words, ISN)).plus(1)
@@ -246,7 +246,7 @@ pub(super) fn pack(words: &mut [u32], half: &HalfFlow, looks: &mut Looks, links:
 
 fn hops(half: &HalfFlow, before: u32, links: &mut Links) -> u32 {
     let [.., number] = before.to_le_bytes();
-    let link: Link = (half.mac, half.vlan);
+    let link = Link::new(half.mac, half.vlan);
     let number = if links.get(number) == link {
         number
     } else {

@@ -170,8 +170,43 @@ impl Looks {
     }
 }
 
-/// Where a frame came from.
-pub(super) type Link = (Option<Mac>, Option<u16>);
+/// Where a frame came from, in one word: the MAC, and above it the VLAN; which of them are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Link(u64);
+
+impl Link {
+    const VLAN_SHIFT: u32 = 48;
+    /// Bits of a VLAN id (IEEE 802.1Q).
+    const VLAN_BITS: u32 = 12;
+    const HAS_VLAN: u64 = 1 << 60;
+    const HAS_MAC: u64 = 1 << 61;
+
+    /// The link of that MAC and VLAN.
+    #[inline]
+    pub(super) fn new(mac: Option<Mac>, vlan: Option<u16>) -> Self {
+        let mac = mac.map_or(0, |Mac([a, b, c, d, e, f])| {
+            Self::HAS_MAC | u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+        });
+        let vlan = vlan.map_or(0, |vlan| {
+            let id = u64::from(vlan) & ((1 << Self::VLAN_BITS) - 1);
+            Self::HAS_VLAN | id << Self::VLAN_SHIFT
+        });
+        Self(mac | vlan)
+    }
+
+    /// The MAC and the VLAN.
+    pub(super) fn parts(self) -> (Option<Mac>, Option<u16>) {
+        let [a, b, c, d, e, f, high, low] = self.0.to_le_bytes();
+        let mac = (self.0 & Self::HAS_MAC != 0).then_some(Mac([a, b, c, d, e, f]));
+        let id = u16::from_le_bytes([high, low]) & ((1 << Self::VLAN_BITS) - 1);
+        (mac, (self.0 & Self::HAS_VLAN != 0).then_some(id))
+    }
+
+    /// That VLAN, whatever the MAC.
+    const fn without_mac(self) -> Self {
+        Self(self.0 & (u64::MAX << Self::VLAN_SHIFT) & !Self::HAS_MAC)
+    }
+}
 
 /// The MACs and VLANs seen, by number. They are few and stay.
 #[derive(Debug)]
@@ -188,11 +223,11 @@ pub(super) struct Links {
 impl Links {
     pub(super) const fn new(secret: u64) -> Self {
         Self {
-            known: [(None, None); UNKNOWN as usize],
+            known: [Link(0); UNKNOWN as usize],
             // Number 0 stands for a frame without either.
             count: 1,
             index: [0; LINK_SLOTS],
-            last: ((None, None), 0),
+            last: (Link(0), 0),
             secret,
             refused: 0,
         }
@@ -200,23 +235,29 @@ impl Links {
 
     /// The number of a link. Where there is no room for another MAC, that of its VLAN alone, so
     /// that nobody seems to have moved to another VLAN.
+    #[inline]
     pub(super) fn number(&mut self, link: Link) -> u8 {
         if self.last.0 == link {
             return self.last.1;
         }
+        self.number_of(link)
+    }
+
+    fn number_of(&mut self, link: Link) -> u8 {
         if let Some(number) = self.find(link) {
             self.last = (link, number);
             return number;
         }
-        let is_full = self.count >= MACS_MAX && link.0.is_some();
+        let is_full = self.count >= MACS_MAX && link != link.without_mac();
         if is_full {
             self.refused += 1;
-            return self.number((None, link.1));
+            return self.number(link.without_mac());
         }
         self.insert(link).unwrap_or(UNKNOWN)
     }
 
     /// The link of a number.
+    #[inline]
     pub(super) fn get(&self, number: u8) -> Link {
         self.known
             .get(usize::from(number))
@@ -230,7 +271,7 @@ impl Links {
     }
 
     fn find(&self, link: Link) -> Option<u8> {
-        if link == (None, None) {
+        if link == Link(0) {
             return Some(0);
         }
         self.probe(link)
@@ -249,11 +290,8 @@ impl Links {
     }
 
     /// The index's slots in the order in which a link may stand in them.
-    fn probe(&self, (mac, vlan): Link) -> impl Iterator<Item = usize> + use<> {
-        let [a, b, c, d, e, f] = mac.unwrap_or_default().0;
-        let mac = u64::from_le_bytes([a, b, c, d, e, f, u8::from(mac.is_some()), 0]);
-        let vlan = vlan.map_or(1 << 16, u64::from);
-        let hash = fold(mac, self.secret ^ vlan);
+    fn probe(&self, link: Link) -> impl Iterator<Item = usize> + use<> {
+        let hash = fold(link.0, self.secret);
         let start = usize::try_from(hash >> 32).unwrap_or(0);
         (0..LINK_SLOTS).map(move |step| (start + step) & (LINK_SLOTS - 1))
     }
@@ -261,7 +299,7 @@ impl Links {
 
 #[cfg(test)]
 mod tests {
-    use super::{BUCKET, Links, Look, Looks, MACS_MAX};
+    use super::{BUCKET, Link, Links, Look, Looks, MACS_MAX};
     use crate::wire::{Mac, Options, Timestamps};
 
     fn look(window: u16) -> Look {
@@ -308,17 +346,17 @@ mod tests {
     #[test]
     fn links_have_numbers_and_a_flood_of_macs_costs_no_vlan() {
         let mut links = Links::new(3);
-        assert_eq!(links.number((None, None)), 0);
+        assert_eq!(links.number(Link::default()), 0);
         let mac = |n: u8, m: u8| Some(Mac([2, 0, 0, 0, m, n]));
-        let router = links.number((mac(1, 0), Some(5)));
-        assert_eq!(links.number((mac(1, 0), Some(5))), router);
-        assert_ne!(links.number((mac(1, 0), None)), router);
+        let router = links.number(Link::new(mac(1, 0), Some(5)));
+        assert_eq!(links.number(Link::new(mac(1, 0), Some(5))), router);
+        assert_ne!(links.number(Link::new(mac(1, 0), None)), router);
         for n in 0..=255 {
-            links.number((mac(n, 9), Some(5)));
+            links.number(Link::new(mac(n, 9), Some(5)));
         }
-        assert_eq!(links.get(router), (mac(1, 0), Some(5)));
-        let strange = links.number((mac(7, 8), Some(5)));
-        assert_eq!(links.get(strange), (None, Some(5)));
+        assert_eq!(links.get(router).parts(), (mac(1, 0), Some(5)));
+        let strange = links.number(Link::new(mac(7, 8), Some(5)));
+        assert_eq!(links.get(strange).parts(), (None, Some(5)));
         assert!(links.refused() > 0 && links.count <= MACS_MAX + 1);
     }
 }

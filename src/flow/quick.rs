@@ -55,7 +55,7 @@ const fn flag(is_set: bool, bit: u32) -> u32 {
 }
 
 fn link(segment: &Segment) -> Link {
-    (segment.link.map(|link| link.src), segment.vlan)
+    Link::new(segment.link.map(|link| link.src), segment.vlan)
 }
 
 /// What every segment shows in the same way.
