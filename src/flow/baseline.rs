@@ -23,6 +23,15 @@ pub struct Mode {
 pub struct HopLimits(pub [Mode; HOP_LIMIT_MODES]);
 
 impl HopLimits {
+    /// Counts one segment's hop limit, when it is the first value that was ever seen: most often.
+    #[inline]
+    pub(super) fn note_first(&mut self, hop_limit: u8) -> bool {
+        let [first, ..] = &mut self.0;
+        let is_first = first.count > 0 && first.hop_limit == hop_limit;
+        first.count = first.count.saturating_add(u16::from(is_first));
+        is_first
+    }
+
     /// Counts one segment's hop limit.
     pub fn note(&mut self, hop_limit: u8) {
         if let Some(mode) = self

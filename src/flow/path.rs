@@ -104,6 +104,7 @@ impl PathTable {
     }
 
     /// Brings near what is known of an address and of its network.
+    #[inline]
     pub fn warm(&self, address: IpAddr) {
         if let Some(place) = self.entries.get(self.slot(address)) {
             bring_near(place);
@@ -141,7 +142,9 @@ impl PathTable {
             entry.mac_count = 0;
         }
         entry.last_seen = now;
-        entry.hop_limits.note(segment.hop_limit);
+        if !entry.hop_limits.note_first(segment.hop_limit) {
+            entry.hop_limits.note(segment.hop_limit);
+        }
         entry.flows = entry.flows.saturating_add(u32::from(opens_flow));
         let mac = segment.link.map(|link| link.src);
         if entry.mac == mac {

@@ -79,7 +79,7 @@ struct MacUse {
     mac: Mac,
     /// It carried several addresses: a router's, not a neighbor's own.
     has_several: bool,
-    /// The address that it was first seen with, as [`PrefixTable::tag`] writes it.
+    /// The address that it was first seen with, as [`tag`] writes it.
     address: u32,
     /// Whole seconds: until the year 2106 in captures.
     last_seen: u32,
@@ -142,7 +142,7 @@ impl PrefixTable {
             has_several: entry.has_several,
             macs: MacSet::default(),
         };
-        let tag = self.tag(address);
+        let tag = tag(address, self.key);
         for used in entry.macs.iter().flatten() {
             if used.is_fresh(now) && (used.has_several || used.address == tag) {
                 facts.macs.insert(used.mac);
@@ -159,10 +159,11 @@ impl PrefixTable {
     }
 
     /// Learns from one segment of a connection's start or end.
+    #[inline]
     pub(super) fn learn(&mut self, segment: &Segment, opens_flow: bool, now: Timestamp) {
         let address = segment.tuple.src;
         let network = network(address);
-        let (slot, tag) = (self.slot(network), self.tag(address));
+        let (slot, key) = (self.slot(network), self.key);
         let Some(place) = self.entries.get_mut(slot) else {
             return;
         };
@@ -193,22 +194,7 @@ impl PrefixTable {
             }),
         };
         entry.last_seen = now;
-        entry.note(segment, tag, opens_flow, now);
-    }
-
-    /// An address in few bits. Which addresses share one nobody can know who does not know this
-    /// run's key; one in four billion does, and may then be taken for the other one.
-    fn tag(&self, address: IpAddr) -> u32 {
-        let word = match address {
-            IpAddr::V4(v4) => u64::from(v4.to_bits()),
-            IpAddr::V6(v6) => u64::try_from(v6.to_bits() & u128::from(u64::MAX)).unwrap_or(0),
-        };
-        let above = match address {
-            IpAddr::V4(_) => 0,
-            IpAddr::V6(v6) => u64::try_from(v6.to_bits() >> 64).unwrap_or(0),
-        };
-        let mixed = fold(word ^ self.key, above ^ self.key.rotate_left(32));
-        u32::try_from(mixed >> 32).unwrap_or(0)
+        entry.note(segment, key, opens_flow, now);
     }
 
     fn slot(&self, network: u64) -> usize {
@@ -219,8 +205,24 @@ impl PrefixTable {
     }
 }
 
+/// An address in few bits. Which addresses share one nobody can know who does not know this
+/// run's key; one in four billion does, and may then be taken for the other one.
+fn tag(address: IpAddr, key: u64) -> u32 {
+    let word = match address {
+        IpAddr::V4(v4) => u64::from(v4.to_bits()),
+        IpAddr::V6(v6) => u64::try_from(v6.to_bits() & u128::from(u64::MAX)).unwrap_or(0),
+    };
+    let above = match address {
+        IpAddr::V4(_) => 0,
+        IpAddr::V6(v6) => u64::try_from(v6.to_bits() >> 64).unwrap_or(0),
+    };
+    let mixed = fold(word ^ key, above ^ key.rotate_left(32));
+    u32::try_from(mixed >> 32).unwrap_or(0)
+}
+
 impl Entry {
-    fn note(&mut self, segment: &Segment, tag: u32, opens_flow: bool, now: Timestamp) {
+    #[inline]
+    fn note(&mut self, segment: &Segment, key: u64, opens_flow: bool, now: Timestamp) {
         if now.since(self.halved) >= STALE_AFTER_NS {
             self.halved = now;
             self.is_crowded = false;
@@ -228,21 +230,25 @@ impl Entry {
                 mode.count /= 2;
             }
         }
-        let known = |mode: super::Mode| mode.hop_limit == segment.hop_limit;
-        let is_full = self.hop_limits.modes().count() == self.hop_limits.0.len();
-        self.is_crowded |= is_full && !self.hop_limits.modes().any(known);
-        self.hop_limits.note(segment.hop_limit);
+        if !self.hop_limits.note_first(segment.hop_limit) {
+            let known = |mode: super::Mode| mode.hop_limit == segment.hop_limit;
+            let is_full = self.hop_limits.modes().count() == self.hop_limits.0.len();
+            self.is_crowded |= is_full && !self.hop_limits.modes().any(known);
+            self.hop_limits.note(segment.hop_limit);
+        }
         self.flows = self.flows.saturating_add(u32::from(opens_flow));
-        self.has_several |= self.address != segment.tuple.src;
+        let address = segment.tuple.src;
+        self.has_several = self.has_several || self.address != address;
         if let Some(link) = segment.link {
-            self.note_mac(link.src, tag, seconds(now));
+            self.note_mac(link.src, (address, key), seconds(now));
         }
     }
 
-    fn note_mac(&mut self, mac: Mac, address: u32, now: u32) {
+    #[inline]
+    fn note_mac(&mut self, mac: Mac, (address, key): (IpAddr, u64), now: u32) {
         if let Some(used) = self.macs.iter_mut().flatten().find(|used| used.mac == mac) {
             used.last_seen = now;
-            used.has_several |= used.address != address;
+            used.has_several = used.has_several || used.address != tag(address, key);
             return;
         }
         // On a link without routers every host has a MAC of its own: those go first.
@@ -250,7 +256,7 @@ impl Entry {
         if let Some(place) = self.macs.iter_mut().min_by_key(|used| rank(used)) {
             *place = Some(MacUse {
                 mac,
-                address,
+                address: tag(address, key),
                 has_several: false,
                 last_seen: now,
             });
@@ -267,16 +273,36 @@ struct Carrier {
 
 /// The MACs that carry handshakes on this link, whatever their network.
 #[derive(Debug, Default)]
-pub(super) struct Carriers([Option<Carrier>; MACS_OF_LINK]);
+pub(super) struct Carriers {
+    known: [Option<Carrier>; MACS_OF_LINK],
+    /// Where the one stands that was heard last: most frames come from one router.
+    last: usize,
+}
 
 impl Carriers {
     /// Learns from one segment of a connection's start or end.
+    #[inline]
     pub(super) fn learn(&mut self, segment: &Segment, now: Timestamp) {
+        let last = self.known.get_mut(self.last).and_then(Option::as_mut);
+        if let (Some(carrier), Some(link)) = (last, segment.link)
+            && carrier.mac == link.src
+            && carrier.is_router()
+            && now.since(carrier.last_seen) < STALE_AFTER_NS
+        {
+            carrier.last_seen = now;
+            return;
+        }
+        self.learn_any(segment, now);
+    }
+
+    fn learn_any(&mut self, segment: &Segment, now: Timestamp) {
         let Some(mac) = segment.link.map(|link| link.src) else {
             return;
         };
         let network = network(segment.tuple.src);
-        if let Some(carrier) = self.0.iter_mut().flatten().find(|c| c.mac == mac) {
+        let is_known = |c: &Option<Carrier>| c.is_some_and(|c| c.mac == mac);
+        self.last = self.known.iter().position(is_known).unwrap_or(self.last);
+        if let Some(carrier) = self.known.iter_mut().flatten().find(|c| c.mac == mac) {
             if now.since(carrier.last_seen) >= STALE_AFTER_NS {
                 carrier.networks = [None; NETWORKS_OF_ROUTER];
             }
@@ -291,7 +317,7 @@ impl Carriers {
             return;
         }
         let rank = |carrier: &Option<Carrier>| carrier.map(|c| (c.is_router(), c.last_seen));
-        if let Some(place) = self.0.iter_mut().min_by_key(|carrier| rank(carrier)) {
+        if let Some(place) = self.known.iter_mut().min_by_key(|carrier| rank(carrier)) {
             let mut networks = [None; NETWORKS_OF_ROUTER];
             networks[0] = Some(network);
             *place = Some(Carrier {
@@ -306,7 +332,7 @@ impl Carriers {
     pub(super) fn routers(&self, now: Timestamp) -> MacSet {
         let mut set = MacSet::default();
         let fresh = |c: &&Carrier| now.since(c.last_seen) < STALE_AFTER_NS && c.is_router();
-        self.0
+        self.known
             .iter()
             .flatten()
             .filter(fresh)
@@ -316,14 +342,15 @@ impl Carriers {
 
     /// When a MAC was heard last.
     pub(super) fn last_seen(&self, mac: Mac) -> Option<Timestamp> {
-        let carrier = self.0.iter().flatten().find(|c| c.mac == mac)?;
+        let carrier = self.known.iter().flatten().find(|c| c.mac == mac)?;
         Some(carrier.last_seen)
     }
 }
 
 impl Carrier {
     fn is_router(&self) -> bool {
-        self.networks.iter().all(Option::is_some)
+        // They are filled from the front.
+        matches!(self.networks, [.., Some(_)])
     }
 }
 
