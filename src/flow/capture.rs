@@ -94,6 +94,11 @@ impl Captured {
 impl FlowStore for Captured {
     type Place = Slot;
     type Shared = ();
+    type Key = FlowKey;
+
+    fn key(key: &FlowKey) -> FlowKey {
+        *key
+    }
 
     fn find(&self, key: &FlowKey) -> Option<Slot> {
         let mut alike = self.index.alike(hash(key, self.secret));

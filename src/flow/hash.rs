@@ -2,8 +2,11 @@
 //! same under every seed: who does not know this run's random key cannot make two keys collide on
 //! purpose.
 
-use super::FlowKey;
 use std::net::IpAddr;
+
+use super::key::Ipv4Key;
+use super::{FlowKey, Side};
+use crate::wire::FourTuple;
 
 /// Odd constants without structure, so that no word of a key is ever multiplied by 0 under a key
 /// of 0: the fractional digits of the golden ratio and of the square root of 3 (as in wyhash).
@@ -20,21 +23,38 @@ pub(super) const fn fold(a: u64, b: u64) -> u64 {
 }
 
 /// The hash of a connection's key under the secret of this run.
+#[inline]
 pub(super) fn hash(key: &FlowKey, secret: [u64; 2]) -> u64 {
+    if let Some((key, _)) = Ipv4Key::of(&key.tuple_from(Side::Low)) {
+        return hash_ipv4(key, secret);
+    }
     let ports = u64::from(key.low.port) << 16 | u64::from(key.high.port);
-    let state = match (key.low.address, key.high.address) {
-        (IpAddr::V4(low), IpAddr::V4(high)) => {
-            let both = u64::from(low.to_bits()) << 32 | u64::from(high.to_bits());
-            fold(secret[0] ^ both, secret[1] ^ ports)
-        }
-        (low, high) => {
-            let (low, high) = (words(low), words(high));
-            let state = fold(secret[0] ^ low[0], secret[1] ^ low[1]);
-            let state = fold(state ^ high[0], secret[1] ^ high[1].rotate_left(32));
-            fold(state, secret[1] ^ ports)
-        }
-    };
-    // A second round, so that each bit of the secret reaches each bit of the result.
+    let (low, high) = (words(key.low.address), words(key.high.address));
+    let state = fold(secret[0] ^ low[0], secret[1] ^ low[1]);
+    let state = fold(state ^ high[0], secret[1] ^ high[1].rotate_left(32));
+    finish(fold(state, secret[1] ^ ports), ports, secret)
+}
+
+/// The hash of the key of a segment's connection, and whether that is one of IPv4: without the key.
+#[inline]
+pub(super) fn hash_of(tuple: &FourTuple, secret: [u64; 2]) -> (u64, bool) {
+    match Ipv4Key::of(tuple) {
+        Some((key, _)) => (hash_ipv4(key, secret), true),
+        None => (hash(&FlowKey::of(*tuple).0, secret), false),
+    }
+}
+
+/// The hash of an IPv4 connection's key.
+#[inline]
+pub(super) fn hash_ipv4(key: Ipv4Key, secret: [u64; 2]) -> u64 {
+    let ports = u64::from(key.ports);
+    let state = fold(secret[0] ^ key.addresses, secret[1] ^ ports);
+    finish(state, ports, secret)
+}
+
+/// A second round, so that each bit of the secret reaches each bit of the result.
+#[inline]
+fn finish(state: u64, ports: u64, secret: [u64; 2]) -> u64 {
     fold(state, secret[0] ^ ports.rotate_left(32))
 }
 
@@ -49,7 +69,7 @@ fn words(address: IpAddr) -> [u64; 2] {
 
 #[cfg(test)]
 mod tests {
-    use super::hash;
+    use super::{hash, hash_of};
     use crate::flow::FlowKey;
     use crate::wire::FourTuple;
 
@@ -78,6 +98,34 @@ mod tests {
         assert!(spread(ports(), [1, 2]) < 48);
         let hosts = (0..4096).map(|host| key(&format!("2001:db8::{host:x}"), 7));
         assert!(spread(hosts, [0, 0]) < 48);
+    }
+
+    #[test]
+    fn a_segment_has_the_hash_of_its_key_in_both_directions() {
+        let ports = [1, 443, 443, u16::MAX];
+        for (src, dst) in [
+            ("192.0.2.1", "192.0.2.1"),
+            ("192.0.2.1", "10.0.0.255"),
+            ("9.255.0.0", "200.0.0.1"),
+            ("2001:db8::1", "2001:db8::1"),
+            ("2001:db8::1", "192.0.2.1"),
+        ] {
+            for (src_port, dst_port) in ports.into_iter().zip(ports.into_iter().rev()) {
+                let tuple = FourTuple {
+                    src: src.parse().unwrap(),
+                    src_port,
+                    dst: dst.parse().unwrap(),
+                    dst_port,
+                };
+                let of_key = hash(&FlowKey::of(tuple).0, [3, 9]);
+                assert_eq!(hash_of(&tuple, [3, 9]).0, of_key, "{tuple:?}");
+                let (back, is_ipv4) = hash_of(&tuple.reversed(), [3, 9]);
+                assert_eq!(
+                    (back, is_ipv4),
+                    (of_key, dst.contains('.') && src.contains('.'))
+                );
+            }
+        }
     }
 
     #[test]

@@ -118,6 +118,7 @@ impl Index {
     }
 
     /// The tags of a set in one word, the first way's in the lowest byte.
+    #[inline]
     fn tags(&self, set: usize) -> u64 {
         let [low, high, _] = self.sets.get(set).copied().unwrap_or_default();
         u64::from(high) << 32 | u64::from(low)
@@ -133,6 +134,7 @@ impl Index {
     }
 
     /// The slots of a hash's set that may hold its flow: those with its tag.
+    #[inline]
     pub(super) fn alike(&self, hash: u64) -> impl Iterator<Item = Slot> + use<> {
         let (set, tag) = self.place(hash);
         let word = self.tags(set);
@@ -151,6 +153,7 @@ impl Index {
     }
 
     /// Brings the tags of a hash's set near.
+    #[inline]
     pub(super) fn warm(&self, hash: u64) {
         let (set, _) = self.place(hash);
         if let Some(set) = self.sets.get(set) {
@@ -160,6 +163,7 @@ impl Index {
 
     /// The slot that a hash's flow is most likely in, or will be. Without branches: a core that has
     /// guessed wrongly on one flow would not have begun to fetch the next.
+    #[inline]
     pub(super) fn likely(&self, hash: u64) -> Slot {
         let (set, tag) = self.place(hash);
         let word = self.tags(set);
@@ -170,6 +174,19 @@ impl Index {
         Slot { set, way }
     }
 
+    /// Takes a slot that was never used for a new flow of that hash, with probation as its rank, as
+    /// long as its set has one.
+    #[inline]
+    pub(super) fn take_empty(&mut self, hash: u64) -> Option<Slot> {
+        let (set, tag) = self.place(hash);
+        let way = self.empty(set)?;
+        self.counters.inserted += 1;
+        self.counters.live += 1;
+        let slot = Slot { set, way };
+        self.set_tag(slot, tag);
+        Some(slot)
+    }
+
     /// Takes a slot for a new flow of that hash, with probation as its rank. `is_over` says
     /// whether a slot's flow ended long ago, `idle` for how long it was not heard.
     pub(super) fn take(
@@ -178,25 +195,29 @@ impl Index {
         is_over: impl Fn(Slot) -> bool,
         idle: impl Fn(Slot) -> u64,
     ) -> Slot {
+        if let Some(slot) = self.take_empty(hash) {
+            return slot;
+        }
         let (set, tag) = self.place(hash);
         self.counters.inserted += 1;
-        let way = if let Some(way) = self.empty(set) {
-            self.counters.live += 1;
-            way
-        } else {
-            self.displace(set, is_over, idle)
-        };
+        let way = self.displace(set, is_over, idle);
         let slot = Slot { set, way };
-        let word = self.sets.get_mut(set).and_then(|set| set.get_mut(way / 4));
-        if let Some(word) = word {
-            let shift = way % 4 * 8;
-            *word = *word & !(0xff << shift) | u32::try_from(tag).unwrap_or(1) << shift;
-        }
+        self.set_tag(slot, tag);
         self.set_rank(slot, Rank::Probation);
         slot
     }
 
+    #[inline]
+    fn set_tag(&mut self, slot: Slot, tag: u64) {
+        let word = self.sets.get_mut(slot.set);
+        if let Some(word) = word.and_then(|set| set.get_mut(slot.way / 4)) {
+            let shift = slot.way % 4 * 8;
+            *word = *word & !(0xff << shift) | u32::try_from(tag).unwrap_or(1) << shift;
+        }
+    }
+
     /// The rank of a slot's flow.
+    #[inline]
     pub(super) fn rank(&self, slot: Slot) -> Rank {
         match self.marks(slot.set) >> (slot.way * 2) & 3 {
             0 => Rank::Probation,
@@ -206,6 +227,7 @@ impl Index {
     }
 
     /// Gives a slot's flow another rank.
+    #[inline]
     pub(super) fn set_rank(&mut self, slot: Slot, rank: Rank) {
         if let Some(marks) = self.marks_mut(slot.set) {
             let shift = slot.way * 2;
@@ -214,6 +236,7 @@ impl Index {
     }
 
     /// A way of that set that was never used.
+    #[inline]
     fn empty(&self, set: usize) -> Option<usize> {
         let word = self.tags(set);
         // The lowest byte that is 0 borrows first, so that no byte below it is marked.
@@ -254,6 +277,7 @@ impl Index {
     }
 
     /// Set and tag of a hash: different bits of it.
+    #[inline]
     fn place(&self, hash: u64) -> (usize, u64) {
         let mask = self.sets.len() as u64 - 1;
         let set = usize::try_from(hash & mask).unwrap_or_default();

@@ -51,6 +51,48 @@ pub struct FlowKey {
     pub high: Endpoint,
 }
 
+/// The key of an IPv4 connection in as few words as it takes: addresses and ports as [`FlowKey`] has
+/// them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Ipv4Key {
+    /// The lower end's address, and the higher one's above it.
+    pub(super) addresses: u64,
+    /// The higher end's port, and the lower one's above it.
+    pub(super) ports: u32,
+}
+
+impl Ipv4Key {
+    /// The key of a segment's connection, and which end sent the segment: without a branch on it.
+    #[inline]
+    pub(super) fn of(tuple: &FourTuple) -> Option<(Self, Side)> {
+        let (IpAddr::V4(src), IpAddr::V4(dst)) = (tuple.src, tuple.dst) else {
+            return None;
+        };
+        // Address and port in one number, which is in order where the endpoints are.
+        let src = u64::from(src.to_bits()) << 16 | u64::from(tuple.src_port);
+        let dst = u64::from(dst.to_bits()) << 16 | u64::from(tuple.dst_port);
+        let (low, high) = (src.min(dst), src.max(dst));
+        let side = if src <= dst { Side::Low } else { Side::High };
+        let key = Self {
+            addresses: high >> 16 << 32 | low >> 16,
+            ports: halves((low << 48) >> 32 | high & 0xffff).0,
+        };
+        Some((key, side))
+    }
+
+    /// The lower end's address, and the higher one's.
+    #[inline]
+    pub(super) const fn addresses(self) -> (u32, u32) {
+        halves(self.addresses)
+    }
+}
+
+/// The lower half of a word, and the upper one.
+#[expect(clippy::cast_possible_truncation, reason = "the halves are wanted")]
+const fn halves(word: u64) -> (u32, u32) {
+    (word as u32, (word >> 32) as u32)
+}
+
 impl FlowKey {
     /// The key of a segment's connection, and which end sent the segment.
     #[must_use]
@@ -117,7 +159,9 @@ impl FlowKey {
 
 #[cfg(test)]
 mod tests {
-    use super::{FlowKey, Side};
+    use std::net::IpAddr;
+
+    use super::{FlowKey, Ipv4Key, Side};
     use crate::wire::FourTuple;
 
     #[test]
@@ -133,5 +177,29 @@ mod tests {
         assert_eq!(there, back);
         assert_eq!((from, answer), (Side::High, Side::Low));
         assert_eq!(there.tuple_from(from), tuple);
+    }
+
+    #[test]
+    fn the_short_key_of_ipv4_says_what_the_long_one_says() {
+        let ports = [(1, 443), (443, 1), (7, 7), (u16::MAX, 0)];
+        let addresses = ["10.0.0.1", "10.0.0.2", "255.0.0.0", "0.0.0.255"];
+        for (src, dst) in addresses.iter().flat_map(|a| addresses.map(|b| (*a, b))) {
+            for (src_port, dst_port) in ports {
+                let tuple = FourTuple {
+                    src: src.parse().unwrap(),
+                    src_port,
+                    dst: dst.parse().unwrap(),
+                    dst_port,
+                };
+                let (key, side) = FlowKey::of(tuple);
+                let (short, from) = Ipv4Key::of(&tuple).unwrap();
+                assert_eq!(from, side);
+                let (low, high) = short.addresses();
+                assert_eq!(IpAddr::from(low.to_be_bytes()), key.low.address);
+                assert_eq!(IpAddr::from(high.to_be_bytes()), key.high.address);
+                let ports = u32::from(key.low.port) << 16 | u32::from(key.high.port);
+                assert_eq!(short.ports, ports);
+            }
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! segment into the flow table and hands out a [`Sighting`] for those that a verdict may need,
 //! with a snapshot of what the flow looked like *before*.
 
+mod ahead;
 mod baseline;
 mod capture;
 mod fold;

@@ -151,24 +151,33 @@ impl<F: Family> Packed<F> {
 impl<F: Family> FlowStore for Packed<F> {
     type Place = Slot;
     type Shared = Dictionaries;
+    type Key = F::Key;
 
-    fn find(&self, key: &FlowKey) -> Option<Slot> {
-        let words = F::words(key);
-        let mut alike = self.index.alike(hash(key, self.secret));
-        alike.find(|slot| self.words.is_key(*slot, &words))
+    fn key(key: &FlowKey) -> F::Key {
+        F::pack_key(key)
     }
 
+    fn find(&self, key: &FlowKey) -> Option<Slot> {
+        let packed = F::pack_key(key);
+        let mut alike = self.index.alike(hash(key, self.secret));
+        alike.find(|slot| self.words.is_key(*slot, &packed))
+    }
+
+    #[inline]
     fn entry(
         &mut self,
         shared: &mut Dictionaries,
-        key: &FlowKey,
+        key: &F::Key,
         hash: u64,
         now: Timestamp,
     ) -> Option<(Slot, bool)> {
-        let words = F::words(key);
         let mut alike = self.index.alike(hash);
-        if let Some(slot) = alike.find(|slot| self.words.is_key(*slot, &words)) {
+        if let Some(slot) = alike.find(|slot| self.words.is_key(*slot, key)) {
             return Some((slot, false));
+        }
+        if let Some(slot) = self.index.take_empty(hash) {
+            self.words.begin(slot, key, now);
+            return Some((slot, true));
         }
         let stored = &self.words;
         let slot = self.index.take(
@@ -177,7 +186,7 @@ impl<F: Family> FlowStore for Packed<F> {
             |slot| now.since(stored.last(slot, now)),
         );
         self.words.clear_ends(slot, &mut shared.looks);
-        self.words.begin(slot, &words, now);
+        self.words.begin(slot, key, now);
         Some((slot, true))
     }
 

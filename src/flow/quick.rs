@@ -220,7 +220,7 @@ mod tests {
             let Self(store, shared) = self;
             let (key, side) = FlowKey::of(segment.tuple);
             let (slot, is_new) = store
-                .entry(shared, &key, hash(&key, SECRET), time)
+                .entry(shared, &F::pack_key(&key), hash(&key, SECRET), time)
                 .expect("a packed table takes every flow");
             if may_be_quick && store.fold_quickly(shared, slot, (side, is_new), segment, time) {
                 return true;

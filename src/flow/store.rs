@@ -53,6 +53,11 @@ pub(super) trait FlowStore {
     type Place: Copy;
     /// What several stores use together.
     type Shared;
+    /// A key in the form in which the store keeps it.
+    type Key: Copy;
+
+    /// A key in that form.
+    fn key(key: &FlowKey) -> Self::Key;
 
     /// The flow of that key.
     fn find(&self, key: &FlowKey) -> Option<Self::Place>;
@@ -62,7 +67,7 @@ pub(super) trait FlowStore {
     fn entry(
         &mut self,
         shared: &mut Self::Shared,
-        key: &FlowKey,
+        key: &Self::Key,
         hash: u64,
         now: Timestamp,
     ) -> Option<(Self::Place, bool)>;

@@ -2,15 +2,17 @@
 //! resets never do, nor does anything that the purported sender of a reset sends afterwards, nor a
 //! SYN-ACK from the end that sent the SYN (some injectors forge those).
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
+use super::ahead::Ahead;
 use super::capture::Captured;
 use super::fold;
-use super::hash::hash;
+use super::hash::{hash, hash_ipv4};
 use super::index::{Rank, TableCounters};
+use super::key::Ipv4Key;
 use super::packed::{Dictionaries, Packed};
 use super::store::FlowStore;
-use super::words::{V4, V6};
+use super::words::{Family, V4, V6};
 use super::{Confirmed, FlowFacts, FlowKey, PassedReset, PathTable, Side, Sighting};
 use crate::host::SocketView;
 use crate::time::Timestamp;
@@ -24,9 +26,6 @@ const FLOWS_PER_ADDRESS: usize = 4;
 /// than the flows themselves (some 20 MB).
 const ADDRESSES_MAX: usize = 1 << 18;
 
-/// How many keys are looked up together: as many loads as a core keeps under way, and a few.
-const WARM_BATCH: usize = 64;
-
 /// What a tracker needs to know at start.
 #[derive(Debug, Clone, Copy)]
 pub struct TrackerConfig {
@@ -38,15 +37,15 @@ pub struct TrackerConfig {
 
 /// The flows of a live sensor.
 #[derive(Debug)]
-struct Live {
-    v4: Packed<V4>,
-    v6: Packed<V6>,
+pub(super) struct Live {
+    pub(super) v4: Packed<V4>,
+    pub(super) v6: Packed<V6>,
     shared: Dictionaries,
 }
 
 /// Where the flows are.
 #[derive(Debug)]
-enum Tables {
+pub(super) enum Tables {
     Live(Box<Live>),
     Capture(Box<Captured>),
 }
@@ -54,34 +53,27 @@ enum Tables {
 /// A segment's connection, found out once.
 #[derive(Debug, Clone, Copy)]
 struct Known {
-    tuple: FourTuple,
     key: FlowKey,
     side: Side,
     hash: u64,
 }
 
 impl Known {
+    #[inline]
     fn of(tuple: FourTuple, secret: [u64; 2]) -> Self {
         let (key, side) = FlowKey::of(tuple);
         let hash = hash(&key, secret);
-        Self {
-            tuple,
-            key,
-            side,
-            hash,
-        }
+        Self { key, side, hash }
     }
 }
 
 /// The memory of one worker.
 #[derive(Debug)]
 pub struct Tracker {
-    tables: Tables,
-    paths: PathTable,
-    secret: [u64; 2],
-    /// What was found out when segments were told to come, and how many of them came.
-    ahead: Box<[Known; WARM_BATCH]>,
-    ahead_next: usize,
+    pub(super) tables: Tables,
+    pub(super) paths: PathTable,
+    pub(super) secret: [u64; 2],
+    pub(super) ahead: Ahead,
 }
 
 /// Runs an expression with the store that a key belongs to and what that store shares.
@@ -129,19 +121,11 @@ impl Tracker {
 
     fn with(tables: Tables, config: TrackerConfig) -> Self {
         let addresses = (config.capacity / FLOWS_PER_ADDRESS).min(ADDRESSES_MAX);
-        let nobody = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        let none = FourTuple {
-            src: nobody,
-            src_port: 0,
-            dst: nobody,
-            dst_port: 0,
-        };
         Self {
             tables,
             paths: PathTable::new(addresses, config.key[0]),
             secret: config.key,
-            ahead: Box::new([Known::of(none, config.key); WARM_BATCH]),
-            ahead_next: 0,
+            ahead: Ahead::default(),
         }
     }
 
@@ -201,14 +185,30 @@ impl Tracker {
         segment: &Segment,
         socket: Option<SocketView>,
     ) -> Option<Sighting> {
-        let known = self.known(segment.tuple);
-        let needs_facts = segment.flags.rst() || {
-            let paths = &mut self.paths;
-            with_store!(&mut self.tables, &known.key, |store, shared| {
-                take_in(store, shared, paths, &known, (time, vantage, segment))?
-            })
+        let seen = (time, vantage, segment);
+        let needs_facts = segment.flags.rst() || self.take_in(seen)?;
+        needs_facts.then(|| self.sight(seen, socket))
+    }
+
+    /// Takes a segment in that is no reset; whether its sender is said to have sent one before.
+    #[inline]
+    fn take_in(&mut self, seen: (Timestamp, Vantage, &Segment)) -> Option<bool> {
+        let (paths, tuple) = (&mut self.paths, &seen.2.tuple);
+        let live = match &mut self.tables {
+            Tables::Live(live) => &mut **live,
+            Tables::Capture(captured) => {
+                let Known { key, side, hash } = Known::of(*tuple, self.secret);
+                return take_in(&mut **captured, &mut (), paths, (&key, side, hash), seen);
+            }
         };
-        needs_facts.then(|| self.sight(&known, (time, vantage, segment), socket))
+        let shared = &mut live.shared;
+        if let Some((key, side)) = Ipv4Key::of(tuple) {
+            let hash = hash_ipv4(key, self.secret);
+            return take_in(&mut live.v4, shared, paths, (&key, side, hash), seen);
+        }
+        let Known { key, side, hash } = Known::of(*tuple, self.secret);
+        let key = V6::pack_key(&key);
+        take_in(&mut live.v6, shared, paths, (&key, side, hash), seen)
     }
 
     /// The flow as a reset meets it, or what follows one.
@@ -216,15 +216,14 @@ impl Tracker {
     #[inline(never)]
     fn sight(
         &mut self,
-        known: &Known,
         (time, vantage, segment): (Timestamp, Vantage, &Segment),
         socket: Option<SocketView>,
     ) -> Sighting {
-        let Known { key, side, .. } = *known;
+        let Known { key, side, hash } = Known::of(segment.tuple, self.secret);
         let flow = self.facts(&key, side, time);
         if segment.flags.rst() {
             let is_living = socket.is_some_and(|socket| socket.sequence().is_some());
-            self.note_meeting((&key, known.hash), side, time, is_living);
+            self.note_meeting((&key, hash), side, time, is_living);
         }
         Sighting {
             time,
@@ -247,7 +246,7 @@ impl Tracker {
             if is_living {
                 // A living connection that was never heard before this reset (it is older than the
                 // sensor, or the reset came before the SYN-ACK): what its sender says next counts.
-                store.entry(shared, key, hash, time);
+                enter(store, shared, key, hash, time);
             }
             note_reset_in(store, key, side, time);
         });
@@ -258,43 +257,6 @@ impl Tracker {
     pub fn note_passed(&mut self, reset: &PassedReset) {
         let hash = hash(&reset.key, self.secret);
         self.note_meeting((&reset.key, hash), reset.side, reset.time, reset.is_living);
-    }
-
-    /// The connection of a segment: as it was found out ahead, when segments come as they were told
-    /// to.
-    fn known(&mut self, tuple: FourTuple) -> Known {
-        match self.ahead.get(self.ahead_next) {
-            Some(known) if known.tuple == tuple => {
-                self.ahead_next += 1;
-                *known
-            }
-            _ => Known::of(tuple, self.secret),
-        }
-    }
-
-    /// Brings near what is known of segments that will be observed next, a batch at the most,
-    /// where memory is far: first all tags and addresses, then all flows, which the tags lead to.
-    /// Nothing is waited for.
-    pub fn warm<'a>(&mut self, segments: impl Iterator<Item = &'a Segment>) {
-        self.ahead_next = 0;
-        let mut count = 0;
-        for (place, segment) in self.ahead.iter_mut().zip(segments) {
-            *place = Known::of(segment.tuple, self.secret);
-            match &self.tables {
-                Tables::Live(live) if is_ipv4(&place.key) => live.v4.warm_tags(place.hash),
-                Tables::Live(live) => live.v6.warm_tags(place.hash),
-                Tables::Capture(captured) => captured.warm_tags(place.hash),
-            }
-            self.paths.warm(segment.tuple.src);
-            count += 1;
-        }
-        for known in self.ahead.iter().take(count) {
-            match &self.tables {
-                Tables::Live(live) if is_ipv4(&known.key) => live.v4.warm_flow(known.hash),
-                Tables::Live(live) => live.v6.warm_flow(known.hash),
-                Tables::Capture(captured) => captured.warm_flow(known.hash),
-            }
-        }
     }
 
     /// The flow as `side`'s segment meets it.
@@ -322,7 +284,7 @@ impl Tracker {
     pub fn note_older(&mut self, key: &FlowKey, time: Timestamp) {
         let hash = hash(key, self.secret);
         with_store!(&mut self.tables, key, |store, shared| {
-            if let Some((place, _)) = store.entry(shared, key, hash, time) {
+            if let Some((place, _)) = enter(store, shared, key, hash, time) {
                 let mut state = store.state(place, time);
                 state.established = true;
                 state.is_older = true;
@@ -350,7 +312,7 @@ impl Tracker {
     pub fn note_established(&mut self, key: &FlowKey, originator: Side, time: Timestamp) {
         let hash = hash(key, self.secret);
         with_store!(&mut self.tables, key, |store, shared| {
-            if let Some((place, _)) = store.entry(shared, key, hash, time) {
+            if let Some((place, _)) = enter(store, shared, key, hash, time) {
                 if store.state(place, time).has_reset() {
                     store.reopen(shared, place, time);
                 }
@@ -376,15 +338,15 @@ const fn outbound() -> Path {
 }
 
 /// Takes a segment in that is no reset; whether its sender is said to have sent one before.
+#[inline]
 fn take_in<S: FlowStore>(
     store: &mut S,
     shared: &mut S::Shared,
     paths: &mut PathTable,
-    known: &Known,
+    (key, side, hash): (&S::Key, Side, u64),
     (time, vantage, segment): (Timestamp, Vantage, &Segment),
 ) -> Option<bool> {
-    let side = known.side;
-    let (place, is_new) = store.entry(shared, &known.key, known.hash, time)?;
+    let (place, is_new) = store.entry(shared, key, hash, time)?;
     let is_folded = store.fold_quickly(shared, place, (side, is_new), segment, time) || {
         if !is_new && fold::opens_anew(store, shared, (place, side), segment, time) {
             store.reopen(shared, place, time);
@@ -399,6 +361,17 @@ fn take_in<S: FlowStore>(
         paths.learn(segment, segment.flags.syn(), time);
     }
     Some(false)
+}
+
+/// The place of a key's flow, new or not.
+fn enter<S: FlowStore>(
+    store: &mut S,
+    shared: &mut S::Shared,
+    key: &FlowKey,
+    hash: u64,
+    time: Timestamp,
+) -> Option<(S::Place, bool)> {
+    store.entry(shared, &S::key(key), hash, time)
 }
 
 fn facts_in<S: FlowStore>(

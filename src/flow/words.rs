@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use super::half::{self, Around, HALF_WORDS};
 use super::index::{SET_BYTES, Slot, WAYS};
+use super::key::Ipv4Key;
 use super::looks::Looks;
 use super::store::{ENDED_KEPT_NS, FlowState};
 use super::ticks::{
@@ -60,8 +61,14 @@ pub(super) trait Family {
     const END_WORDS: usize;
     /// It is IPv4.
     const IS_IPV4: bool;
-    /// The words of a key, as many as `KEY_WORDS`.
-    fn words(key: &FlowKey) -> [u32; 9];
+    /// A key as it is compared.
+    type Key: Copy;
+    /// A key in that form.
+    fn pack_key(key: &FlowKey) -> Self::Key;
+    /// Whether a flow's words begin with that key.
+    fn is_key(flow: &[u32], key: &Self::Key) -> bool;
+    /// Writes the key to the front of a flow's words.
+    fn write_key(flow: &mut [u32], key: &Self::Key);
 }
 
 /// IPv4.
@@ -77,13 +84,26 @@ impl Family for V4 {
     const END_WORDS: usize = HALF_WORDS;
     const IS_IPV4: bool = true;
 
-    fn words(key: &FlowKey) -> [u32; 9] {
-        let word = |address: IpAddr| match address {
-            IpAddr::V4(v4) => v4.to_bits(),
-            IpAddr::V6(_) => 0,
+    type Key = Ipv4Key;
+
+    fn pack_key(key: &FlowKey) -> Ipv4Key {
+        Ipv4Key::of(&key.tuple_from(Side::Low)).map_or_else(Ipv4Key::default, |(key, _)| key)
+    }
+
+    #[inline]
+    fn is_key(flow: &[u32], key: &Ipv4Key) -> bool {
+        let [low, high, ports, ..] = *flow else {
+            return false;
         };
-        let (low, high) = (word(key.low.address), word(key.high.address));
-        [low, high, ports(key), 0, 0, 0, 0, 0, 0]
+        (u64::from(high) << 32 | u64::from(low)) == key.addresses && ports == key.ports
+    }
+
+    #[inline]
+    fn write_key(flow: &mut [u32], key: &Ipv4Key) {
+        if let [low, high, ports, ..] = flow {
+            (*low, *high) = key.addresses();
+            *ports = key.ports;
+        }
     }
 }
 
@@ -92,7 +112,21 @@ impl Family for V6 {
     const END_WORDS: usize = HALF_WORDS + 1;
     const IS_IPV4: bool = false;
 
-    fn words(key: &FlowKey) -> [u32; 9] {
+    type Key = [u32; 9];
+
+    #[inline]
+    fn is_key(flow: &[u32], key: &[u32; 9]) -> bool {
+        flow.first_chunk() == Some(key)
+    }
+
+    #[inline]
+    fn write_key(flow: &mut [u32], key: &[u32; 9]) {
+        if let Some(own) = flow.first_chunk_mut() {
+            *own = *key;
+        }
+    }
+
+    fn pack_key(key: &FlowKey) -> [u32; 9] {
         let words = |address: IpAddr| {
             let bits = match address {
                 IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
@@ -216,6 +250,7 @@ impl<F: Family> Words<F> {
     }
 
     /// A flow: key, state, first end.
+    #[inline]
     pub(super) fn flow(&self, slot: Slot) -> &[u32] {
         let start = slot.set * set_words::<F>() + slot.way * flow_words::<F>();
         let words = self.words.get(start..start + flow_words::<F>());
@@ -223,6 +258,7 @@ impl<F: Family> Words<F> {
     }
 
     /// The same, to change it.
+    #[inline]
     pub(super) fn flow_mut(&mut self, slot: Slot) -> &mut [u32] {
         let start = slot.set * set_words::<F>() + slot.way * flow_words::<F>();
         let words = self.words.get_mut(start..start + flow_words::<F>());
@@ -230,27 +266,27 @@ impl<F: Family> Words<F> {
     }
 
     /// Whether that is the flow's key.
-    pub(super) fn is_key(&self, slot: Slot, key: &[u32; 9]) -> bool {
-        let own = self.flow(slot).get(..F::KEY_WORDS);
-        own.is_some() && own == key.get(..F::KEY_WORDS)
+    #[inline]
+    pub(super) fn is_key(&self, slot: Slot, key: &F::Key) -> bool {
+        F::is_key(self.flow(slot), key)
     }
 
     /// Writes a flow's key and when it began, over what must be empty.
-    pub(super) fn begin(&mut self, slot: Slot, key: &[u32; 9], now: Timestamp) {
-        let flow = self.flow_mut(slot);
-        for (to, from) in flow.iter_mut().zip(key.iter().take(F::KEY_WORDS)) {
-            *to = *from;
-        }
+    #[inline]
+    pub(super) fn begin(&mut self, slot: Slot, key: &F::Key, now: Timestamp) {
+        F::write_key(self.flow_mut(slot), key);
         self.restart(slot, now);
     }
 
     /// Forgets everything of a flow but its key and its ends.
+    #[inline]
     pub(super) fn restart(&mut self, slot: Slot, now: Timestamp) {
-        if let Some(flags) = self.state_mut(slot).get_mut(FLAGS) {
-            *flags = 0;
+        if let [low, last, flags, ..] = self.state_mut(slot) {
+            let ticks = ticks(now, FIRST_SHIFT, FIRST_BITS);
+            *low = u32::try_from(ticks & u64::from(u32::MAX)).unwrap_or_default();
+            *flags = u32::try_from(ticks >> 32).unwrap_or_default();
+            *last = last_ticks(now);
         }
-        self.set_first_seen(slot, now);
-        self.set_last(slot, now);
     }
 
     /// Forgets a flow's ends, and gives back their looks.
@@ -266,6 +302,7 @@ impl<F: Family> Words<F> {
         self.flow(slot).get(F::KEY_WORDS..).unwrap_or_default()
     }
 
+    #[inline]
     fn state_mut(&mut self, slot: Slot) -> &mut [u32] {
         let flow = self.flow_mut(slot);
         flow.get_mut(F::KEY_WORDS..).unwrap_or_default()
@@ -446,14 +483,6 @@ impl<F: Family> Words<F> {
         };
         let ticks = u64::from(flags & FIRST_HIGH) << 32 | u64::from(low);
         time(ticks, now, FIRST_SHIFT, FIRST_BITS)
-    }
-
-    fn set_first_seen(&mut self, slot: Slot, at: Timestamp) {
-        let ticks = ticks(at, FIRST_SHIFT, FIRST_BITS);
-        if let [low, _, flags, ..] = self.state_mut(slot) {
-            *low = u32::try_from(ticks & u64::from(u32::MAX)).unwrap_or_default();
-            *flags = *flags & !FIRST_HIGH | u32::try_from(ticks >> 32).unwrap_or_default();
-        }
     }
 
     /// When the flow's first end was last heard.

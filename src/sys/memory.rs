@@ -38,6 +38,12 @@ const CACHE_LINE: usize = 64;
 #[inline]
 pub fn bring_near<T: ?Sized>(object: &T) {
     let start = std::ptr::from_ref(object).cast::<u8>();
+    if size_of_val(object) <= CACHE_LINE {
+        // In one line or two. To ask twice for one line costs less than to guess which it is.
+        prefetch(start);
+        prefetch(start.wrapping_add(size_of_val(object).saturating_sub(1)));
+        return;
+    }
     let into_line = start.addr() % CACHE_LINE;
     let bytes = size_of_val(object) + into_line;
     let mut line = 0;
