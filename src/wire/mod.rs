@@ -8,14 +8,16 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod network;
 mod parse;
+mod quick;
 pub mod seq;
 pub mod tcp;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 pub use ethernet::Mac;
 pub use network::{Network, NetworkError};
 pub use parse::{LinkLayer, parse};
+pub use quick::parse_into;
 pub use seq::SeqNum;
 pub use tcp::{Flags, Options, Timestamps};
 
@@ -96,6 +98,31 @@ pub struct Segment {
 }
 
 impl Segment {
+    /// A segment of which nothing was read yet: what [`parse_into`] may be given to write over.
+    pub const BLANK: Self = Self {
+        tuple: FourTuple {
+            src: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            src_port: 0,
+            dst: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            dst_port: 0,
+        },
+        link: None,
+        vlan: None,
+        hop_limit: 0,
+        ip_id: None,
+        dont_fragment: None,
+        traffic_class: 0,
+        flow_label: None,
+        seq: SeqNum(0),
+        ack: SeqNum(0),
+        flags: Flags(0),
+        reserved: 0,
+        window: 0,
+        options: Options::NONE,
+        payload_len: 0,
+        payload_head: [0; PAYLOAD_HEAD],
+    };
+
     /// SEG.LEN: payload plus one each for SYN and FIN (RFC 9293 §3.4).
     #[must_use]
     pub const fn len(&self) -> u32 {

@@ -1,14 +1,15 @@
 //! What a worker does with one frame's bytes: reads it, and tells the flow table of it. Pure
 //! functions, without rings, so that a test or a fuzzer can call them; whatever they answer, the
-//! frame goes back to the host. A worker reads all frames of a batch before it tells of any, so that
-//! the flow table can fetch what it will need from memory meanwhile.
+//! frame goes back to the host. A worker reads all frames of a batch before it tells of any, and announces
+//! each as soon as it was read, so that the flow table can fetch what it will need from memory meanwhile.
 
 use crate::flow::{Confirmed, PassedReset, Sighting, TableCounters, Tracker};
 use crate::host::SocketView;
 use crate::host_bytes;
+use crate::sys::bring_near;
 use crate::time::Timestamp;
 use crate::vantage::Vantage;
-use crate::wire::{self, LinkLayer, Reject, Segment};
+use crate::wire::{self, Reject, Segment};
 
 /// Bytes of `struct frame_meta` (bpf/shared.h), which stands right before a frame.
 pub const META_BYTES: usize = crate::host_bytes::FRAME_META_LEN;
@@ -24,13 +25,12 @@ pub trait Observe {
         socket: Option<SocketView>,
     ) -> Option<Sighting>;
 
-    /// These segments will be observed next, in this order: time to bring near what is known of
-    /// their flows. Changes nothing that a verdict could see.
-    fn warm<'a>(&mut self, _segments: impl Iterator<Item = &'a Segment>)
-    where
-        Self: Sized,
-    {
-    }
+    /// This segment will be observed soon, in the order of these calls: time to bring near what is
+    /// known of its flow. Changes nothing that a verdict could see.
+    fn announce(&mut self, _segment: &Segment) {}
+
+    /// No more segments will be announced before those that were are observed.
+    fn announced(&mut self) {}
 
     /// The kernel says that this connection's handshake is complete. It may not be known here.
     fn confirm(&mut self, _confirmed: &Confirmed) {}
@@ -57,8 +57,14 @@ impl Observe for Tracker {
         Self::observe(self, time, vantage, segment, socket)
     }
 
-    fn warm<'a>(&mut self, segments: impl Iterator<Item = &'a Segment>) {
-        Self::warm(self, segments);
+    #[inline]
+    fn announce(&mut self, segment: &Segment) {
+        Self::announce(self, segment);
+    }
+
+    #[inline]
+    fn announced(&mut self) {
+        Self::announced(self);
     }
 
     fn confirm(&mut self, confirmed: &Confirmed) {
@@ -98,17 +104,47 @@ pub struct Examined {
     pub had_meta: bool,
 }
 
-/// Reads one frame. `now` stands in for its own time where `meta_bytes` holds no metadata.
-#[must_use]
+impl Parsed {
+    /// A place for what will be read.
+    pub const BLANK: Self = Self {
+        segment: Ok(Segment::BLANK),
+        time: Timestamp::from_nanos(0),
+        socket: None,
+        had_meta: false,
+    };
+}
+
+/// Bytes of a frame's front in which all its headers stand: Ethernet, IPv6, TCP with options.
+const FRONT_BYTES: usize = 14 + 40 + 60;
+
+/// Brings a frame near that will be read soon. The kernel wrote it, perhaps on another CPU.
 #[inline]
-pub fn read_frame(now: Timestamp, bytes: &[u8], meta_bytes: Option<&[u8]>) -> Parsed {
-    let meta = meta_bytes.and_then(host_bytes::frame_meta);
-    let (time, socket) = meta.unwrap_or((now, None));
-    Parsed {
-        segment: wire::parse(LinkLayer::Ethernet, bytes),
-        time,
-        socket,
-        had_meta: meta.is_some(),
+pub fn fetch_frame(bytes: &[u8], meta_bytes: Option<&[u8]>) {
+    bring_near(bytes.get(..FRONT_BYTES).unwrap_or(bytes));
+    if let Some(meta) = meta_bytes {
+        // Its last line is the one in which the frame begins.
+        bring_near(meta);
+    }
+}
+
+/// Reads one frame over what `parsed` held. `now` stands in for its own time where `meta_bytes`
+/// holds no metadata.
+#[inline]
+pub fn read_frame(now: Timestamp, bytes: &[u8], meta_bytes: Option<&[u8]>, parsed: &mut Parsed) {
+    parsed.had_meta = meta_bytes.is_some_and(|before| {
+        host_bytes::read_frame_meta(before, &mut parsed.time, &mut parsed.socket)
+    });
+    if !parsed.had_meta {
+        parsed.time = now;
+        parsed.socket = None;
+    }
+    if parsed.segment.is_err() {
+        parsed.segment = Ok(Segment::BLANK);
+    }
+    if let Ok(segment) = &mut parsed.segment
+        && let Err(reject) = wire::parse_into(bytes, segment)
+    {
+        parsed.segment = Err(reject);
     }
 }
 
@@ -144,7 +180,8 @@ pub fn examine<O: Observe>(
     bytes: &[u8],
     meta_bytes: Option<&[u8]>,
 ) -> Examined {
-    let parsed = read_frame(now, bytes, meta_bytes);
+    let mut parsed = Parsed::BLANK;
+    read_frame(now, bytes, meta_bytes, &mut parsed);
     let mut sighting = None;
     let told = observe_frame(observer, vantage, &parsed, |found| sighting = Some(found));
     Examined {

@@ -31,7 +31,9 @@ use rustix::time::ClockId;
 
 pub use buckets::{BOUNDS_NS, Buckets};
 pub use counters::{Counters, Health, Shared};
-pub use examine::{Examined, META_BYTES, Observe, Parsed, examine, observe_frame, read_frame};
+pub use examine::{
+    Examined, META_BYTES, Observe, Parsed, examine, fetch_frame, observe_frame, read_frame,
+};
 pub use latency::LatencySummary;
 pub use news::NewsItem;
 pub use port::{Port, PortConfig};
@@ -140,7 +142,7 @@ pub struct Worker<R: Rings, O> {
     live_mask: u64,
     /// Bursts that failed one after the other.
     burst_failures: u32,
-    /// What was read of the frames of `batch`; empty between two turns.
+    /// What was read of the frames of the last batch: places that the next one is read over.
     parsed: Vec<Parsed>,
     health: Health,
     is_stopping: bool,
@@ -177,7 +179,7 @@ impl<R: Rings, O: Observe> Worker<R, O> {
             kept: Vec::with_capacity(BATCH_FRAMES),
             live_mask: 0,
             burst_failures: 0,
-            parsed: Vec::with_capacity(BATCH_FRAMES),
+            parsed: vec![Parsed::BLANK; BATCH_FRAMES],
             health: Health::Starting,
             is_stopping: false,
             progress_ns: 0,
@@ -280,18 +282,26 @@ impl<R: Rings, O: Observe> Worker<R, O> {
             path: Path::Ingress,
         };
         let now = Timestamp::from_nanos(now_ns);
-        for frame in &mut self.batch {
+        // A batch is never larger than what was made room for.
+        self.parsed
+            .resize(received.max(self.parsed.len()), Parsed::BLANK);
+        for frame in &self.batch {
+            fetch_frame(self.rings.bytes(frame), self.rings.meta(frame, META_BYTES));
+        }
+        for (frame, parsed) in self.batch.iter_mut().zip(&mut self.parsed) {
             let bytes = self.rings.bytes(frame);
             let meta = self.rings.meta(frame, META_BYTES);
-            self.parsed.push(read_frame(now, bytes, meta));
+            read_frame(now, bytes, meta, parsed);
             self.rings.clear_meta(frame);
+            if let Ok(segment) = &parsed.segment {
+                self.observer.announce(segment);
+            }
         }
-        let segments = self.parsed.iter();
-        self.observer
-            .warm(segments.filter_map(|parsed| parsed.segment.as_ref().ok()));
+        self.observer.announced();
+        let batch = self.parsed.get(..received).unwrap_or_default();
         // In order of arrival: the first one is the oldest.
-        self.oldest_ns = self.parsed.first().map(|parsed| parsed.time.as_nanos());
-        for parsed in &self.parsed {
+        self.oldest_ns = batch.first().map(|parsed| parsed.time.as_nanos());
+        for parsed in batch {
             self.counters.without_meta += u64::from(!parsed.had_meta);
             let (sightings, counters) = (&self.sightings, &mut self.counters);
             let found = |sighting| match enqueue(sightings, sighting) {
@@ -305,10 +315,9 @@ impl<R: Rings, O: Observe> Worker<R, O> {
         }
         if self.may_burst() {
             let lengths = self.batch.iter().map(|frame| self.rings.bytes(frame).len());
-            let segments = self.parsed.iter().map(|parsed| &parsed.segment);
+            let segments = batch.iter().map(|parsed| &parsed.segment);
             self.live_mask = route::live_mask(segments.zip(lengths));
         }
-        self.parsed.clear();
         received
     }
 
