@@ -1,10 +1,10 @@
 //! The one sentence of a record: who sent the reset, and the strongest reason to say so. It holds
 //! nothing that the wire chose but numbers, so that no reset can write into a log.
 
-use crate::evidence::{Evidence, Favors};
+use crate::evidence::{Evidence, Favors, Value};
 use crate::flow::Endpoint;
 use crate::host::{Process, ResetReason};
-use crate::record::Related;
+use crate::record::{Related, digits};
 use crate::verdict::{Cause, Stage, Verdict};
 
 /// How many pieces of evidence the sentence names; the record holds them all.
@@ -26,120 +26,140 @@ pub(super) struct Told<'a> {
     pub(super) device: Option<&'a str>,
 }
 
+/// Bytes of a usual sentence.
+const USUAL_BYTES: usize = 256;
+
 /// The sentence.
 pub(super) fn tell(told: &Told<'_>) -> String {
-    let (source, destination) = (place(told.source), place(told.destination));
+    let mut out = Sentence(Vec::with_capacity(USUAL_BYTES));
     match told.verdict {
-        Verdict::Local => local(told, &source, &destination),
-        Verdict::Forwarded => forwarded(told, &source, &destination),
+        Verdict::Local => local(&mut out, told),
+        Verdict::Forwarded => forwarded(&mut out, told),
         Verdict::Remote => {
             let what = match told.cause {
-                Some(Cause::Refused) => "refused the connection from",
-                Some(Cause::Answer) => "does not know the connection and reset",
-                Some(Cause::Consequence) => "answered what a forged reset had broken, to",
-                _ => "itself aborted the connection with",
+                Some(Cause::Refused) => " refused the connection from ",
+                Some(Cause::Answer) => " does not know the connection and reset ",
+                Some(Cause::Consequence) => " answered what a forged reset had broken, to ",
+                _ => " itself aborted the connection with ",
             };
-            format!(
-                "{source} {what} {destination}{}",
-                because(told, Favors::Remote)
-            )
+            out.place(told.source).say(what).place(told.destination);
+            out.because(told, Favors::Remote);
         }
         Verdict::Injected => {
-            let own = told.device.map(|name| format!("your own device {name}"));
-            let who = match told.cause {
-                _ if own.is_some() => own.as_deref().unwrap_or_default(),
-                Some(Cause::Blind) => "somebody who guesses sequence numbers",
-                Some(Cause::Adjacent) => "another station on this network segment",
-                Some(Cause::Middlebox) => "a device on the path",
-                _ => "a third party on the path",
+            out.place(told.source).say(" did not send this reset to ");
+            out.place(told.destination).say(": ");
+            match (told.device, told.cause) {
+                (Some(name), _) => out.say("your own device ").say(name),
+                (None, Some(Cause::Blind)) => out.say("somebody who guesses sequence numbers"),
+                (None, Some(Cause::Adjacent)) => out.say("another station on this network segment"),
+                (None, Some(Cause::Middlebox)) => out.say("a device on the path"),
+                (None, _) => out.say("a third party on the path"),
             };
-            format!(
-                "{source} did not send this reset to {destination}: {who} forged it{}",
-                because(told, Favors::Injected)
-            )
+            out.say(" forged it").because(told, Favors::Injected);
         }
         Verdict::Stray => {
-            format!("a reset from {source} to {destination} belongs to no connection")
+            out.say("a reset from ").place(told.source).say(" to ");
+            out.place(told.destination).say(" belongs to no connection");
         }
         Verdict::Undetermined => {
-            let missing = told.missing.map(|m| format!(": {m}")).unwrap_or_default();
-            format!("who reset {destination} in the name of {source} cannot be told{missing}")
+            out.say("who reset ").place(told.destination);
+            out.say(" in the name of ").place(told.source);
+            out.say(" cannot be told");
+            if let Some(missing) = told.missing {
+                out.say(": ").say(missing);
+            }
+        }
+    }
+    digits::into_text(out.0)
+}
+
+fn local(out: &mut Sentence, told: &Told<'_>) {
+    let stage = match told.stage {
+        Stage::Handshake => " reset the attempt from ",
+        _ => " reset the connection with ",
+    };
+    match told.cause {
+        Some(Cause::Firewall) => {
+            out.say("a packet filter on this host rejected ");
+            out.place(told.destination).say(" at ").place(told.source);
+            out.say(": no socket sent this reset");
+            return;
+        }
+        Some(Cause::Process) => {
+            out.owner(told.process).say(" on this host").say(stage);
+            out.place(told.destination);
+        }
+        _ => {
+            out.say("the kernel of this host").say(stage);
+            out.place(told.destination).say(" at ").place(told.source);
+        }
+    }
+    if let Some(reason) = told.reason.and_then(ResetReason::meaning) {
+        out.say(": ").say(reason);
+    }
+}
+
+fn forwarded(out: &mut Sentence, told: &Told<'_>) {
+    match (told.cause, told.related) {
+        (Some(Cause::Proxy), Some(related)) => {
+            out.owner(told.process);
+            out.say(" on this host passed a reset on to ");
+            out.place(told.destination).say(": ").place(related.source);
+            out.say(" had reset ").place(related.destination);
+            out.say(&format!(" {:.3} ms before", related.delta_ns as f64 / 1e6));
+        }
+        _ => {
+            out.say("this host routed a reset of ").place(told.source);
+            out.say(" to ").place(told.destination);
         }
     }
 }
 
-fn local(told: &Told<'_>, source: &str, destination: &str) -> String {
-    let stage = match told.stage {
-        Stage::Handshake => "the attempt from",
-        _ => "the connection with",
-    };
-    let reason = told.reason.and_then(ResetReason::meaning);
-    match told.cause {
-        Some(Cause::Firewall) => format!(
-            "a packet filter on this host rejected {destination} at {source}: no socket sent this \
-             reset"
-        ),
-        Some(Cause::Process) => format!(
-            "{} on this host reset {stage} {destination}{}",
-            owner(told.process),
-            reason
-                .map(|reason| format!(": {reason}"))
-                .unwrap_or_default()
-        ),
-        _ => format!(
-            "the kernel of this host reset {stage} {destination} at {source}{}",
-            reason
-                .map(|reason| format!(": {reason}"))
-                .unwrap_or_default()
-        ),
+/// The sentence as far as it is written.
+struct Sentence(Vec<u8>);
+
+impl Sentence {
+    fn say(&mut self, words: &str) -> &mut Self {
+        self.0.extend_from_slice(words.as_bytes());
+        self
     }
-}
 
-fn forwarded(told: &Told<'_>, source: &str, destination: &str) -> String {
-    match (told.cause, told.related) {
-        (Some(Cause::Proxy), Some(related)) => format!(
-            "{} on this host passed a reset on to {destination}: {} had reset {} {:.3} ms before",
-            owner(told.process),
-            place(related.source),
-            place(related.destination),
-            related.delta_ns as f64 / 1e6
-        ),
-        _ => format!("this host routed a reset of {source} to {destination}"),
+    fn place(&mut self, endpoint: Endpoint) -> &mut Self {
+        digits::endpoint(&mut self.0, endpoint);
+        self
     }
-}
 
-fn owner(process: Option<Process>) -> String {
-    process.map_or_else(
-        || "a process".to_owned(),
-        |process| format!("{} (pid {})", process.name(), process.pid),
-    )
-}
-
-fn place(endpoint: Endpoint) -> String {
-    std::net::SocketAddr::new(endpoint.address, endpoint.port).to_string()
-}
-
-/// The strongest evidence for the verdict, in words.
-fn because(told: &Told<'_>, favors: Favors) -> String {
-    let named: Vec<_> = told
-        .evidence
-        .iter()
-        .filter(|evidence| evidence.favors == favors && evidence.weight_db > 0.0)
-        .take(NAMED)
-        .map(say)
-        .collect();
-    if named.is_empty() {
-        String::new()
-    } else {
-        format!(": {}", named.join(", "))
+    fn owner(&mut self, process: Option<Process>) -> &mut Self {
+        match process {
+            None => self.say("a process"),
+            Some(process) => self.say(&format!("{} (pid {})", process.name(), process.pid)),
+        }
     }
-}
 
-fn say(evidence: &Evidence) -> String {
-    let name = evidence.name.replace('_', " ");
-    match (&evidence.observed, &evidence.expected) {
-        (Some(observed), Some(expected)) => format!("{name} ({observed}, expected {expected})"),
-        (Some(observed), None) => format!("{name} ({observed})"),
-        _ => name,
+    /// The strongest evidence for the verdict, in words.
+    fn because(&mut self, told: &Told<'_>, favors: Favors) {
+        let speaks = |item: &&Evidence| item.favors == favors && item.weight_db > 0.0;
+        let named = told.evidence.iter().filter(speaks).take(NAMED);
+        for (at, item) in named.enumerate() {
+            self.say(if at == 0 { ": " } else { ", " });
+            let words = item.name.bytes();
+            self.0
+                .extend(words.map(|byte| if byte == b'_' { b' ' } else { byte }));
+            if let Some(observed) = &item.observed {
+                self.say(" (").value(observed);
+                if let Some(expected) = &item.expected {
+                    self.say(", expected ").value(expected);
+                }
+                self.say(")");
+            }
+        }
+    }
+
+    fn value(&mut self, value: &Value) -> &mut Self {
+        match value {
+            Value::Number(number) => digits::signed(&mut self.0, *number),
+            Value::Text(text) => self.0.extend_from_slice(text.as_bytes()),
+        }
+        self
     }
 }

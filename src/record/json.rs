@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use super::writer::{Object, object};
+use super::writer::{Object, append_object, object};
 use super::{
     Aggregate, BaselineEntry, CoverageRecord, ECS_VERSION, Record, Related, ResetEntry,
     ResetRecord, SCHEMA_VERSION, community_id,
@@ -45,20 +45,22 @@ pub struct Emission {
 
 impl Emission {
     /// The time of day of an engine time; the nearest that can be written when it is out of range.
-    pub(super) fn wall(&self, time: Timestamp) -> Wall {
-        let nanos = i128::from(time.as_nanos()) + i128::from(self.wall_offset_ns);
-        Wall(jiff::Timestamp::from_nanosecond(nanos).unwrap_or(jiff::Timestamp::UNIX_EPOCH))
+    pub(super) const fn wall(&self, time: Timestamp) -> Wall {
+        Wall {
+            time,
+            offset_ns: self.wall_offset_ns,
+        }
     }
 
     /// The same in milliseconds since 1970.
     pub(super) fn millis(&self, time: Timestamp) -> i64 {
-        self.wall(time).0.as_millisecond()
+        self.wall(time).exact().as_millisecond()
     }
 
     /// The same as nanoseconds since 1970, UTC.
     #[must_use]
     pub fn wall_ns(&self, time: Timestamp) -> i64 {
-        i64::try_from(self.wall(time).0.as_nanosecond()).unwrap_or_default()
+        i64::try_from(self.wall(time).exact().as_nanosecond()).unwrap_or_default()
     }
 
     /// `event.id` of the record with this number.
@@ -70,11 +72,27 @@ impl Emission {
 
 /// A time of day; prints as RFC 3339 in UTC with nine digits.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wall(pub(super) jiff::Timestamp);
+pub(super) struct Wall {
+    time: Timestamp,
+    offset_ns: i64,
+}
+
+impl Wall {
+    /// In the calendar; the nearest that can be written when it is out of range.
+    pub(super) fn exact(self) -> jiff::Timestamp {
+        let nanos = i128::from(self.time.as_nanos()) + i128::from(self.offset_ns);
+        jiff::Timestamp::from_nanosecond(nanos).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+    }
+
+    /// Nanoseconds since 1970, UTC, of a time that is not before.
+    pub(super) const fn nanos(self) -> Option<u64> {
+        self.time.as_nanos().checked_add_signed(self.offset_ns)
+    }
+}
 
 impl fmt::Display for Wall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.9}", self.0)
+        write!(f, "{:.9}", self.exact())
     }
 }
 
@@ -82,57 +100,63 @@ impl fmt::Display for Wall {
 #[must_use]
 pub fn to_json(record: &Record, emission: &Emission) -> String {
     match record {
-        Record::Reset(reset) => reset_json(reset, emission),
-        Record::Coverage(coverage) => coverage_json(coverage, emission),
+        Record::Reset(reset) => object(|o| reset_fields(o, reset, emission)),
+        Record::Coverage(record) => object(|o| coverage_fields(o, record, emission)),
     }
 }
 
-fn reset_json(record: &ResetRecord, emission: &Emission) -> String {
-    object(|o| {
-        o.shown("@timestamp", emission.wall(record.start));
-        o.object("ecs", |o| o.text("version", ECS_VERSION));
-        o.text("message", &one_line(&record.message));
-        o.object("event", |o| event(o, record, emission));
-        o.object("source", |o| {
-            endpoint(o, record.source);
-            if let Some(mac) = record.source_mac {
-                o.shown("mac", mac);
-            }
-        });
-        o.object("destination", |o| {
-            endpoint(o, record.destination);
-            if let Some(mac) = record.destination_mac {
-                o.shown("mac", mac);
-            }
-        });
-        if let Some(client) = record.client {
-            o.object("client", |o| endpoint(o, client));
+/// The same at the end of `out`.
+pub fn append_json(out: &mut Vec<u8>, record: &Record, emission: &Emission) {
+    append_object(out, |o| match record {
+        Record::Reset(reset) => reset_fields(o, reset, emission),
+        Record::Coverage(record) => coverage_fields(o, record, emission),
+    });
+}
+
+fn reset_fields(o: &mut Object, record: &ResetRecord, emission: &Emission) {
+    o.time("@timestamp", emission.wall(record.start));
+    o.object("ecs", |o| o.word("version", ECS_VERSION));
+    o.line("message", &record.message);
+    o.object("event", |o| event(o, record, emission));
+    o.object("source", |o| {
+        endpoint(o, record.source);
+        if let Some(mac) = record.source_mac {
+            o.mac("mac", mac);
         }
-        if let Some(server) = record.server {
-            o.object("server", |o| endpoint(o, server));
+    });
+    o.object("destination", |o| {
+        endpoint(o, record.destination);
+        if let Some(mac) = record.destination_mac {
+            o.mac("mac", mac);
         }
-        o.object("network", |o| network(o, record));
-        let (ingress, egress) = (record.ingress_interface, record.egress_interface);
-        o.object("observer", |o| {
-            observer(o, &emission.observer, ingress, egress)
+    });
+    if let Some(client) = record.client {
+        o.object("client", |o| endpoint(o, client));
+    }
+    if let Some(server) = record.server {
+        o.object("server", |o| endpoint(o, server));
+    }
+    o.object("network", |o| network(o, record));
+    let (ingress, egress) = (record.ingress_interface, record.egress_interface);
+    o.object("observer", |o| {
+        observer(o, &emission.observer, ingress, egress)
+    });
+    if let Some(process) = record.process {
+        o.object("process", |o| {
+            o.number("pid", process.pid);
+            let name = process.name();
+            o.text_if("name", (!name.is_empty()).then_some(name.as_str()));
         });
-        if let Some(process) = record.process {
-            o.object("process", |o| {
-                o.number("pid", process.pid);
-                let name = process.name();
-                o.text_if("name", (!name.is_empty()).then_some(name.as_str()));
-            });
-        }
-        o.object("container", |o| {
-            o.text_if("id", record.container.as_deref().map(one_line).as_deref())
-        });
-        o.object("rstscope", |o| rstscope(o, record, emission));
-    })
+    }
+    if let Some(container) = &record.container {
+        o.object("container", |o| o.line("id", container));
+    }
+    o.object("rstscope", |o| rstscope(o, record, emission));
 }
 
 fn event(o: &mut Object, record: &ResetRecord, emission: &Emission) {
     let injected = record.verdict == Verdict::Injected;
-    o.text("kind", if injected { "alert" } else { "event" });
+    o.word("kind", if injected { "alert" } else { "event" });
     o.texts(
         "category",
         if injected {
@@ -147,16 +171,28 @@ fn event(o: &mut Object, record: &ResetRecord, emission: &Emission) {
         "end"
     };
     o.texts("type", &["connection", how]);
-    o.shown(
-        "action",
-        format_args!("tcp-reset-{}", record.verdict.name()),
-    );
-    o.shown("start", emission.wall(record.start));
-    o.shown("end", emission.wall(record.end));
+    o.word("action", action(record.verdict));
+    o.time("start", emission.wall(record.start));
+    o.time("end", emission.wall(record.end));
     o.number("duration", record.end.since(record.start));
-    o.text("dataset", "rstscope.reset");
-    o.text("module", "rstscope");
-    o.text("id", &emission.event_id(record.sequence));
+    o.word("dataset", "rstscope.reset");
+    o.word("module", "rstscope");
+    event_id(o, record.sequence, emission);
+}
+
+fn event_id(o: &mut Object, sequence: u64, emission: &Emission) {
+    o.numbered("id", &emission.observer.id_prefix, sequence);
+}
+
+const fn action(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Local => "tcp-reset-local",
+        Verdict::Remote => "tcp-reset-remote",
+        Verdict::Forwarded => "tcp-reset-forwarded",
+        Verdict::Injected => "tcp-reset-injected",
+        Verdict::Stray => "tcp-reset-stray",
+        Verdict::Undetermined => "tcp-reset-undetermined",
+    }
 }
 
 /// The reset denied a connection rather than ended one.
@@ -165,13 +201,13 @@ pub(super) fn never_opened(record: &ResetRecord) -> bool {
 }
 
 fn endpoint(o: &mut Object, endpoint: Endpoint) {
-    o.shown("ip", endpoint.address);
+    o.address("ip", endpoint.address);
     o.number("port", endpoint.port);
 }
 
 fn network(o: &mut Object, record: &ResetRecord) {
-    o.text("transport", "tcp");
-    o.text(
+    o.word("transport", "tcp");
+    o.word(
         "type",
         if record.source.address.is_ipv4() {
             "ipv4"
@@ -179,7 +215,9 @@ fn network(o: &mut Object, record: &ResetRecord) {
             "ipv6"
         },
     );
-    o.text_if("direction", record.incoming.map(direction));
+    if let Some(incoming) = record.incoming {
+        o.word("direction", direction(incoming));
+    }
     o.text_if(
         "community_id",
         community_id(record.source, record.destination).as_deref(),
@@ -200,35 +238,35 @@ fn observer(
     ingress: Option<InterfaceId>,
     egress: Option<InterfaceId>,
 ) {
-    let hostname = observer.hostname.as_deref().map(one_line);
-    o.text_if("hostname", hostname.as_deref());
-    for (way, interface) in [("ingress", ingress), ("egress", egress)] {
-        let name = interface
-            .and_then(|id| observer.interface(id))
-            .map(one_line);
-        o.object(way, |o| {
-            o.object("interface", |o| o.text_if("name", name.as_deref()));
-        });
+    if let Some(hostname) = &observer.hostname {
+        o.line("hostname", hostname);
     }
-    o.text("product", "rstscope");
-    o.text("version", env!("CARGO_PKG_VERSION"));
-    o.text("type", "sensor");
+    for (way, interface) in [("ingress", ingress), ("egress", egress)] {
+        if let Some(name) = interface.and_then(|id| observer.interface(id)) {
+            o.object(way, |o| o.object("interface", |o| o.line("name", name)));
+        }
+    }
+    o.word("product", "rstscope");
+    o.word("version", env!("CARGO_PKG_VERSION"));
+    o.word("type", "sensor");
 }
 
 /// What ECS has no name for; other formats carry it as it stands.
 pub(super) fn rstscope(o: &mut Object, record: &ResetRecord, emission: &Emission) {
-    o.text("schema", SCHEMA_VERSION);
-    o.text("verdict", record.verdict.name());
-    o.text_if("cause", record.cause.map(Cause::name));
+    o.word("schema", SCHEMA_VERSION);
+    o.word("verdict", record.verdict.name());
+    if let Some(cause) = record.cause {
+        o.word("cause", Cause::name(cause));
+    }
     o.fraction("confidence", record.confidence, 4);
     if let Some(total) = record.total_db {
         o.fraction("prior_db", PRIOR_DB, 2);
         o.fraction("total_db", total, 2);
     }
     if let Some(device) = &record.device {
-        o.text("device", &one_line(device));
+        o.line("device", device);
     }
-    o.text("stage", record.stage.name());
+    o.word("stage", record.stage.name());
     o.objects("evidence", &record.evidence, evidence);
     o.objects("resets", &record.resets, |entry, o| {
         reset(entry, o, emission)
@@ -278,16 +316,15 @@ fn aggregate(o: &mut Object, many: &Aggregate) {
 /// Observed and expected are texts even where they are numbers: one field has one type, or a store
 /// that took the first record's type refuses the others.
 fn evidence(item: &Evidence, o: &mut Object) {
-    o.text("name", item.name);
-    o.text("group", item.group.name());
-    o.text("favors", item.favors.name());
+    o.word("name", item.name);
+    o.word("group", item.group.name());
+    o.word("favors", item.favors.name());
     o.fraction("weight_db", item.weight_db, 2);
     for (key, value) in [("observed", &item.observed), ("expected", &item.expected)] {
-        if let Some(value) = value {
-            match value {
-                Value::Number(number) => o.shown(key, number),
-                Value::Text(text) => o.text(key, &one_line(text)),
-            }
+        match value {
+            Some(Value::Number(number)) => o.number_as_text(key, *number),
+            Some(Value::Text(text)) => o.line(key, text),
+            None => {}
         }
     }
 }
@@ -304,68 +341,68 @@ pub(super) const fn fit_name(fit: SequenceFit) -> &'static str {
 
 fn reset(entry: &ResetEntry, o: &mut Object, emission: &Emission) {
     let segment = &entry.segment;
-    o.shown("time", emission.wall(entry.time));
-    o.text_if("direction", entry.incoming.map(direction));
-    o.text("flags", &segment.flags.letters());
+    o.time("time", emission.wall(entry.time));
+    if let Some(incoming) = entry.incoming {
+        o.word("direction", direction(incoming));
+    }
+    o.flags("flags", segment.flags);
     o.number("seq", segment.seq.0);
     // Without the ACK flag a genuine reset has 0 there, which acknowledges nothing; another value
     // is a mark of its maker.
     if segment.flags.ack() || segment.ack.0 != 0 {
         o.number("ack", segment.ack.0);
     }
-    o.text("seq_fit", fit_name(entry.fit));
+    o.word("seq_fit", fit_name(entry.fit));
     o.number_if("seq_offset", entry.offset);
     o.number("hop_limit", segment.hop_limit);
     o.number_if("ip_id", segment.ip_id);
     o.number("window", segment.window);
     if let Some(link) = segment.link {
-        o.shown("mac", link.src);
+        o.mac("mac", link.src);
     }
 }
 
 fn baseline(o: &mut Object, known: &BaselineEntry) {
     o.number_if("hop_limit", known.hop_limit);
     if let Some(mac) = known.mac {
-        o.shown("mac", mac);
+        o.mac("mac", mac);
     }
     o.number_if("window", known.window);
     o.flag_if("timestamps", known.timestamps);
-    o.text("source", known.source);
+    o.word("source", known.source);
 }
 
 fn related(other: &Related, o: &mut Object, emission: &Emission) {
     if let Some(sequence) = other.record {
-        o.text("id", &emission.event_id(sequence));
+        event_id(o, sequence, emission);
     }
     o.object("source", |o| endpoint(o, other.source));
     o.object("destination", |o| endpoint(o, other.destination));
     o.number("delta_ns", other.delta_ns);
     o.fraction("confidence", other.confidence, 4);
-    o.text("join", other.join);
+    o.word("join", other.join);
 }
 
-fn coverage_json(record: &CoverageRecord, emission: &Emission) -> String {
-    object(|o| {
-        o.shown("@timestamp", emission.wall(record.end));
-        o.object("ecs", |o| o.text("version", ECS_VERSION));
-        o.text("message", &coverage_message(record, emission));
-        o.object("event", |o| {
-            o.text("kind", "metric");
-            o.texts("category", &["network"]);
-            o.texts("type", &["info"]);
-            o.text("action", "sensor-coverage");
-            o.shown("start", emission.wall(record.start));
-            o.shown("end", emission.wall(record.end));
-            o.number("duration", record.end.since(record.start));
-            o.text("dataset", "rstscope.coverage");
-            o.text("module", "rstscope");
-            o.text("id", &emission.event_id(record.sequence));
-        });
-        o.object("observer", |o| {
-            observer(o, &emission.observer, Some(record.interface), None)
-        });
-        o.object("rstscope", |o| coverage(o, record));
-    })
+fn coverage_fields(o: &mut Object, record: &CoverageRecord, emission: &Emission) {
+    o.time("@timestamp", emission.wall(record.end));
+    o.object("ecs", |o| o.word("version", ECS_VERSION));
+    o.text("message", &coverage_message(record, emission));
+    o.object("event", |o| {
+        o.word("kind", "metric");
+        o.texts("category", &["network"]);
+        o.texts("type", &["info"]);
+        o.word("action", "sensor-coverage");
+        o.time("start", emission.wall(record.start));
+        o.time("end", emission.wall(record.end));
+        o.number("duration", record.end.since(record.start));
+        o.word("dataset", "rstscope.coverage");
+        o.word("module", "rstscope");
+        event_id(o, record.sequence, emission);
+    });
+    o.object("observer", |o| {
+        observer(o, &emission.observer, Some(record.interface), None)
+    });
+    o.object("rstscope", |o| coverage(o, record));
 }
 
 /// The same of a coverage record.

@@ -3,6 +3,7 @@
 
 mod advice;
 mod community;
+pub(crate) mod digits;
 pub mod format;
 mod identity;
 mod json;
@@ -16,7 +17,7 @@ mod writer;
 pub use community::community_id;
 pub use format::Format;
 pub use identity::{capture_prefix, live_prefix};
-pub use json::{Emission, Observer, to_json};
+pub use json::{Emission, Observer, append_json, to_json};
 pub use story::story;
 pub use text::{Palette, to_line, to_story};
 

@@ -63,7 +63,7 @@ fn reset_line(
     let flow = format!("{} → {}", shown(record.source), shown(record.destination));
     // `as` saturates, and a confidence is 0 to 1.
     let percent = rounded(record.confidence * 100.0, 0);
-    let time = emission.wall(record.start).0.strftime("%H:%M:%S%.3f");
+    let time = emission.wall(record.start).exact().strftime("%H:%M:%S%.3f");
     let head = format!("{percent:>3}% {flow:<FLOW_COLUMNS$}  ");
     let used = 12 + 1 + VERDICT_COLUMNS + 1 + head.chars().count();
     let facts = cut(
@@ -76,7 +76,7 @@ fn reset_line(
 }
 
 fn coverage_line(record: &CoverageRecord, emission: &Emission) -> String {
-    let time = emission.wall(record.end).0.strftime("%H:%M:%S%.3f");
+    let time = emission.wall(record.end).exact().strftime("%H:%M:%S%.3f");
     format!(
         "{time} {:<VERDICT_COLUMNS$} {}",
         "coverage",

@@ -52,7 +52,7 @@ impl Sink for JsonLines {
 
     fn put(&mut self, emitted: &Emitted) {
         if self.format == Format::Native {
-            self.buffer.extend_from_slice(emitted.json().as_bytes());
+            emitted.append_json(&mut self.buffer);
         } else {
             let Some(entry) = emitted.entry(self.format) else {
                 return;

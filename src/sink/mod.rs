@@ -51,7 +51,7 @@ pub use transport::{Delivered, Failure, Fate, Transport};
 pub use url_error::UrlError;
 pub use writer::{Output, OutputTotals, Totals, Writer};
 
-use crate::record::{Emission, Format, Record, to_json};
+use crate::record::{Emission, Format, Record, append_json, to_json};
 
 /// A record with the circumstances of its leaving; its JSON form is made once for all outputs.
 #[derive(Debug)]
@@ -78,6 +78,14 @@ impl Emitted {
     pub fn json(&self) -> &str {
         self.json
             .get_or_init(|| to_json(&self.record, &self.emission))
+    }
+
+    /// The same at the end of `out`; not kept, where nobody asked for it before.
+    pub fn append_json(&self, out: &mut Vec<u8>) {
+        match self.json.get() {
+            Some(json) => out.extend_from_slice(json.as_bytes()),
+            None => append_json(out, &self.record, &self.emission),
+        }
     }
 
     /// As it waits for an output of this form; `None` where the form has no place for it.

@@ -53,6 +53,11 @@ impl Flags {
     /// The set bits as letters, `RA` for RST and ACK: the form that people write on whiteboards.
     #[must_use]
     pub fn letters(self) -> String {
+        self.each_letter().collect()
+    }
+
+    /// These letters one by one.
+    pub fn each_letter(self) -> impl Iterator<Item = char> {
         const LETTERS: [(u8, char); 8] = [
             (Flags::SYN, 'S'),
             (Flags::FIN, 'F'),
@@ -64,10 +69,9 @@ impl Flags {
             (Flags::CWR, 'C'),
         ];
         LETTERS
-            .iter()
-            .filter(|(bit, _)| self.0 & bit != 0)
+            .into_iter()
+            .filter(move |(bit, _)| self.0 & bit != 0)
             .map(|(_, letter)| letter)
-            .collect()
     }
 }
 

@@ -33,7 +33,7 @@ pub fn eve(record: &Record, emission: &Emission) -> String {
 }
 
 fn time(o: &mut Object, key: &'static str, time: Timestamp, emission: &Emission) {
-    o.shown(key, emission.wall(time).0.strftime(TIME_FORMAT));
+    o.shown(key, emission.wall(time).exact().strftime(TIME_FORMAT));
 }
 
 fn host(o: &mut Object, emission: &Emission, interface: Option<&str>) {

@@ -69,7 +69,10 @@ impl Leef {
     fn begin(&mut self, category: &str, severity: Severity, time: Timestamp, emission: &Emission) {
         self.text("cat", category, NAME_BYTES);
         self.shown("sev", severity.of_ten());
-        self.shown("devTime", emission.wall(time).0.strftime(TIME_FORMAT.1));
+        self.shown(
+            "devTime",
+            emission.wall(time).exact().strftime(TIME_FORMAT.1),
+        );
         self.text("devTimeFormat", TIME_FORMAT.0, NAME_BYTES);
         self.text_if("identHostName", emission.observer.hostname.as_deref());
     }

@@ -28,7 +28,7 @@ pub fn zeek(record: &Record, emission: &Emission) -> String {
 
 fn begin(o: &mut Object, path: &'static str, time: Timestamp, emission: &Emission) {
     o.text("_path", path);
-    o.seconds("ts", emission.wall(time).0.as_nanosecond());
+    o.seconds("ts", emission.wall(time).exact().as_nanosecond());
 }
 
 /// One for each record, made from `event.id`.
