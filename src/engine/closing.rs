@@ -1,7 +1,7 @@
 //! The end of an episode: judged, sent out as a record, and remembered as far as later ones of its
 //! flow may need it. When that is, the engine's queue decides.
 
-use super::compose::{Context, compose};
+use super::compose::{Context, compose, decide};
 use super::episode::{Episode, Settled};
 use super::{CLOSED_REMEMBERED, Closed, EPISODE_NS_MAX, EPISODE_SETTLES_MAX, Engine};
 use crate::flow::{FlowKey, Side};
@@ -31,27 +31,26 @@ impl Engine {
             return;
         };
         self.translated.complete(&mut settled);
-        let record = compose(
-            &settled,
-            &Context {
-                config: &self.config,
-                legs: &self.legs,
-                injectors: &self.injectors,
-                siblings: &self.siblings,
-                earlier: self.closed.get(key).copied(),
-                sequence: self.sequence + 1,
-            },
-        );
+        let context = Context {
+            config: &self.config,
+            legs: &self.legs,
+            injectors: &self.injectors,
+            siblings: &self.siblings,
+            earlier: self.closed.get(key).copied(),
+            sequence: self.sequence + 1,
+        };
+        let decision = decide(&settled, &context);
         // Also what is not decided yet: other flows may have more to say of the same device.
-        let is_open = matches!(record.verdict, Verdict::Injected | Verdict::Undetermined);
+        let is_open = matches!(decision.verdict, Verdict::Injected | Verdict::Undetermined);
         let lingers = is_open && !is_last;
         if let Some(until) = self.linger_until(&settled).filter(|_| lingers) {
-            self.enqueue(until, *key);
+            self.queue.push(until, *key);
             let mut episode = settled.episode;
             episode.due = until;
-            self.episodes.insert(*key, Box::new(episode));
+            self.episodes.insert(*key, episode);
             return;
         }
+        let record = compose(&settled, decision, &context);
         let may_be_corrected = matches!(record.verdict, Verdict::Remote | Verdict::Undetermined)
             && settled.episode.accepted.is_some();
         if may_be_corrected {
@@ -66,17 +65,15 @@ impl Engine {
         let (whole, corrected) = self.resting.woken_by(later)?;
         let settled = whole.settle()?;
         let delta_ns = later.opened.since(settled.view.first.time);
-        let mut record = compose(
-            &settled,
-            &Context {
-                config: &self.config,
-                legs: &self.legs,
-                injectors: &self.injectors,
-                siblings: &self.siblings,
-                earlier: None,
-                sequence: self.sequence + 1,
-            },
-        );
+        let context = Context {
+            config: &self.config,
+            legs: &self.legs,
+            injectors: &self.injectors,
+            siblings: &self.siblings,
+            earlier: None,
+            sequence: self.sequence + 1,
+        };
+        let mut record = compose(&settled, decide(&settled, &context), &context);
         record.related.push(Related {
             record: Some(corrected),
             source: record.source,
@@ -146,7 +143,7 @@ impl Engine {
     /// Only a forged reset says anything of what follows on its flow; another verdict later takes its
     /// place. So no storm of strays can crowd the forged ones out.
     fn remember(&mut self, key: FlowKey, closed: Closed) {
-        if closed.verdict != Verdict::Injected && !self.closed.contains_key(&key) {
+        if closed.verdict != Verdict::Injected && !self.closed.contains(&key) {
             return;
         }
         if self.closed.insert(key, closed).is_none() {

@@ -29,10 +29,10 @@ pub(super) struct Context<'a> {
 }
 
 /// What was decided, by attestation or by weighing.
-struct Decision {
+pub(super) struct Decision {
     /// The side whose reset decided: of an episode's several resets, a forged one counts most.
     sender: Side,
-    verdict: Verdict,
+    pub(super) verdict: Verdict,
     cause: Option<Cause>,
     confidence: f32,
     evidence: Vec<Evidence>,
@@ -45,10 +45,9 @@ struct Decision {
     reason: Option<ResetReason>,
 }
 
-/// Judges an episode and makes its record.
-pub(super) fn compose(settled: &Settled, context: &Context<'_>) -> ResetRecord {
+/// The record of an episode and of what was decided on it.
+pub(super) fn compose(settled: &Settled, decision: Decision, context: &Context<'_>) -> ResetRecord {
     let accepted = facts::accepted(settled, &settled.view, context.config);
-    let decision = decide(settled, context);
     let first = &settled.view.first;
     let key = &settled.episode.key;
     let (source, destination) = (
@@ -132,7 +131,8 @@ fn sentence(settled: &Settled, decision: &Decision, stage: Stage) -> String {
     })
 }
 
-fn decide(settled: &Settled, context: &Context<'_>) -> Decision {
+/// Judges an episode.
+pub(super) fn decide(settled: &Settled, context: &Context<'_>) -> Decision {
     let mut decision = match attribute(settled, context.config, context.legs) {
         Some(attribution) => attested_or_told(settled, attribution, context),
         None => weigh(settled, &settled.view, context),

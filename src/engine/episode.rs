@@ -132,7 +132,7 @@ impl Episode {
     }
 
     /// This episode and a later one of the same connection, as one.
-    pub(super) fn followed_by(mut self, later: &Self) -> Self {
+    pub(super) fn followed_by(mut self: Box<Self>, later: &Self) -> Box<Self> {
         for (side, reset) in &later.resets {
             self.add_reset(*side, *reset, later.facts[side.index()].as_ref());
         }
@@ -147,7 +147,7 @@ impl Episode {
     }
 
     /// Sorts everything by time.
-    pub(super) fn settle(mut self) -> Option<Settled> {
+    pub(super) fn settle(mut self: Box<Self>) -> Option<Settled> {
         if self.resets.is_empty() {
             // Only the routed copies were seen: the way in is not watched.
             let side = |seen: &ResetSeen| FlowKey::of(seen.segment.tuple).1;
@@ -248,7 +248,7 @@ pub(super) struct View {
 pub(super) struct Settled {
     /// From its first reset on.
     pub(super) view: View,
-    pub(super) episode: Episode,
+    pub(super) episode: Box<Episode>,
 }
 
 impl Settled {

@@ -233,7 +233,7 @@ impl Folded {
 impl Engine {
     /// Whether a reset is told in a record of many. Then nothing more is to be done with it.
     pub(super) fn folds(&mut self, key: &FlowKey, reset: &ResetSeen, flow: &FlowFacts) -> bool {
-        if self.episodes.contains_key(key) || self.has_past(key) {
+        if self.episodes.contains(key) || self.has_past(key) {
             return false;
         }
         let tuple = reset.segment.tuple;
@@ -273,7 +273,7 @@ impl Engine {
     /// follows, will then be folded.
     pub(super) fn folds_answer(&mut self, key: &FlowKey, local: Side, sent: &Sent) -> bool {
         let is_answer = !sent.active && sent.state.is_none() && sent.process.is_none();
-        if !is_answer || self.episodes.contains_key(key) || self.has_past(key) {
+        if !is_answer || self.episodes.contains(key) || self.has_past(key) {
             return false;
         }
         if is_known(&self.tracker.facts(key, local, sent.time), Kind::Answer) {
@@ -297,7 +297,7 @@ impl Engine {
 
     /// An earlier record may have to be corrected, or explains what comes now.
     fn has_past(&self, key: &FlowKey) -> bool {
-        self.closed.contains_key(key) || self.resting.holds(key)
+        self.closed.contains(key) || self.resting.holds(key)
     }
 
     fn is_stray(&self, reset: &ResetSeen) -> bool {

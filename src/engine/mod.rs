@@ -3,9 +3,11 @@
 //! `run` and `read` share it. Events may arrive out of order by less than the settle time.
 
 mod attribute;
+mod by_flow;
 mod closing;
 mod compose;
 mod device;
+mod due;
 mod episode;
 mod facts;
 mod fit;
@@ -23,19 +25,20 @@ mod translated;
 #[cfg(test)]
 mod waves;
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::net::IpAddr;
 
 use crate::evidence::{AfterReset, InjectorMemory, ResetSeen, SiblingMemory};
-use crate::flow::{FlowKey, Side, Sighting, TableCounters, Tracker, TrackerConfig};
+use crate::flow::{FlowFacts, FlowKey, Side, Sighting, TableCounters, Tracker, TrackerConfig};
 use crate::host::{KernelEvent, KernelEventKind, Process, SocketView};
 use crate::record::ResetRecord;
 use crate::time::{SECOND, Timestamp};
 use crate::vantage::{Path, Vantage};
 use crate::verdict::Verdict;
 use crate::wire::{Mac, Network, Segment};
+use by_flow::ByFlow;
 pub use device::{Device, IpIdMode};
+use due::Due;
 use episode::{Accepted, Episode, Sent};
 use folding::Folding;
 use legs::{Call, Leg, Legs, Passed};
@@ -119,17 +122,15 @@ pub struct Engine {
     config: EngineConfig,
     tracker: Tracker,
     /// Boxed: an episode is a kilobyte, and the map moves its entries.
-    episodes: HashMap<FlowKey, Box<Episode>>,
-    /// Episodes by the time at which to look at them next, and those of one time in the order in
-    /// which they came.
-    queue: BinaryHeap<Reverse<(Timestamp, u64, FlowKey)>>,
-    queued: u64,
+    episodes: ByFlow<Box<Episode>>,
+    /// Episodes by the time at which to look at them next.
+    queue: Due,
     legs: Legs,
     resting: Resting,
     translated: Translated,
     injectors: InjectorMemory,
     siblings: SiblingMemory,
-    closed: HashMap<FlowKey, Closed>,
+    closed: ByFlow<Closed>,
     closed_order: VecDeque<FlowKey>,
     folding: Folding,
     sequence: u64,
@@ -151,17 +152,16 @@ impl Engine {
         };
         Self {
             folding: Folding::new(config.hash_key),
+            episodes: ByFlow::new(config.hash_key),
+            resting: Resting::new(config.hash_key),
+            closed: ByFlow::new(config.hash_key),
             config,
             tracker,
-            episodes: HashMap::new(),
-            queue: BinaryHeap::new(),
-            queued: 0,
+            queue: Due::default(),
             legs: Legs::default(),
-            resting: Resting::default(),
             translated: Translated::default(),
             injectors: InjectorMemory::default(),
             siblings: SiblingMemory::default(),
-            closed: HashMap::new(),
             closed_order: VecDeque::new(),
             sequence: 0,
             counters: EngineCounters::default(),
@@ -254,7 +254,12 @@ impl Engine {
             self.resting.forget(&key);
         }
         if let Some(sighting) = self.tracker.observe(time, vantage, segment, socket) {
-            self.sight(&sighting);
+            if segment.flags.rst() && socket.is_none() {
+                // Our own tracker knows no more than it has just told.
+                self.take_reset(&key, side, &sighting, &sighting.flow);
+            } else {
+                self.sight(&sighting);
+            }
         } else if is_anew && let Some(episode) = self.episodes.get_mut(&key) {
             episode.note_syn(time);
         }
@@ -401,13 +406,9 @@ impl Engine {
     pub fn tick(&mut self, now: Timestamp, emit: &mut impl FnMut(ResetRecord)) {
         self.resting.expire(now);
         self.unfold(Some(now), emit);
-        while let Some(Reverse((due, _, key))) = self.queue.peek().copied() {
-            if due > now {
-                return;
-            }
-            self.queue.pop();
+        while let Some(key) = self.queue.pop(now) {
             match self.episodes.get(&key).map(|episode| episode.due) {
-                Some(later) if later > now => self.enqueue(later, key),
+                Some(later) if later > now => self.queue.push(later, key),
                 Some(_) => self.close(&key, false, emit),
                 None => {}
             }
@@ -416,14 +417,14 @@ impl Engine {
 
     /// The end: everything that is open is judged.
     pub fn finish(&mut self, emit: &mut impl FnMut(ResetRecord)) {
-        while let Some(Reverse((_, _, key))) = self.queue.pop() {
+        while let Some(key) = self.queue.pop(Timestamp::from_nanos(u64::MAX)) {
             self.close(&key, true, emit);
         }
         self.unfold(None, emit);
     }
 
+    /// Takes in a reset that was seen by another's tracker, or by none.
     fn add_reset(&mut self, key: &FlowKey, side: Side, sighting: &Sighting) {
-        self.counters.resets += 1;
         let mut flow = self.tracker.facts(key, side, sighting.time);
         // What the worker saw come in is nearer to the truth than what we saw go out.
         flow.sender = sighting.flow.sender.or(flow.sender);
@@ -439,10 +440,16 @@ impl Engine {
             (ours, theirs) => ours.or(theirs),
         };
         self.tracker.note_reset(key, side, sighting.time);
+        self.take_reset(key, side, sighting, &flow);
+    }
+
+    /// Takes in a reset that the tracker knows of; `flow` is all that was known before it.
+    fn take_reset(&mut self, key: &FlowKey, side: Side, sighting: &Sighting, flow: &FlowFacts) {
+        self.counters.resets += 1;
         let (fit, offset) = fit::fit(
             &sighting.segment,
             sighting.socket.as_ref(),
-            &flow,
+            flow,
             self.config.offline,
         );
         let is_known = flow.sender.is_some()
@@ -454,7 +461,7 @@ impl Engine {
         let comes_in = matches!(sighting.vantage.path, Path::Ingress | Path::Capture);
         if is_known && comes_in {
             // What belongs to no connection, as in a flood, shall not crowd the others out.
-            self.siblings.learn(&sighting.segment, &flow, sighting.time);
+            self.siblings.learn(&sighting.segment, flow, sighting.time);
         }
         let reset = ResetSeen {
             time: sighting.time,
@@ -465,7 +472,7 @@ impl Engine {
             fit,
             offset,
         };
-        if self.folds(key, &reset, &flow) {
+        if self.folds(key, &reset, flow) {
             return;
         }
         if self.config.offline && facts::incoming(&reset, &self.config) == Some(true) {
@@ -484,14 +491,14 @@ impl Engine {
         let from_here = if comes_in { tuple.reversed() } else { tuple };
         self.translated.forget(&from_here);
         if let Some(episode) = self.episode(key, sighting.time) {
-            episode.add_reset(side, reset, Some(&flow));
+            episode.add_reset(side, reset, Some(flow));
         }
     }
 
     fn add_after(&mut self, key: &FlowKey, side: Side, time: Timestamp, segment: &Segment) {
         // Offline every later segment of a flow comes by here; only an open episode cares. Live, the
         // copy of a frame may overtake its reset, which took the way through a worker.
-        if self.config.offline && !self.episodes.contains_key(key) {
+        if self.config.offline && !self.episodes.contains(key) {
             return;
         }
         if let Some(episode) = self.episode_at(key, time, false) {
@@ -518,14 +525,14 @@ impl Engine {
     ) -> Option<&mut Episode> {
         let settle_ns = self.config.settle_ns;
         let due = time.plus_nanos(settle_ns);
-        if !self.episodes.contains_key(key) {
+        if !self.episodes.contains(key) {
             if self.episodes.len() >= self.config.episode_capacity {
                 self.counters.episodes_refused += 1;
                 return None;
             }
             self.episodes
                 .insert(*key, Box::new(Episode::new(*key, time, due)));
-            self.enqueue(due, *key);
+            self.queue.push(due, *key);
         }
         let episode = self.episodes.get_mut(key)?;
         if extends {
@@ -533,10 +540,5 @@ impl Engine {
             episode.due = episode.due.max(due).min(episode.opened.plus_nanos(longest));
         }
         Some(episode)
-    }
-
-    fn enqueue(&mut self, due: Timestamp, key: FlowKey) {
-        self.queued += 1;
-        self.queue.push(Reverse((due, self.queued, key)));
     }
 }

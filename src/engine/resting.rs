@@ -2,8 +2,9 @@
 //! purported sender is heard again after the record was written, it never sent that reset, and the
 //! record has to be corrected. Live only; bounded in number and in time.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
+use super::by_flow::ByFlow;
 use super::episode::Episode;
 use crate::flow::FlowKey;
 use crate::time::{SECOND, Timestamp};
@@ -16,23 +17,31 @@ const RESTING_NS: u64 = 10 * SECOND;
 const RESTING_MAX: usize = 4096;
 
 /// Judged episodes whose sender may yet be heard.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Resting {
-    kept: HashMap<FlowKey, Kept>,
+    kept: ByFlow<Kept>,
     order: VecDeque<(Timestamp, FlowKey)>,
 }
 
 #[derive(Debug)]
 struct Kept {
-    episode: Episode,
+    episode: Box<Episode>,
     /// `sequence` of the record that was written.
     record: u64,
     until: Timestamp,
 }
 
 impl Resting {
+    /// Nothing rests.
+    pub(super) fn new(secret: [u64; 2]) -> Self {
+        Self {
+            kept: ByFlow::new(secret),
+            order: VecDeque::new(),
+        }
+    }
+
     /// Keeps an episode whose record was written.
-    pub(super) fn keep(&mut self, episode: Episode, record: u64) {
+    pub(super) fn keep(&mut self, episode: Box<Episode>, record: u64) {
         let (key, until) = (episode.key, episode.last_reset.plus_nanos(RESTING_NS));
         self.kept.insert(
             key,
@@ -57,7 +66,7 @@ impl Resting {
 
     /// An episode of that flow is kept.
     pub(super) fn holds(&self, key: &FlowKey) -> bool {
-        self.kept.contains_key(key)
+        self.kept.contains(key)
     }
 
     /// Another connection took the four-tuple: what comes now says nothing about the old one.
@@ -68,7 +77,7 @@ impl Resting {
     /// The kept episode and its record, when `later` shows that its sender goes on: this host
     /// answered it with the bare reset that a segment of no connection gets. (A SYN gets one with
     /// ACK, RFC 9293 §3.5.2: that would be another connection.)
-    pub(super) fn woken_by(&self, later: &Episode) -> Option<(Episode, u64)> {
+    pub(super) fn woken_by(&self, later: &Episode) -> Option<(Box<Episode>, u64)> {
         let kept = self.kept.get(&later.key)?;
         let answers = later.answers_a_stranger() && later.opened <= kept.until;
         answers.then(|| (kept.episode.clone().followed_by(later), kept.record))

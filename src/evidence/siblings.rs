@@ -122,8 +122,9 @@ impl SiblingMemory {
             })),
         };
         // The first of a train stands for its flow, which may be used anew later.
-        let same =
-            |seen: &Seen| seen.tuple == segment.tuple && time.distance(seen.time) < COUNTER_NS;
+        let same = |seen: &Seen| {
+            is_same(&seen.tuple, &segment.tuple) && time.distance(seen.time) < COUNTER_NS
+        };
         if place.seen.iter().any(same) {
             return;
         }
@@ -160,7 +161,8 @@ impl SiblingMemory {
         if own.sender == Sender::Here {
             return SiblingFacts::default();
         }
-        let others: Vec<&Seen> = place.seen.iter().filter(|s| s.tuple != own.tuple).collect();
+        let mut others: Vec<&Seen> = Vec::with_capacity(place.seen.len());
+        others.extend(place.seen.iter().filter(|s| !is_same(&s.tuple, &own.tuple)));
         let mut facts = at_once(&own, &others);
         facts.on_counter = on_counter(&own, &others);
         facts
@@ -169,6 +171,11 @@ impl SiblingMemory {
 
 fn place_of(segment: &Segment) -> (u8, Option<Mac>) {
     (segment.hop_limit, segment.link.map(|link| link.src))
+}
+
+/// Whether two four-tuples are one; nearly all differ in their ports already.
+fn is_same(one: &FourTuple, other: &FourTuple) -> bool {
+    (one.src_port, one.dst_port) == (other.src_port, other.dst_port) && one == other
 }
 
 fn slot(hop_limit: u8, mac: Option<Mac>) -> usize {

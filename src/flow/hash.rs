@@ -17,7 +17,7 @@ const MIX: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03];
     clippy::cast_possible_truncation,
     reason = "the two halves of the product are the point"
 )]
-pub(super) const fn fold(a: u64, b: u64) -> u64 {
+pub(crate) const fn fold(a: u64, b: u64) -> u64 {
     let product = (a ^ MIX[0]) as u128 * (b ^ MIX[1]) as u128;
     product as u64 ^ (product >> 64) as u64
 }

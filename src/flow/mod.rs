@@ -23,6 +23,7 @@ mod tracker;
 mod words;
 
 pub use baseline::{FlowFacts, HOP_LIMIT_MODES, HalfFlow, HopLimits, Mode, SynFacts};
+pub(crate) use hash::fold as mix;
 pub use index::TableCounters;
 pub use key::{Endpoint, FlowKey, Side};
 pub use path::{PathFacts, PathTable};

@@ -152,8 +152,10 @@ impl Sum {
     fn of(evidence: &[Evidence]) -> Self {
         let mut for_third_party = 0.0;
         let mut for_endpoint = 0.0;
+        let mut groups = 0;
         for group in GROUPS {
             let net = group_db(evidence, group);
+            groups += usize::from(speaks_against(group, net));
             if net > 0.0 {
                 for_third_party += net;
             } else if LIKENESS.contains(&group) {
@@ -169,7 +171,7 @@ impl Sum {
         };
         Self {
             total_db: PRIOR_DB + for_third_party + for_endpoint.max(-likeness_cap_db),
-            groups: groups_against(evidence),
+            groups,
             stranger,
         }
     }
@@ -178,10 +180,12 @@ impl Sum {
 /// How many groups speak for a third party. Timing never convicts.
 #[must_use]
 pub fn groups_against(evidence: &[Evidence]) -> usize {
-    let against = |group: &&Group| {
-        **group != Group::Context && group_db(evidence, **group) >= GROUP_COUNTS_DB
-    };
+    let against = |group: &&Group| speaks_against(**group, group_db(evidence, **group));
     GROUPS.iter().filter(against).count()
+}
+
+fn speaks_against(group: Group, net_db: f32) -> bool {
+    group != Group::Context && net_db >= GROUP_COUNTS_DB
 }
 
 /// What the facts of one group come to, within its cap.

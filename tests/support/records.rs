@@ -131,7 +131,7 @@ fn evidence(chance: &mut Chance, texts: &mut Texts<'_>) -> Evidence {
         group: chance.one(&Group::ALL),
         favors: chance.one(&Favors::ALL),
         weight_db: chance.below(4000) as f32 / 100.0,
-        observed: Some(Value::Text((texts.text)())),
+        observed: Some(Value::from((texts.text)())),
         expected: chance.maybe(|c| Value::from(c.bytes::<1>()[0])),
     }
 }
