@@ -354,6 +354,11 @@ impl EngineLoop {
             |this, sighting| this.engine.sight(sighting),
         );
         self.sightings = queues;
+        for worker in &self.workers {
+            while let Some(flow) = worker.answer() {
+                self.engine.complete(&flow);
+            }
+        }
         taken
     }
 

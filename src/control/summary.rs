@@ -113,8 +113,8 @@ fn away(name: &str, queue: usize, latency: &LatencySummary) -> String {
 fn untold(name: &str, queue: usize, connections: u64) {
     if connections > 0 {
         notice::warn(format_args!(
-            "{name}: queue {queue}: {connections} established connections were not told to the worker, \
-             which may give them up for others"
+            "{name}: queue {queue}: {connections} connections that are established, or were reset past \
+             the worker, were not told to it: it may give them up for others"
         ));
     }
 }

@@ -96,6 +96,15 @@ impl Episode {
         }
     }
 
+    /// Takes in what another saw of the flow before that reset, where it was the first of its side.
+    pub(super) fn complete(&mut self, side: Side, time: Timestamp, flow: &FlowFacts) {
+        let mut theirs = self.resets.iter().filter(|(sender, _)| *sender == side);
+        let is_earliest = theirs.all(|(_, seen)| time <= seen.time);
+        if is_earliest && let Some(facts) = &mut self.facts[side.index()] {
+            *facts = facts.completed(flow);
+        }
+    }
+
     /// Takes in a segment that is no reset, from the side that is said to have sent one.
     pub(super) fn add_after(&mut self, side: Side, after: AfterReset) {
         if self.after.len() < KEPT {

@@ -29,7 +29,9 @@ use std::collections::{HashSet, VecDeque};
 use std::net::IpAddr;
 
 use crate::evidence::{AfterReset, InjectorMemory, ResetSeen, SiblingMemory};
-use crate::flow::{FlowFacts, FlowKey, Side, Sighting, TableCounters, Tracker, TrackerConfig};
+use crate::flow::{
+    FlowFacts, FlowKey, PassedFlow, Side, Sighting, TableCounters, Tracker, TrackerConfig,
+};
 use crate::host::{KernelEvent, KernelEventKind, Process, SocketView};
 use crate::record::ResetRecord;
 use crate::time::{SECOND, Timestamp};
@@ -292,6 +294,13 @@ impl Engine {
         }
     }
 
+    /// Takes in what the worker whose flow it is knew of a reset that only we saw.
+    pub fn complete(&mut self, known: &PassedFlow) {
+        if let Some(episode) = self.episodes.get_mut(&known.reset.key) {
+            episode.complete(known.reset.side, known.reset.time, &known.flow);
+        }
+    }
+
     fn reset_sent(&mut self, key: &FlowKey, local: Side, event: &KernelEvent, sent: Sent) {
         if sent.active
             && let Some(process) = sent.process
@@ -425,20 +434,8 @@ impl Engine {
 
     /// Takes in a reset that was seen by another's tracker, or by none.
     fn add_reset(&mut self, key: &FlowKey, side: Side, sighting: &Sighting) {
-        let mut flow = self.tracker.facts(key, side, sighting.time);
-        // What the worker saw come in is nearer to the truth than what we saw go out.
-        flow.sender = sighting.flow.sender.or(flow.sender);
-        flow.receiver = flow.receiver.or(sighting.flow.receiver);
-        flow.path = sighting.flow.path.or(flow.path);
-        flow.sender_is_originator = sighting
-            .flow
-            .sender_is_originator
-            .or(flow.sender_is_originator);
-        flow.established |= sighting.flow.established;
-        flow.first_seen = match (flow.first_seen, sighting.flow.first_seen) {
-            (Some(ours), Some(theirs)) => Some(ours.min(theirs)),
-            (ours, theirs) => ours.or(theirs),
-        };
+        let flow = self.tracker.facts(key, side, sighting.time);
+        let flow = flow.completed(&sighting.flow);
         self.tracker.note_reset(key, side, sighting.time);
         self.take_reset(key, side, sighting, &flow);
     }

@@ -162,3 +162,22 @@ pub struct FlowFacts {
     /// When the flow's first segment was seen.
     pub first_seen: Option<Timestamp>,
 }
+
+impl FlowFacts {
+    /// These, completed by what a worker saw of the same flow: what came in by it is nearer to the
+    /// truth of the sender than what the engine's own table has.
+    #[must_use]
+    pub fn completed(self, worker: &Self) -> Self {
+        Self {
+            sender: worker.sender.or(self.sender),
+            receiver: self.receiver.or(worker.receiver),
+            path: worker.path.or(self.path),
+            sender_is_originator: worker.sender_is_originator.or(self.sender_is_originator),
+            established: self.established || worker.established,
+            first_seen: match (self.first_seen, worker.first_seen) {
+                (Some(ours), Some(theirs)) => Some(ours.min(theirs)),
+                (ours, theirs) => ours.or(theirs),
+            },
+        }
+    }
+}

@@ -57,6 +57,15 @@ pub struct PassedReset {
     pub is_living: bool,
 }
 
+/// What the worker whose flow it is knew when such a reset came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PassedFlow {
+    /// The reset.
+    pub reset: PassedReset,
+    /// The flow as the reset met it.
+    pub flow: FlowFacts,
+}
+
 /// A segment that a verdict may need: a reset, or what follows one on its flow. A plain value of
 /// fixed size, so that a worker can pass it on without allocating.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

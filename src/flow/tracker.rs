@@ -13,7 +13,7 @@ use super::key::Ipv4Key;
 use super::packed::{Dictionaries, Packed};
 use super::store::FlowStore;
 use super::words::{Family, V4, V6};
-use super::{Confirmed, FlowFacts, FlowKey, PassedReset, PathTable, Side, Sighting};
+use super::{Confirmed, FlowFacts, FlowKey, PassedFlow, PassedReset, PathTable, Side, Sighting};
 use crate::host::SocketView;
 use crate::time::Timestamp;
 use crate::vantage::{Path, Vantage};
@@ -253,10 +253,13 @@ impl Tracker {
     }
 
     /// A reset came in past this tracker; what its purported sender says next is answered with
-    /// sightings, as if it had not.
-    pub fn note_passed(&mut self, reset: &PassedReset) {
+    /// sightings, as if it had not. Answers what the reset would have met, where that sender is known.
+    pub fn note_passed(&mut self, reset: &PassedReset) -> Option<PassedFlow> {
+        let flow = self.facts(&reset.key, reset.side, reset.time);
         let hash = hash(&reset.key, self.secret);
         self.note_meeting((&reset.key, hash), reset.side, reset.time, reset.is_living);
+        let reset = *reset;
+        flow.sender.map(|_| PassedFlow { reset, flow })
     }
 
     /// The flow as `side`'s segment meets it.

@@ -3,7 +3,7 @@
 //! frame goes back to the host. A worker reads all frames of a batch before it tells of any, and announces
 //! each as soon as it was read, so that the flow table can fetch what it will need from memory meanwhile.
 
-use crate::flow::{Confirmed, PassedReset, Sighting, TableCounters, Tracker};
+use crate::flow::{Confirmed, PassedFlow, PassedReset, Sighting, TableCounters, Tracker};
 use crate::host::SocketView;
 use crate::host_bytes;
 use crate::sys::bring_near;
@@ -35,8 +35,10 @@ pub trait Observe {
     /// The kernel says that this connection's handshake is complete. It may not be known here.
     fn confirm(&mut self, _confirmed: &Confirmed) {}
 
-    /// A reset went past the worker, by a closed gate.
-    fn note_passed(&mut self, _reset: &PassedReset) {}
+    /// A reset went past the worker, by a closed gate. Answers what it would have met here.
+    fn note_passed(&mut self, _reset: &PassedReset) -> Option<PassedFlow> {
+        None
+    }
 
     /// What its flow table did so far.
     fn table(&self) -> TableCounters {
@@ -71,8 +73,8 @@ impl Observe for Tracker {
         Self::confirm(self, confirmed);
     }
 
-    fn note_passed(&mut self, reset: &PassedReset) {
-        Self::note_passed(self, reset);
+    fn note_passed(&mut self, reset: &PassedReset) -> Option<PassedFlow> {
+        Self::note_passed(self, reset)
     }
 
     fn table(&self) -> TableCounters {

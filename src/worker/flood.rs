@@ -136,15 +136,51 @@ fn what_follows_a_reset_that_went_past_the_worker_is_passed_on() {
             is_living,
         }));
     }
+    worker.turn(MILLISECOND);
     for host in [1, 2, 3] {
         let mut answer = syn(host, 7);
         answer[47] |= 0x10;
         worker.gate.pretend_produced(1);
         worker.rings.deliver(&answer, &[]);
     }
-    worker.turn(MILLISECOND);
+    worker.turn(2 * MILLISECOND);
     let passed_on = sightings.pop().unwrap();
     assert_eq!(FlowKey::of(passed_on.segment.tuple), flow_of(1, 7));
     assert!(passed_on.segment.flags.syn() && passed_on.segment.flags.ack());
     assert!(sightings.pop().is_none(), "only one connection was reset");
+    assert_eq!(shared.answer(), None, "of neither was anything known");
+}
+
+#[test]
+fn what_the_worker_knew_of_a_reset_that_went_past_is_answered() {
+    let gates: Gates = crate::sys::test_gates(1);
+    let shared = Arc::new(Shared::new());
+    let mut worker = Worker::new(
+        WorkerConfig::new(InterfaceId(0)),
+        MockRings::new(64),
+        gates.take(0).unwrap(),
+        Tracker::new(TrackerConfig {
+            capacity: 64,
+            key: [11, 13],
+        }),
+        Arc::new(ArrayQueue::new(8)),
+        Arc::clone(&shared),
+    );
+    worker.prepare(0);
+    // The SYN still waits in the ring when the worker is told of the reset that came after it.
+    worker.gate.pretend_produced(1);
+    worker.rings.deliver(&syn(1, 7), &[]);
+    let (key, side) = flow_of(1, 7);
+    let reset = PassedReset {
+        key,
+        side,
+        time: Timestamp::from_nanos(2 * MILLISECOND),
+        is_living: true,
+    };
+    shared.tell(NewsItem::Passed(reset));
+    worker.turn(MILLISECOND);
+    let known = shared.answer().unwrap();
+    assert_eq!(known.reset, reset);
+    assert!(known.flow.sender.unwrap().syn.is_some());
+    assert_eq!(shared.answer(), None);
 }

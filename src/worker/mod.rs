@@ -248,13 +248,15 @@ impl<R: Rings, O: Observe> Worker<R, O> {
         if refilled > 0 {
             self.gate.consumed(refilled);
         }
-        self.shared.pass_news(&mut self.observer);
         // What did not fit into the TX ring goes first: no frame overtakes another.
         let received = if self.batch.is_empty() {
             self.take_in(now_ns)
         } else {
             0
         };
+        // After the frames: a reset that went past came after those which wait in the ring, since the
+        // gate stays closed until they are taken.
+        self.shared.pass_news(&mut self.observer);
         self.give_live();
         self.hand_back();
         self.push_out(now_ns);

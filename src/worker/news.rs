@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam::queue::ArrayQueue;
 
 use super::{Observe, Shared};
-use crate::flow::{Confirmed, PassedReset};
+use crate::flow::{Confirmed, PassedFlow, PassedReset};
 
 /// News that may wait: at a rest of 3 ms more than a million handshakes a second.
 const NEWS_WAITING: usize = 4096;
@@ -19,6 +19,9 @@ const NEWS_WAITING: usize = 4096;
 /// News taken in a turn: as many as frames, so that they cost a frame no more than another frame.
 /// What is left is for the next turn, which then follows without a rest.
 pub(super) const NEWS_A_TURN: usize = 64;
+
+/// Answers that may wait: those of a turn, four times over. The engine takes them each turn of its own.
+const ANSWERS_WAITING: usize = 4 * NEWS_A_TURN;
 
 /// One thing to be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +36,7 @@ pub enum NewsItem {
 #[derive(Debug)]
 pub(super) struct News {
     queue: ArrayQueue<NewsItem>,
+    answers: ArrayQueue<PassedFlow>,
     lost: AtomicU64,
 }
 
@@ -40,6 +44,7 @@ impl Default for News {
     fn default() -> Self {
         Self {
             queue: ArrayQueue::new(NEWS_WAITING),
+            answers: ArrayQueue::new(ANSWERS_WAITING),
             lost: AtomicU64::new(0),
         }
     }
@@ -53,7 +58,13 @@ impl Shared {
         }
     }
 
-    /// News that found the queue full so far.
+    /// What the worker knew of the connection of a reset that it was told of.
+    #[must_use]
+    pub fn answer(&self) -> Option<PassedFlow> {
+        self.news.answers.pop()
+    }
+
+    /// News and answers that found their queue full so far.
     #[must_use]
     pub fn news_lost(&self) -> u64 {
         self.news.lost.load(Ordering::Relaxed)
@@ -69,7 +80,13 @@ impl Shared {
         for _ in 0..NEWS_A_TURN {
             match self.news.queue.pop() {
                 Some(NewsItem::Confirmed(confirmed)) => observer.confirm(&confirmed),
-                Some(NewsItem::Passed(reset)) => observer.note_passed(&reset),
+                Some(NewsItem::Passed(reset)) => {
+                    if let Some(flow) = observer.note_passed(&reset)
+                        && self.news.answers.push(flow).is_err()
+                    {
+                        self.news.lost.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
                 None => break,
             }
         }

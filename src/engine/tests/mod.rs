@@ -3,7 +3,8 @@
 mod kernel_events;
 
 use super::{Device, Engine, EngineConfig, IpIdMode};
-use crate::flow::{FlowFacts, Sighting};
+use crate::evidence::testing::Scene;
+use crate::flow::{FlowFacts, FlowKey, PassedFlow, PassedReset, Sighting};
 use crate::host::{
     KernelEvent, KernelEventKind, KnownReason, Process, ResetReason, SocketSequence, SocketView,
     TcpState,
@@ -538,4 +539,37 @@ fn ports_used_anew_hold_nothing_against_the_reset_before() {
         judged(TcpState::SynRecv),
         "the handshake that the reset did not end"
     );
+}
+
+#[test]
+fn a_reset_that_went_past_its_worker_meets_what_the_worker_knew() {
+    // Hop limit 40 where the worker had heard 63: of the peer the engine's own table knows nothing.
+    let met = Scene::established();
+    let forged = Segment {
+        hop_limit: 40,
+        ..segment(tuple(), Flags::RST, 500)
+    };
+    let judged = |completes: bool| {
+        records(|engine, out| {
+            let socket = Some(established(500));
+            engine.observe(at(5), IN, &forged, socket, &mut |r| out.push(r));
+            let (key, side) = FlowKey::of(forged.tuple);
+            let reset = PassedReset {
+                key,
+                side,
+                time: at(5),
+                is_living: true,
+            };
+            if completes {
+                let flow = met.flow;
+                engine.complete(&PassedFlow { reset, flow });
+            }
+        })
+    };
+    let names = |records: &[ResetRecord]| {
+        let evidence = records[0].evidence.iter();
+        evidence.map(|found| found.name).collect::<Vec<_>>()
+    };
+    assert!(!names(&judged(false)).contains(&"hop_limit_mismatch"));
+    assert!(names(&judged(true)).contains(&"hop_limit_mismatch"));
 }
