@@ -66,7 +66,7 @@ pub(super) struct EngineLoop {
     pub(super) engine: Engine,
     pub(super) events: Events,
     pub(super) sightings: Vec<Arc<ArrayQueue<Sighting>>>,
-    /// Who is told of established connections.
+    /// Who is told of established connections, and of resets that went past.
     pub(super) workers: Vec<Arc<worker::Shared>>,
     /// Interfaces by the kernel's index.
     pub(super) interfaces: HashMap<u32, InterfaceId>,
