@@ -66,19 +66,34 @@ fn units_user(lab: &Lab, arguments: &[&str]) -> Command {
     lab.exec("lb", &words)
 }
 
-/// Of every thread: its name, effective capabilities, and whether it is confined.
+/// Of every thread: its name, effective capabilities, and whether it is confined. The thread in which
+/// outputs or workers were made is joined before it has left the kernel, which confines no thread that is
+/// leaving (seccomp(2) with TSYNC): it is waited for.
 fn threads(pid: u32) -> Vec<(String, String, bool)> {
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        let found = threads_now(pid);
+        let leaves =
+            |(name, _, is_confined): &(String, String, bool)| name == "rst-jail" && !is_confined;
+        if !found.iter().any(leaves) || Instant::now() > end {
+            return found;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn threads_now(pid: u32) -> Vec<(String, String, bool)> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     tasks
-        .map(|task| {
-            let folder = task.unwrap().path();
-            let status = fs::read_to_string(folder.join("status")).unwrap();
+        .filter_map(|task| {
+            // One that has left since is none of its threads any more.
+            let status = fs::read_to_string(task.ok()?.path().join("status")).ok()?;
             let field = |name: &str| {
                 let line = status.lines().find(|line| line.starts_with(name)).unwrap();
                 line.split_whitespace().nth(1).unwrap().to_owned()
             };
             let confined = field("NoNewPrivs:") == "1" && field("Seccomp:") == "2";
-            (field("Name:"), field("CapEff:"), confined)
+            Some((field("Name:"), field("CapEff:"), confined))
         })
         .collect()
 }
