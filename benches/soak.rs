@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use blast::{ACK, FIN, Flood, RST, SYN, blast};
+use blast::{ACK, FIN, FROM_THE_ROUTER, Flood, RST, blast};
 use lab::{Lab, Rate, Sensor, resident_kib};
 use traffic::{assert_ledgers, count, ledger};
 
@@ -45,19 +45,9 @@ fn setting(name: &str, usual: u64) -> u64 {
 /// What a host on the internet is sent: SYNs to an open and to closed ports, the end of connections that
 /// it never had, resets of such, data that is none of the sensor's business, a sweep.
 fn plans() -> [(&'static str, Flood); 6] {
-    let syn = Flood {
-        flags: SYN,
-        source: None,
-        source_port: 0,
-        target: Ipv4Addr::new(10, 77, 2, 2),
-        target_port: 8080,
-        hop_limit: 51,
-        source_mac: [2, 0, 0, 0, 2, 1],
-        target_mac: [2, 0, 0, 0, 2, 2],
-    };
     let to_any = Flood {
         target_port: 0,
-        ..syn
+        ..FROM_THE_ROUTER
     };
     let with = |flags| Flood { flags, ..to_any };
     let sweep = Flood {
@@ -65,7 +55,7 @@ fn plans() -> [(&'static str, Flood); 6] {
         ..with(RST)
     };
     [
-        ("SYN to a service", syn),
+        ("SYN to a service", FROM_THE_ROUTER),
         ("SYN to any port", to_any),
         ("FIN of nothing", with(FIN | ACK)),
         ("RST of nothing", with(RST | ACK)),
@@ -122,7 +112,8 @@ fn soak(lab: &Lab, sensor: &Sensor, wanted: u64, seconds: u64) -> Soaked {
         soaked.made += rate.made;
         let kib = resident_kib(sensor);
         soaked.resident.push(kib);
-        if begun.elapsed() < Duration::from_secs(seconds / 10) {
+        // A tenth of what it will be, whether frames or time end it.
+        if soaked.sent <= wanted / 10 && begun.elapsed() < Duration::from_secs(seconds / 10) {
             soaked.warm = soaked.resident.len() - 1;
         }
         eprintln!(

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use blast::{ACK, Flood, RST, SYN, Sent, blast};
+use blast::{ACK, FROM_THE_ROUTER, Flood, RST, Sent, blast};
 use lab::records::{complaint, records};
 use lab::{Lab, Rate, Sensor, resident_kib};
 use traffic::{assert_all, assert_ends_well, count, ledger};
@@ -45,18 +45,6 @@ fn frames() -> u64 {
         Err(_) => 1_000_000,
     }
 }
-
-/// Frames as the router at `up0` would send them.
-const FROM_THE_ROUTER: Flood = Flood {
-    flags: SYN,
-    source: None,
-    source_port: 0,
-    target: Ipv4Addr::new(10, 77, 2, 2),
-    target_port: 8080,
-    hop_limit: 51,
-    source_mac: [2, 0, 0, 0, 2, 1],
-    target_mac: [2, 0, 0, 0, 2, 2],
-};
 
 /// `flood.py`: connections that live meanwhile.
 struct Lives {

@@ -46,6 +46,18 @@ pub struct Flood {
     pub target_mac: [u8; 6],
 }
 
+/// A SYN to the lab's service, from anybody, as the router at `up0` would send it (scripts/lab).
+pub const FROM_THE_ROUTER: Flood = Flood {
+    flags: SYN,
+    source: None,
+    source_port: 0,
+    target: Ipv4Addr::new(10, 77, 2, 2),
+    target_port: 8080,
+    hop_limit: 51,
+    source_mac: [2, 0, 0, 0, 2, 1],
+    target_mac: [2, 0, 0, 0, 2, 2],
+};
+
 impl Flood {
     fn template(&self) -> Vec<u8> {
         let mut frame = [self.target_mac, self.source_mac].concat();
