@@ -280,4 +280,42 @@ static __always_inline int check_lengths(const struct segment *segment)
 	return 0;
 }
 
+/*
+ * Whether the checksum is the pseudo-header's alone (RFC 9293 3.1), as its sender leaves it to an
+ * interface that is to finish it, and as GRO leaves what it merged: CHECKSUM_PARTIAL. Only the
+ * host's own buffer says so; an AF_XDP socket gets the bytes, and the host drops them when they
+ * come back. A finished checksum is the same by chance once in 65,536.
+ */
+static __always_inline int is_checksum_partial(const struct segment *segment)
+{
+	void *network = segment->network;
+	__u16 len = -(__u16)((void *)segment->tcp - network);
+	__u64 sum = bpf_htons(PROTOCOL_TCP);
+
+	if (segment->is_ipv6) {
+		struct ipv6_header *ip = take(struct ipv6_header, network, segment->end);
+
+		if (!ip)
+			return 0;
+#pragma unroll
+		for (int i = 0; i < 4; i++)
+			sum += (__u64)ip->src[i] + ip->dst[i];
+		len += bpf_ntohs(ip->payload_len) + sizeof(*ip);
+	} else {
+		struct ipv4_header *ip = take(struct ipv4_header, network, segment->end);
+
+		if (!ip)
+			return 0;
+		sum += (__u64)ip->src + ip->dst;
+		len += bpf_ntohs(ip->total_len);
+	}
+	sum += bpf_htons(len);
+	/* Ten words of 32 bits: 36 bits, then 33, 18, 17, 16. */
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return sum == segment->tcp->checksum;
+}
+
 #endif

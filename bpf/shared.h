@@ -174,6 +174,7 @@ enum steer_counter {
 	STEER_NO_SOCKET,       /* no AF_XDP socket in the map */
 	STEER_COPIED,	       /* headers copied into the ring buffer */
 	STEER_COPY_LOST,       /* the ring buffer was full */
+	STEER_CHECKSUM_PARTIAL, /* the sender left the checksum to its interface */
 	STEER_COUNTERS,
 };
 

@@ -131,6 +131,9 @@ static __always_inline int steer_control(struct xdp_md *ctx, const struct segmen
 	why = gate ? closed_because(gate, now) : STEER_BYPASS_CLOSED;
 	if (!why && length_of(ctx) > frame_bytes_max)
 		why = STEER_TOO_LONG;
+	/* One that is so by chance may overtake another of its flow; by intent, they all pass. */
+	if (!why && is_checksum_partial(segment))
+		why = STEER_CHECKSUM_PARTIAL;
 	if (why || !gate) {
 		count(ctx, why);
 		return bypass(ctx, &view, now, room);

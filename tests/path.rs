@@ -38,8 +38,9 @@ const RST: u8 = 4;
 /// Frames that the sensor let pass by itself.
 fn bypassed(sensor: &Sensor) -> u64 {
     let reasons = ["bypass_credit", "bypass_draining", "bypass_heartbeat"];
-    let others = ["bypass_closed", "no_socket", "no_metadata", "too_long"];
-    let all = reasons.iter().chain(&others);
+    let others = ["bypass_closed", "no_socket", "no_metadata"];
+    let frames = ["too_long", "checksum_partial"];
+    let all = reasons.iter().chain(&others).chain(&frames);
     all.map(|name| sensor.steered(name)).sum()
 }
 

@@ -434,6 +434,62 @@ fn the_gate_decides_and_the_host_keeps_what_it_refuses() {
     drop(socket);
 }
 
+/// The checksum of a segment as its sender leaves it to an interface: that of the pseudo-header.
+fn with_partial_checksum(addresses: &[u8], mut segment: Vec<u8>) -> Vec<u8> {
+    let numbers = [6, segment.len() as u32];
+    let words = addresses
+        .chunks(2)
+        .map(|w| u32::from(w[0]) << 8 | u32::from(w[1]));
+    let mut sum: u32 = words.chain(numbers).sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    segment[16..18].copy_from_slice(&(sum as u16).to_be_bytes());
+    segment
+}
+
+#[test]
+#[ignore = "needs root"]
+fn what_its_sender_left_unfinished_stays_with_the_host() {
+    let mut place = MaybeUninit::uninit();
+    let mut rig = Rig::new(&mut place, |_| {});
+    let _socket = rig.insert_socket();
+    rig.set_gate(0, 0, u64::MAX >> 1, 8);
+    let v4 = |segment: Vec<u8>| ipv4(4, 6, 0, &segment);
+    let v6 = |segment: Vec<u8>| ipv6(&[60], 6, &segment);
+    for flags in [SYN, FIN | ACK, RST] {
+        let mut segment = tcp(flags, &[1; 8]);
+        segment.extend([7; 9]);
+        let by_v4 = with_partial_checksum(&v4(Vec::new())[12..20], segment.clone());
+        let by_v6 = with_partial_checksum(&ipv6(&[], 6, &[])[8..40], segment);
+        let frames = [
+            ethernet(0x800, &[], &v4(by_v4.clone())),
+            ethernet(0x800, &[0x88a8, 0x8100], &v4(by_v4)),
+            ethernet(0x86dd, &[], &v6(by_v6)),
+        ];
+        for frame in frames {
+            let outcome = rig.run(&frame);
+            assert_eq!(
+                (outcome.action, outcome.counted),
+                (XDP_PASS, vec!["copied", "checksum_partial"])
+            );
+            assert_eq!(
+                (outcome.copies.len(), rig.gate(88)),
+                (1, 0),
+                "the gate stays open"
+            );
+            // One bit of an address or of itself, and it is no longer that.
+            let tcp_at = frame.len() - 37;
+            for at in [tcp_at - 9, tcp_at + 16, tcp_at + 17] {
+                let mut other = frame.clone();
+                other[at] ^= 1;
+                assert_eq!(rig.run(&other).action, XDP_REDIRECT, "{at} {frame:02x?}");
+                rig.set_gate(0, 0, u64::MAX >> 1, 8);
+            }
+        }
+    }
+}
+
 #[test]
 #[ignore = "needs root"]
 fn short_metadata_and_copies_after_a_reset_work() {

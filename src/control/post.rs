@@ -49,8 +49,9 @@ const NOT_OURS: [&str; 7] = [
     "malformed",
     "too_deep",
 ];
-pub(super) const BYPASSED: [&str; 7] = [
+pub(super) const BYPASSED: [&str; 8] = [
     "too_long",
+    "checksum_partial",
     "no_metadata",
     "bypass_credit",
     "bypass_heartbeat",

@@ -18,7 +18,7 @@ use crate::time::Timestamp;
 use crate::wire::FourTuple;
 
 /// Counters of one interface, by `enum steer_counter` of bpf/shared.h.
-pub const COUNTERS: usize = 17;
+pub const COUNTERS: usize = 18;
 
 /// Their names, in order.
 pub const COUNTER_NAMES: [&str; COUNTERS] = [
@@ -39,6 +39,7 @@ pub const COUNTER_NAMES: [&str; COUNTERS] = [
     "no_socket",
     "copied",
     "copy_lost",
+    "checksum_partial",
 ];
 
 /// Queues of one interface that `steer` serves.

@@ -71,6 +71,31 @@ fn an_interface_down_and_up_is_said_and_serves_again() {
 
 #[test]
 #[ignore = "needs root"]
+fn peers_that_leave_checksums_to_their_interface_lose_nothing() {
+    let lab = Lab::up();
+    // As every veth and most virtual machines have it; the lab switches it off.
+    for (host, link) in [("cl", "c0"), ("rt", "p-lb"), ("rt", "br0"), ("be", "b0")] {
+        lab.shell(host, &format!("ethtool -K {link} tx on tso on gso on"));
+    }
+    let mut sensor = lab.sensor(&[]);
+    assert_prompt("with partial checksums", lab.rate(200));
+    let done = lab
+        .python("scenarios.py", &["--run", "client_abort"])
+        .output();
+    assert!(done.unwrap().status.success());
+    assert_ends_well(&mut sensor, &["up0", "dn0"]);
+    for interface in ["up0", "dn0"] {
+        let line = ledger(&sensor, interface);
+        assert!(count(&line, "bypassed") >= 200, "{line}");
+        assert!(line.contains("checksum_partial "), "{line}");
+    }
+    let all = records(&lab.records_path());
+    let remote = |r: &&serde_json::Value| r["rstscope"]["verdict"] == "remote";
+    assert_eq!(all.iter().filter(remote).count(), 1, "{all:#?}");
+}
+
+#[test]
+#[ignore = "needs root"]
 fn more_queues_while_it_runs_cost_no_connection() {
     let lab = Lab::up();
     let set = |count: u32| lab.shell("lb", &format!("ethtool -L up0 rx {count} tx {count} 2>&1"));
