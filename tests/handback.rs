@@ -328,6 +328,17 @@ fn a_watched_interface_tells_every_change_once() {
     };
     run("ip link set nic0 mtu 1400");
     assert_eq!(kinds(&mut watch), [ChangeKind::Mtu(1400)]);
+    run("ip link add mv0 link nic0 type macvlan");
+    let told = kinds(&mut watch);
+    let [ChangeKind::Upper(upper)] = &told[..] else {
+        panic!("{told:?}");
+    };
+    assert_eq!(
+        (upper.name.as_str(), upper.kind.as_deref()),
+        ("mv0", Some("macvlan"))
+    );
+    run("ip link set mv0 mtu 1300");
+    run("ip link del mv0");
     run("ip link set wire0 down");
     assert_eq!(kinds(&mut watch), [ChangeKind::Carrier(false)]);
     run("ip link set nic0 down");

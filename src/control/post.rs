@@ -281,6 +281,17 @@ impl Post {
         !self.is_handed_over && inline.is_some_and(|inline| inline.steer.is_cut_off())
     }
 
+    /// Takes no frame any more, after those under way went back: what comes in is looked at by copies.
+    /// `false` where none was taken anyway.
+    pub(super) fn take_no_more(&mut self) -> bool {
+        let Some(inline) = self.inline.as_mut().filter(|i| !i.workers.is_empty()) else {
+            return false;
+        };
+        let finished = inline.stop_workers();
+        inline.finished.extend(finished);
+        true
+    }
+
     /// Another process that asks for this post, if one does.
     pub(super) fn heir(&self) -> Option<Heir> {
         (!self.is_handed_over && !self.is_gone)

@@ -197,6 +197,13 @@ impl Interface {
             .collect()
     }
 
+    /// VLAN links sit on it, and it takes the tag out of frames before XDP sees them: handed back,
+    /// they would not find their link.
+    #[must_use]
+    pub fn loses_tags(&self) -> bool {
+        self.features.rx_vlan == Some(true) && !self.vlan_uppers().is_empty()
+    }
+
     /// macvlan, macvtap and ipvlan links on it, which share its frames.
     #[must_use]
     pub fn macvlan_uppers(&self) -> Vec<&Neighbor> {

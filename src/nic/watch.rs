@@ -10,7 +10,7 @@ use crate::sys::netlink::{Conversation, Link, XdpProgram, addresses, uapi};
 use crate::wire::Mac;
 
 use super::generic::Generic;
-use super::{Error, rx_queue_count};
+use super::{Error, Neighbor, rx_queue_count};
 
 /// What became different.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +36,9 @@ pub enum ChangeKind {
     Master(Option<u32>),
     /// It has this many receive queues now; found by [`Watch::refresh`] only.
     RxQueues(u32),
+    /// This link was put on it (a VLAN, a macvlan). One that was there before the watch began may be
+    /// told too, once.
+    Upper(Neighbor),
 }
 
 /// One change of one watched link.
@@ -51,6 +54,8 @@ pub struct Change {
 struct Watched {
     link: Link,
     rx_queue_count: u32,
+    /// Links on it that were told of.
+    uppers: HashSet<u32>,
 }
 
 /// A non-blocking listener to changes of some links. Its file descriptor becomes readable when
@@ -98,6 +103,7 @@ impl Watch {
             watched.push(Watched {
                 link,
                 rx_queue_count,
+                uppers: HashSet::new(),
             });
         }
         Ok(Self {
@@ -137,8 +143,14 @@ impl Watch {
                     continue;
                 };
                 match message.kind {
-                    uapi::RTM_NEWLINK => self.update(link, &mut changes),
-                    uapi::RTM_DELLINK => self.forget(link.ifindex, &mut changes),
+                    uapi::RTM_NEWLINK => {
+                        changes.extend(self.new_upper(&link));
+                        self.update(link, &mut changes);
+                    }
+                    uapi::RTM_DELLINK => {
+                        self.forget_upper(link.ifindex);
+                        self.forget(link.ifindex, &mut changes);
+                    }
                     _ => {}
                 }
             }
@@ -203,6 +215,31 @@ impl Watch {
         let kinds = differences(&known.link, &new);
         changes.extend(kinds.into_iter().map(|kind| Change { ifindex, kind }));
         known.link = new;
+    }
+
+    fn new_upper(&mut self, link: &Link) -> Option<Change> {
+        let lower = link.lower.filter(|lower| *lower != link.ifindex)?;
+        let watched = self.watched.iter_mut().find(|w| w.link.ifindex == lower)?;
+        // The ends of a veth pair name each other.
+        let is_peer = watched.link.lower == Some(link.ifindex);
+        if is_peer || !watched.uppers.insert(link.ifindex) {
+            return None;
+        }
+        Some(Change {
+            ifindex: watched.link.ifindex,
+            kind: ChangeKind::Upper(Neighbor {
+                ifindex: link.ifindex,
+                name: link.name.clone(),
+                kind: link.kind.clone(),
+            }),
+        })
+    }
+
+    /// Its number may be another link's tomorrow.
+    fn forget_upper(&mut self, ifindex: u32) {
+        for watched in &mut self.watched {
+            watched.uppers.remove(&ifindex);
+        }
     }
 
     fn forget(&mut self, ifindex: u32, changes: &mut Vec<Change>) {
@@ -281,6 +318,50 @@ mod tests {
             ]
         );
         assert_eq!(differences(&new, &new), []);
+    }
+
+    #[test]
+    fn a_link_that_is_put_on_a_watched_one_is_told_once() {
+        let route = || Conversation::route().unwrap();
+        let mut watch = Watch {
+            news: route(),
+            route: route(),
+            watched: vec![Watched {
+                link: Link {
+                    ifindex: 3,
+                    ..Link::default()
+                },
+                rx_queue_count: 1,
+                uppers: HashSet::new(),
+            }],
+        };
+        let vlan = Link {
+            ifindex: 9,
+            name: "eth0.5".to_owned(),
+            kind: Some("vlan".to_owned()),
+            lower: Some(3),
+            ..Link::default()
+        };
+        let change = watch.new_upper(&vlan).unwrap();
+        assert_eq!(change.ifindex, 3);
+        let ChangeKind::Upper(upper) = change.kind else {
+            panic!("{change:?}");
+        };
+        assert_eq!((upper.ifindex, upper.name.as_str()), (9, "eth0.5"));
+        assert_eq!(watch.new_upper(&vlan), None);
+        watch.forget_upper(9);
+        assert!(watch.new_upper(&vlan).is_some(), "its number is another's");
+        watch.forget_upper(9);
+        watch.watched[0].link.lower = Some(9);
+        assert_eq!(watch.new_upper(&vlan), None, "its peer");
+        watch.watched[0].link.lower = None;
+        for lower in [None, Some(4), Some(9)] {
+            let other = Link {
+                lower,
+                ..vlan.clone()
+            };
+            assert_eq!(watch.new_upper(&other), None, "{lower:?}");
+        }
     }
 
     #[test]

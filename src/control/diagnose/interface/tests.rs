@@ -176,12 +176,17 @@ fn vlan_links_need_the_tag_in_the_frame() {
         "{check}"
     );
     assert_eq!(check.remedy.as_deref(), Some("ethtool -K eth0 rxvlan off"));
+    assert!(facts.interface.loses_tags());
     assert!(!find(&facts, Mode::Mirror, "vlan").unwrap().is_bad());
     facts.interface.features.rx_vlan = Some(false);
     assert_eq!(
         find(&facts, Mode::Inline, "vlan").unwrap().outcome,
         Outcome::Good
     );
+    assert!(!facts.interface.loses_tags());
+    facts.interface.features.rx_vlan = Some(true);
+    facts.interface.uppers = vec![neighbor("mv0", "macvlan")];
+    assert!(!facts.interface.loses_tags());
 }
 
 #[test]
