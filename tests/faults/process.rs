@@ -148,7 +148,7 @@ fn many_starts_and_stops_under_load_cost_no_connection() {
     let starts: u32 = std::env::var("RSTSCOPE_STARTS").map_or(20, |text| text.parse().unwrap());
     let lab = Lab::up();
     let state = lab.state();
-    let (mut succeeded, mut made, mut slowest_ms) = (0, 0, 0);
+    let (mut succeeded, mut made, mut slowest_ms, mut syns_again) = (0, 0, 0, 0);
     for number in 0..starts {
         let requests = lab.requests(150);
         let mut sensor = lab.sensor(&["--flows", "1024"]);
@@ -159,11 +159,13 @@ fn many_starts_and_stops_under_load_cost_no_connection() {
         succeeded += rate.succeeded;
         made += rate.made;
         slowest_ms = slowest_ms.max(rate.slowest_ms);
+        syns_again += rate.syns_again;
     }
     let all = Rate {
         succeeded,
         made,
         slowest_ms,
+        syns_again,
         said: String::new(),
     };
     assert_all(&format!("{starts} starts and stops"), all);

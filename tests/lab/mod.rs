@@ -184,6 +184,9 @@ pub struct Rate {
     pub made: u32,
     /// Milliseconds of the slowest one, from connect() to the last byte.
     pub slowest_ms: u32,
+    /// SYNs and SYN-ACKs that client or load balancer had to send more than once meanwhile, be it for
+    /// these requests or for others.
+    pub syns_again: u32,
     /// The whole answer, with the first failure.
     pub said: String,
 }
@@ -196,13 +199,14 @@ impl Rate {
             .split(|c: char| !c.is_ascii_digit())
             .filter_map(|word| word.parse().ok())
             .collect();
-        let [succeeded, made, slowest_ms, ..] = numbers[..] else {
+        let [succeeded, made, slowest_ms, syns_again, ..] = numbers[..] else {
             panic!("not an answer: {said:?}");
         };
         Self {
             succeeded,
             made,
             slowest_ms,
+            syns_again,
             said,
         }
     }

@@ -134,6 +134,17 @@ def talk(sock, times=3, pause=0.01):
         time.sleep(pause)
 
 
+def syns_again(lab):
+    """SYNs and SYN-ACKs that client and load balancer had to send more than once (TcpExtTCPSynRetrans)."""
+    again = 0
+    for namespace in ("cl", "lb"):
+        # The thread's own: `self` is the process, whose namespace is that of its first thread.
+        with lab.inside(namespace), open("/proc/thread-self/net/netstat", encoding="ascii") as file:
+            names, counts = [line.split() for line in file if line.startswith("TcpExt:")]
+        again += int(counts[names.index("TCPSynRetrans")])
+    return again
+
+
 def http(lab, count, host, port):
     """`count` requests over `count` connections; how many failed, the first reason, the longest (s)."""
     failed, reason, longest = 0, "", 0
@@ -162,9 +173,11 @@ def main():
     arguments.add_argument("--host", default="10.77.2.2")
     arguments.add_argument("--port", type=int, default=8080)
     given = arguments.parse_args()
-    failed, reason, longest = http(Lab(given.lab), given.http, given.host, given.port)
+    lab = Lab(given.lab)
+    before = syns_again(lab)
+    failed, reason, longest = http(lab, given.http, given.host, given.port)
     print(f"{given.http - failed} of {given.http} requests succeeded, the slowest in "
-          f"{1000 * longest:.0f} ms"
+          f"{1000 * longest:.0f} ms, {syns_again(lab) - before} SYNs sent again"
           + (f"; first failure: {reason}" if failed else ""))
     return 1 if failed else 0
 
