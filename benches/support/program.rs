@@ -17,8 +17,9 @@ pub(crate) struct Program(Child);
 impl Program {
     /// Starts it, and waits until it is ready.
     pub(crate) fn start(namespace: &str, interface: &str, arguments: &[&str]) -> Self {
-        let mut child = Command::new("ip")
-            .args(["netns", "exec", namespace])
+        // In a session of its own, as a service is: CPUs are shared by session (sched(7), autogroup).
+        let mut child = Command::new("setsid")
+            .args(["ip", "netns", "exec", namespace])
             .arg(env!("CARGO_BIN_EXE_rstscope"))
             .args(["run", "--iface", interface])
             .args(arguments)

@@ -130,7 +130,9 @@ class Sensor:
         with open(self.said, "w", encoding="utf-8") as said:
             self.process = subprocess.Popen(
                 ["ip", "netns", "exec", lab.prefix + "lb", program, "run", "--iface", "up0",
-                 "--iface", "dn0", "--output", f"file://{self.records}"], stderr=said)
+                 "--iface", "dn0", "--output", f"file://{self.records}"], stderr=said,
+                # CPUs are shared by session: it is another host than its peers.
+                start_new_session=True)
         end = time.monotonic() + 20
         while "rstscope: ready" not in self.said.read_text(encoding="utf-8"):
             if self.process.poll() is not None or time.monotonic() > end:
@@ -188,7 +190,8 @@ def play_all(lab, given, directory):
     sensor = Sensor(lab, given.sensor, directory)
     background = subprocess.Popen(
         [sys.executable, "-B", HERE / "background.py", "--lab", lab.prefix, "--seed",
-         str(given.seed)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+         str(given.seed)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        start_new_session=True)
     heard = []
     listener = threading.Thread(target=lambda: heard.extend(background.stdout))
     listener.start()

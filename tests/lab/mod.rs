@@ -51,10 +51,12 @@ impl Lab {
         lab
     }
 
-    /// A command in a namespace.
+    /// A command in a namespace, in a session of its own: each host of the lab would have its own CPUs,
+    /// and the kernel shares CPUs by session (sched(7), autogroup). In one session with its client, the
+    /// sensor had HAProxy wait up to three seconds for a CPU while builds kept both busy.
     pub fn exec(&self, namespace: &str, words: &[&str]) -> Command {
         let namespace = format!("{}{namespace}", self.prefix);
-        let mut made = command("ip", &["netns", "exec", &namespace]);
+        let mut made = command("setsid", &["ip", "netns", "exec", &namespace]);
         made.args(words);
         made
     }
@@ -72,8 +74,9 @@ impl Lab {
     /// One of the lab's Python programs.
     pub fn python(&self, program: &str, words: &[&str]) -> Command {
         let mut made = command(
-            PYTHON,
+            "setsid",
             &[
+                PYTHON,
                 "-B",
                 &format!("{ROOT}/tests/lab/{program}"),
                 "--lab",
