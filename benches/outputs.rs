@@ -188,7 +188,7 @@ fn writer(folder: &Path, urls: &[String], patience: Patience) -> Writer {
         spool: Some(folder.join("spool")),
         patience,
         reopened: Arc::default(),
-        inherits: false,
+        inherits: None,
     };
     let targets: Vec<Target> = urls
         .iter()

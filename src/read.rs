@@ -117,7 +117,7 @@ fn place() -> Place {
         spool: None,
         patience: Patience::Wait(PATIENCE),
         reopened: Arc::default(),
-        inherits: false,
+        inherits: None,
     }
 }
 

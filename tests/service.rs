@@ -38,6 +38,7 @@ const UNIT: &str = concat!(
 mod service {
     mod confined;
     mod ending;
+    mod reload;
     mod siem;
 }
 
@@ -143,6 +144,15 @@ fn numbers(path: &Path) -> BTreeSet<u64> {
 fn await_file(path: &Path, sensor: &Sensor) {
     let end = Instant::now() + Duration::from_secs(30);
     while !path.exists() {
+        assert!(Instant::now() < end, "{}", sensor.said());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn await_reloads(count: usize, sensor: &Sensor) {
+    let end = Instant::now() + Duration::from_secs(30);
+    let done = "the configuration was read again";
+    while sensor.said().matches(done).count() < count {
         assert!(Instant::now() < end, "{}", sensor.said());
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -284,7 +294,8 @@ fn a_reload_under_traffic_loses_no_record_and_leads_out_of_no_folder() {
         "{}",
         sensor.said()
     );
-    // It is made when the first is closed; until then records of the traffic go there.
+    // Then the first is closed; until then records of the traffic go there.
+    await_reloads(3, &sensor);
     await_file(&second, &sensor);
     let in_first = resets(&lab.records_path()).len();
     assert!(in_first >= 2, "{}", sensor.said());

@@ -131,7 +131,7 @@ fn sent_by_the_output(records: Vec<(Record, Emission)>) -> Vec<u8> {
         spool: None,
         patience: Patience::Wait(Duration::from_secs(60)),
         reopened: Arc::default(),
-        inherits: false,
+        inherits: None,
     };
     let url = format!("clickhouse+http://127.0.0.1:{port}?table=rstscope.rows");
     let outlets = open_all(&[Target::parse(&url).unwrap()], Style::default(), &place).unwrap();

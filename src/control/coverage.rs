@@ -31,8 +31,7 @@ pub(super) struct HostLosses {
 }
 
 impl HostLosses {
-    /// The count as it is now. It never goes back, though what outputs lost is not to be seen while
-    /// they are exchanged.
+    /// The count as it is now. It never goes back.
     pub(super) fn update(&mut self, so_far: u64) {
         self.so_far = self.so_far.max(so_far);
     }

@@ -2,7 +2,7 @@
 //! records out. It never waits for a reader: a record that finds the writer's queue full is counted
 //! and dropped.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -46,18 +46,13 @@ const LAST_TURNS_MAX: usize = 64;
 /// some 30 ms at the most, so that under a flood the sightings do not wait until they find no room.
 const HEARD_FIRST_TURNS_MAX: usize = 8;
 
-/// Records that are held back while the outputs are exchanged: as many as may wait for them anyway.
-const HELD_MAX: usize = super::outputs::RECORDS_WAITING;
-
 /// What the control thread tells this one to change.
 pub(super) enum Order {
     /// The user's own devices.
     Devices(Vec<Device>),
     /// This host's addresses.
     Addresses(HashSet<IpAddr>),
-    /// Keep records back, and let go of the outputs.
-    Hold,
-    /// The outputs from now on; what was kept back goes to them first.
+    /// The outputs from now on; those before are let go of.
     Output(Output),
 }
 
@@ -88,8 +83,6 @@ pub(super) struct EngineShared {
     pub(super) unjudged: AtomicU64,
     /// Times that the ring buffer could not be polled.
     pub(super) polls_failed: AtomicU64,
-    /// Records that found no room while the outputs were exchanged.
-    pub(super) held_lost: AtomicU64,
     /// Turns of the thread so far.
     pub(super) turns: AtomicU64,
     /// What the engine did, as of the last 100 ms.
@@ -129,8 +122,7 @@ impl EngineShared {
     /// Everything that the sensor should have seen, judged and written, and did not, so far; without
     /// what the outputs lost.
     pub(super) fn missed(&self) -> u64 {
-        let held_lost = &self.held_lost;
-        [&self.lost, &self.unjudged, &self.polls_failed, held_lost]
+        [&self.lost, &self.unjudged, &self.polls_failed]
             .iter()
             .map(|count| count.load(Ordering::Relaxed))
             .sum()
@@ -164,10 +156,8 @@ impl Ended {
 
     /// Lets go of the outputs, and of the programs that report what the host does.
     pub(super) fn finish(self) -> (EngineFinished, HostCounters) {
-        let held = self.out.held.len() as u64;
         let finished = EngineFinished {
             counters: self.engine.counters(),
-            held_lost: held + self.out.shared.held_lost.load(Ordering::Relaxed),
             table: self.engine.table_counters(),
         };
         (finished, self.events.host_counters().unwrap_or_default())
@@ -178,8 +168,6 @@ impl Ended {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct EngineFinished {
     pub(super) counters: EngineCounters,
-    /// Records that no output took, because none stood.
-    pub(super) held_lost: u64,
     pub(super) table: TableCounters,
 }
 
@@ -378,8 +366,7 @@ impl EngineLoop {
             match order {
                 Order::Devices(devices) => self.engine.set_own_devices(devices),
                 Order::Addresses(addresses) => self.engine.set_own_addresses(addresses),
-                Order::Hold => self.out.output = None,
-                Order::Output(output) => self.out.resume(output),
+                Order::Output(output) => self.out.output = output,
             }
         }
     }
@@ -424,10 +411,7 @@ fn tell_of_reset(
 
 /// The way of a record out of the thread.
 pub(super) struct Outlet {
-    /// `None` while the outputs are exchanged.
-    pub(super) output: Option<Output>,
-    /// Records that wait for the next outputs.
-    pub(super) held: VecDeque<(Record, Emission)>,
+    pub(super) output: Output,
     pub(super) shared: Arc<EngineShared>,
     /// Records so far.
     pub(super) causes: BTreeMap<(&'static str, &'static str), u64>,
@@ -453,23 +437,6 @@ impl Outlet {
 
     /// A full queue counts the loss itself.
     fn pass(&mut self, record: Record) {
-        match &self.output {
-            Some(output) => {
-                output.try_send(record, &self.emission);
-            }
-            None if self.held.len() < HELD_MAX => {
-                self.held.push_back((record, self.emission.clone()));
-            }
-            None => {
-                self.shared.held_lost.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    }
-
-    fn resume(&mut self, output: Output) {
-        for (record, emission) in self.held.drain(..) {
-            output.try_send(record, &emission);
-        }
-        self.output = Some(output);
+        self.output.try_send(record, &self.emission);
     }
 }

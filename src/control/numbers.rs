@@ -33,7 +33,7 @@ pub(super) fn gather(posts: &[Post], engine: &EngineShared, outputs: &Outputs) -
         .clone();
     families.extend(tables(posts, &numbers));
     families.extend(judged(engine, &numbers));
-    families.extend(lost(engine, &numbers, outputs));
+    families.extend(lost(&numbers, outputs));
     families.extend(delivery(outputs));
     families
 }
@@ -227,7 +227,7 @@ fn judged(engine: &EngineShared, numbers: &EngineNumbers) -> [Family; 4] {
     [resets, records, open, took]
 }
 
-fn lost(engine: &EngineShared, numbers: &EngineNumbers, outputs: &Outputs) -> [Family; 3] {
+fn lost(numbers: &EngineNumbers, outputs: &Outputs) -> [Family; 3] {
     let mut events = Family::new(
         Kind::Counter,
         "rstscope_kernel_records_lost",
@@ -248,8 +248,7 @@ fn lost(engine: &EngineShared, numbers: &EngineNumbers, outputs: &Outputs) -> [F
         "rstscope_records_lost",
         "Records that an output should have and does not.",
     );
-    let held_lost = engine.held_lost.load(Ordering::Relaxed);
-    records.number(&[], outputs.lost() + held_lost);
+    records.number(&[], outputs.lost());
     [events, unjudged, records]
 }
 
@@ -291,9 +290,7 @@ fn delivery(outputs: &Outputs) -> [Family; 7] {
         "rstscope_output_failing",
         "Whether the receiver takes nothing now: 1, or 0.",
     );
-    let Some(output) = outputs.output() else {
-        return [queued, went, waiting, bytes, age, failures, failing];
-    };
+    let output = outputs.output();
     queued.number(&[], output.queued() as u64);
     let now = clock::monotonic();
     let wall_ns = clock::wall_offset_ns(now).saturating_add_unsigned(now.as_nanos());

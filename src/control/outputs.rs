@@ -1,81 +1,79 @@
-//! The outputs of a run, which may be exchanged while it goes on: the engine holds its records back for
-//! that moment, the old outputs are finished, the new ones opened. When a new one does not open, the old
-//! ones are taken up again. Records that were held go to whichever stand then; none is left out.
+//! The outputs of a run, which may be exchanged while it goes on: the new ones are opened while the old
+//! ones take every record; then the engine turns to the new ones, and the old ones are finished. When the
+//! new ones do not open, nothing has changed. There is no time without outputs.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam::channel::Sender;
+use crossbeam::channel::{Receiver, Sender, bounded};
 
 use super::engine_loop::Order;
 use super::error::Error;
 use crate::config::RunConfig;
 use crate::notice;
 use crate::privilege::Jail;
-use crate::sink::{self, Output, Patience, Place, Style, Target, Writer};
+use crate::sink::{self, Before, Output, Patience, Place, Style, Tally, Target, Totals, Writer};
 
 /// Records that may wait for a slow output: at 3 KB each some 24 MB at the most.
 pub(super) const RECORDS_WAITING: usize = 8192;
 
-/// How long to wait before the old outputs are tried again, when neither they nor the new ones open.
-const AGAIN: Duration = Duration::from_secs(1);
+/// How long the end waits for new outputs that are being opened: to open one calls no receiver, and takes
+/// longer only where a file system hangs or a pipe has no reader.
+const LAST_OPENING: Duration = Duration::from_secs(2);
 
-/// What an exchange came to.
-struct Exchanged {
+/// An exchange that is under way, in a thread of its own.
+struct Exchange {
+    targets: Vec<Target>,
+    /// Tells once whether the new ones are open.
+    opened: Receiver<Result<Writer, Error>>,
+    /// Takes the outputs before, to finish them.
+    before: Sender<Writer>,
     /// What the outputs before came to.
-    before: sink::Totals,
-    /// `None` when the run ended before any output could be opened.
-    now: Option<(Writer, Vec<Target>)>,
-}
-
-enum State {
-    Open(Writer),
-    Exchanging(JoinHandle<Exchanged>),
-    /// Nothing could be opened before the end.
-    Closed,
+    thread: JoinHandle<Totals>,
+    /// The outputs before, once they are being finished.
+    leaving: Option<Tally>,
 }
 
 /// The outputs.
 pub(super) struct Outputs {
-    state: State,
+    writer: Writer,
     targets: Vec<Target>,
     /// The folder of their spools.
     spool: PathBuf,
     /// Of outputs that were exchanged.
-    earlier: sink::Totals,
-    is_ending: Arc<AtomicBool>,
+    earlier: Totals,
+    exchange: Option<Exchange>,
 }
 
 impl Outputs {
     /// Opens them; their threads are made within the jail.
     pub(super) fn open(config: &RunConfig, jail: &Jail) -> Result<Self, Error> {
         let (targets, spool) = (&config.outputs, &config.spool);
+        let before = config.replace.then_some(Before::Process);
         let writer = jail
-            .within_to_write(|| open(targets, spool, config.replace))
+            .within_to_write(|| open(targets, spool, before))
             .map_err(Error::Privilege)??;
         Ok(Self {
-            state: State::Open(writer),
+            writer,
             targets: targets.clone(),
             spool: spool.clone(),
-            earlier: sink::Totals::default(),
-            is_ending: Arc::default(),
+            earlier: Totals::default(),
+            exchange: None,
         })
     }
 
-    /// The end of the queue for the engine; `None` during an exchange.
-    pub(super) fn output(&self) -> Option<&Output> {
-        match &self.state {
-            State::Open(writer) => Some(writer.output()),
-            _ => None,
-        }
+    /// The end of the queue for the engine.
+    pub(super) fn output(&self) -> &Output {
+        self.writer.output()
     }
 
     /// Records that were lost so far.
     pub(super) fn lost(&self) -> u64 {
-        self.earlier.lost() + self.output().map_or(0, Output::lost)
+        let exchange = self.exchange.as_ref();
+        let leaving = exchange.and_then(|exchange| exchange.leaving.as_ref());
+        self.earlier.lost() + self.output().lost() + leaving.map_or(0, Tally::lost)
     }
 
     /// Whether these outputs stand already.
@@ -83,79 +81,129 @@ impl Outputs {
         self.targets == targets
     }
 
-    /// Begins to exchange them; [`Outputs::follow`] ends it. Does nothing while an exchange is under
-    /// way, and answers `false` then.
-    pub(super) fn exchange(
-        &mut self,
-        targets: &[Target],
-        jail: &Jail,
-        orders: &Sender<Order>,
-    ) -> Result<bool, Error> {
-        let State::Open(writer) = std::mem::replace(&mut self.state, State::Closed) else {
-            return Ok(false);
-        };
-        // The engine must let go of the old writer's queue, or that would wait for it for ever.
-        let _ = orders.send(Order::Hold);
-        let (old, new) = (self.targets.clone(), targets.to_vec());
-        let is_ending = Arc::clone(&self.is_ending);
-        let spool = self.spool.clone();
+    /// Whether an exchange is under way.
+    pub(super) fn is_exchanging(&self) -> bool {
+        self.exchange.is_some()
+    }
+
+    /// Begins to exchange them, where no exchange is under way; [`Outputs::follow`] ends it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] when there is no thread for it: nothing has changed then.
+    pub(super) fn exchange(&mut self, targets: &[Target], jail: &Jail) -> Result<(), Error> {
+        let (tell_opened, opened) = bounded(1);
+        let (before, finish) = bounded(1);
+        let (new, spool) = (targets.to_vec(), self.spool.clone());
         let begun = jail.within_to_write(move || {
             std::thread::Builder::new()
                 .name("rst-reload".to_owned())
-                .spawn(move || exchange(writer, old, new, &spool, &is_ending))
+                .spawn(move || exchange(&new, &spool, &tell_opened, &finish))
         });
         let thread = begun
             .map_err(Error::Privilege)?
             .map_err(|error| Error::System("start a thread for the new outputs", error))?;
-        self.state = State::Exchanging(thread);
-        Ok(true)
+        self.exchange = Some(Exchange {
+            targets: targets.to_vec(),
+            opened,
+            before,
+            thread,
+            leaving: None,
+        });
+        Ok(())
     }
 
-    /// Ends an exchange that is done: gives the engine its outputs. `true` when it did.
+    /// Takes an exchange as far as it is: gives the engine its outputs. `true` when it is done, whatever
+    /// came of it.
     pub(super) fn follow(&mut self, orders: &Sender<Order>) -> bool {
-        let is_done = matches!(&self.state, State::Exchanging(thread) if thread.is_finished());
+        let Some(exchange) = &mut self.exchange else {
+            return false;
+        };
+        if exchange.leaving.is_none() {
+            match exchange.opened.try_recv() {
+                Ok(Ok(writer)) => self.turn_to(writer, orders),
+                Ok(Err(error)) => {
+                    refuse(&error);
+                    self.exchange = None;
+                    return true;
+                }
+                Err(_) => return false,
+            }
+        }
+        let is_done = self
+            .exchange
+            .as_ref()
+            .is_some_and(|exchange| exchange.thread.is_finished());
         if is_done {
-            self.settle(orders);
+            self.settle();
         }
         is_done
     }
 
-    /// Waits for an exchange that is under way.
-    pub(super) fn settle(&mut self, orders: &Sender<Order>) {
-        let state = std::mem::replace(&mut self.state, State::Closed);
-        let State::Exchanging(thread) = state else {
-            self.state = state;
+    /// The new outputs are open: the engine gets them, and lets go of those before, which can end then.
+    fn turn_to(&mut self, writer: Writer, orders: &Sender<Order>) {
+        let Some(exchange) = &mut self.exchange else {
             return;
         };
+        let _ = orders.send(Order::Output(writer.output().clone()));
+        let before = std::mem::replace(&mut self.writer, writer);
+        self.targets.clone_from(&exchange.targets);
+        exchange.leaving = Some(before.output().tally());
+        // The thread waits for it; a panic of it aborts release builds.
+        let _ = exchange.before.send(before);
+    }
+
+    /// Waits until the outputs before are finished.
+    fn settle(&mut self) {
         // A panic of the thread aborts release builds.
-        let Ok(done) = thread.join() else { return };
-        self.earlier.dropped += done.before.dropped;
-        self.earlier.outputs.extend(done.before.outputs);
-        if let Some((writer, targets)) = done.now {
-            let _ = orders.send(Order::Output(writer.output().clone()));
-            self.targets = targets;
-            self.state = State::Open(writer);
+        if let Some(exchange) = self.exchange.take()
+            && let Ok(mut before) = exchange.thread.join()
+        {
+            for output in &mut before.outputs {
+                // What waits of an output that is there still waits for that one.
+                if self.targets.iter().any(|target| target.name == output.name) {
+                    output.left = 0;
+                }
+            }
+            self.earlier.dropped += before.dropped;
+            self.earlier.outputs.extend(before.outputs);
         }
     }
 
-    /// No output is waited for any longer.
-    pub(super) fn note_end(&self) {
-        self.is_ending.store(true, Ordering::Release);
+    /// Ends an exchange that is under way, before everything is taken down.
+    pub(super) fn end_exchange(&mut self, orders: &Sender<Order>) {
+        let Some(exchange) = &self.exchange else {
+            return;
+        };
+        if exchange.leaving.is_none() {
+            match exchange.opened.recv_timeout(LAST_OPENING) {
+                Ok(Ok(writer)) => self.turn_to(writer, orders),
+                Ok(Err(error)) => refuse(&error),
+                // The thread is left behind, and ends with the process.
+                Err(_) => {}
+            }
+        }
+        if self
+            .exchange
+            .as_ref()
+            .is_some_and(|it| it.leaving.is_some())
+        {
+            self.settle();
+        }
+        self.exchange = None;
     }
 
     /// Waits until everything is written; to be called when the engine has ended.
-    pub(super) fn finish(self) -> sink::Totals {
+    pub(super) fn finish(self) -> Totals {
         let mut totals = self.earlier;
-        if let State::Open(writer) = self.state {
-            let last = writer.finish();
-            totals.dropped += last.dropped;
-            totals.outputs.extend(last.outputs);
-        }
+        let last = self.writer.finish();
+        totals.dropped += last.dropped;
+        totals.outputs.extend(last.outputs);
         totals
     }
 }
 
-fn open(targets: &[Target], spool: &Path, inherits: bool) -> Result<Writer, Error> {
+fn open(targets: &[Target], spool: &Path, inherits: Option<Before>) -> Result<Writer, Error> {
     let place = Place {
         spool: Some(spool.to_owned()),
         patience: Patience::None,
@@ -167,31 +215,21 @@ fn open(targets: &[Target], spool: &Path, inherits: bool) -> Result<Writer, Erro
         .map_err(|e| Error::System("start the writer", e))
 }
 
-/// Whether the system refused the place: after the start that is mostly our own confinement.
-fn is_refused(error: &Error) -> bool {
-    let Error::Sink(sink::Error::Open { source, .. } | sink::Error::Spool { source, .. }) = error
-    else {
-        return false;
-    };
-    source.kind() == std::io::ErrorKind::PermissionDenied
+/// What the thread of an exchange does.
+fn exchange(
+    targets: &[Target],
+    spool: &Path,
+    opened: &Sender<Result<Writer, Error>>,
+    before: &Receiver<Writer>,
+) -> Totals {
+    // The outputs before have the spools still; they are taken up as these let go of them.
+    let _ = opened.send(open(targets, spool, Some(Before::Outputs)));
+    before.recv().map(Writer::finish).unwrap_or_default()
 }
 
-fn exchange(
-    writer: Writer,
-    old: Vec<Target>,
-    new: Vec<Target>,
-    spool: &Path,
-    is_ending: &AtomicBool,
-) -> Exchanged {
-    let before = writer.finish();
-    let error = match open(&new, spool, false) {
-        Ok(writer) => {
-            let now = Some((writer, new));
-            return Exchanged { before, now };
-        }
-        Err(error) => error,
-    };
-    let remedy = if is_refused(&error) {
+/// Says why the new outputs were not taken.
+fn refuse(error: &Error) {
+    let remedy = if is_refused(error) {
         "; a sensor that runs reaches only the folders that its configuration named at its start (those \
          below them too): a restart reaches others"
     } else {
@@ -200,16 +238,13 @@ fn exchange(
     notice::warn(format_args!(
         "the outputs stay as they were: {error}{remedy}"
     ));
-    loop {
-        match open(&old, spool, false) {
-            Ok(writer) => {
-                let now = Some((writer, old));
-                return Exchanged { before, now };
-            }
-            Err(_) if is_ending.load(Ordering::Acquire) => {
-                return Exchanged { before, now: None };
-            }
-            Err(_) => std::thread::sleep(AGAIN),
-        }
-    }
+}
+
+/// Whether the system refused the place: after the start that is mostly our own confinement.
+fn is_refused(error: &Error) -> bool {
+    let Error::Sink(sink::Error::Open { source, .. } | sink::Error::Spool { source, .. }) = error
+    else {
+        return false;
+    };
+    source.kind() == std::io::ErrorKind::PermissionDenied
 }

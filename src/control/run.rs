@@ -1,7 +1,7 @@
 //! `rstscope run`: sets up posts, engine and writer; watches over them until a signal comes; takes
 //! everything down in the opposite order, so that no frame and no record is left behind.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -33,7 +33,6 @@ use crate::nic::{Change, ChangeKind, Interface, Watch};
 use crate::notice;
 use crate::privilege::Jail;
 use crate::record::CoverageRecord;
-use crate::sink::{Output, Target};
 use crate::time::{SECOND, Timestamp};
 use crate::worker::Health;
 
@@ -85,6 +84,8 @@ pub(super) struct Sensor {
     board: Arc<Board>,
     /// What it was told to do; what a reload changed is changed here.
     config: RunConfig,
+    /// A reload was asked for while one was under way.
+    reload_again: bool,
     addresses: HashSet<IpAddr>,
     refreshed: Timestamp,
     recorded: Timestamp,
@@ -125,8 +126,7 @@ impl Sensor {
             coverage: coverage_in,
             orders: orders_in,
             out: Outlet {
-                output: outputs.output().cloned(),
-                held: VecDeque::new(),
+                output: outputs.output().clone(),
                 shared: Arc::clone(&shared),
                 causes: BTreeMap::new(),
                 emission: start::emission(&posts, now),
@@ -164,6 +164,7 @@ impl Sensor {
             manager: Manager::new(now),
             board: Arc::default(),
             config: config.clone(),
+            reload_again: false,
             refreshed: now,
             recorded: now,
         };
@@ -251,6 +252,11 @@ impl Sensor {
     /// Reads the configuration again and takes over what can be changed while it runs.
     fn reload(&mut self) {
         self.manager.reloading();
+        if self.outputs.is_exchanging() {
+            // What is being done is of a file that is old by now: once more when it is done.
+            self.reload_again = true;
+            return;
+        }
         match reload::plan(&self.config) {
             Ok(plan) => {
                 plan.fixed.iter().for_each(|name| {
@@ -259,26 +265,17 @@ impl Sensor {
                 let _ = self.orders.send(Order::Devices(plan.own_devices.clone()));
                 self.config.own_devices = plan.own_devices;
                 if self.outputs.are(&plan.outputs) {
-                    self.outputs.output().into_iter().for_each(Output::reopen);
+                    self.outputs.output().reopen();
                     self.reloaded();
-                } else {
-                    self.exchange_outputs(plan.outputs);
+                } else if let Err(error) = self.outputs.exchange(&plan.outputs, &self.jail) {
+                    notice::warn(format_args!("the outputs stay as they were: {error}"));
+                    self.reloaded();
                 }
             }
             Err(error) => {
                 notice::warn(format_args!("{error}; the configuration stays as it was"));
                 self.manager.ready();
             }
-        }
-    }
-
-    fn exchange_outputs(&mut self, outputs: Vec<Target>) {
-        match self.outputs.exchange(&outputs, &self.jail, &self.orders) {
-            Ok(true) => {}
-            Ok(false) => notice::warn(
-                "the outputs are being exchanged already: reload once more when that is done",
-            ),
-            Err(error) => notice::warn(error),
         }
     }
 
@@ -299,6 +296,9 @@ impl Sensor {
             }
             if self.outputs.follow(&self.orders) {
                 self.reloaded();
+                if std::mem::take(&mut self.reload_again) {
+                    self.reload();
+                }
             }
             let mut changes = self.watch.changes().unwrap_or_default();
             let is_due = now.since(self.refreshed) >= REFRESH_NS;
@@ -504,8 +504,7 @@ impl Sensor {
     /// last record.
     fn take_down(mut self, config: &RunConfig) -> Result<(), Error> {
         self.manager.stopping();
-        self.outputs.note_end();
-        self.outputs.settle(&self.orders);
+        self.outputs.end_exchange(&self.orders);
         self.look_after_steer();
         self.look_after_workers();
         let mut last = Vec::new();
@@ -542,7 +541,7 @@ impl Sensor {
         if !config.quiet {
             summary::print(&closed, &finished, &host, &totals);
         }
-        match totals.lost() + finished.held_lost {
+        match totals.lost() {
             0 => Ok(()),
             lost => Err(Error::RecordsLost(lost)),
         }

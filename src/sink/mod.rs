@@ -41,7 +41,7 @@ use error::write_error;
 pub use filter::Filter;
 pub use json_lines::JsonLines;
 pub use open::{Outlet, Place, open, open_all};
-pub use spool::{Found, Patience, Spool};
+pub use spool::{Before, Found, Patience, Spool};
 pub use target::{
     Credentials, Dialect, FileTarget, HttpTarget, KafkaTarget, Kind, SyslogTarget, SyslogWay,
     Target, TlsFiles,
@@ -49,7 +49,7 @@ pub use target::{
 pub use terminal::Terminal;
 pub use transport::{Delivered, Failure, Fate, Transport};
 pub use url_error::UrlError;
-pub use writer::{Output, OutputTotals, Totals, Writer};
+pub use writer::{Output, OutputTotals, Tally, Totals, Writer};
 
 use crate::record::{Emission, Format, Record, append_json, to_json};
 

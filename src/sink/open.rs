@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicU64;
 
 use super::file::FileTransport;
 use super::filter::Filter;
-use super::spool::{Found, Patience, Spool};
+use super::spool::{Before, Found, Patience, Spool};
 use super::target::{Kind, Target};
 use super::transport::Transport;
 use super::{Counters, Error, JsonLines, Sink, Style, Terminal, http, syslog};
@@ -23,8 +23,9 @@ pub struct Place {
     pub patience: Patience,
     /// Counts up when files shall be opened anew.
     pub reopened: Arc<AtomicU64>,
-    /// A spool that another process has is waited for, since that process is about to end.
-    pub inherits: bool,
+    /// Whose a spool may still be that shall become ours; it is waited for, since they are about to end.
+    /// With `None` a spool that is somebody's is an error.
+    pub inherits: Option<Before>,
 }
 
 /// An output that is open.
@@ -139,12 +140,11 @@ pub fn open(target: &Target, style: Style, place: &Place) -> Result<Outlet, Erro
     let (spool, found) = match &place.spool {
         Some(folder) if target.is_durable() => {
             let path = folder.join(target.folder_name());
-            let open = if place.inherits {
-                Spool::inherited
-            } else {
-                Spool::on_disk
+            let (limit, shared) = (target.spool_bytes, Arc::clone(&counters));
+            let opened = match place.inherits {
+                Some(before) => Spool::inherited(&path, limit, shared, before),
+                None => Spool::on_disk(&path, limit, shared),
             };
-            let opened = open(&path, target.spool_bytes, Arc::clone(&counters));
             opened.map_err(|source| Error::Spool {
                 output: name.clone(),
                 path,

@@ -196,7 +196,7 @@ fn feed() {
         spool: Some(PathBuf::from(setting("SPOOL"))),
         patience: Patience::Wait(Duration::from_secs(60)),
         reopened: Arc::default(),
-        inherits: false,
+        inherits: None,
     };
     let url = setting("URL");
     let targets = [Target::parse(&url).unwrap()];

@@ -26,7 +26,7 @@ fn feed(name: &str, url: &str, count: u64) -> Outcome {
         spool: Some(spool.clone()),
         patience: Patience::Wait(Duration::from_secs(20)),
         reopened: Arc::default(),
-        inherits: false,
+        inherits: None,
     };
     let targets = [Target::parse(url).unwrap()];
     let outlets = open_all(&targets, Style::default(), &place).unwrap();
@@ -202,7 +202,7 @@ fn a_receiver_that_is_away_costs_nothing_and_the_next_start_delivers() {
         spool: Some(spool),
         patience: Patience::None,
         reopened: Arc::default(),
-        inherits: false,
+        inherits: None,
     };
     let mut left = Vec::new();
     for round in 0..3 {

@@ -77,7 +77,7 @@ fn a_receiver_that_wants_a_certificate_takes_records_only_from_who_has_one() {
         spool: None,
         patience: Patience::None,
         reopened: Arc::default(),
-        inherits: false,
+        inherits: None,
     };
     let spawn = |more: &str| {
         let ca = folder.join("ca.pem");

@@ -227,7 +227,7 @@ fn a_broker_whose_authority_is_not_trusted_gets_nothing() {
         spool: None,
         patience: Patience::None,
         reopened: Arc::default(),
-        inherits: false,
+        inherits: None,
     };
     let outlets = open_all(&[Target::parse(&url).unwrap()], Style::default(), &place).unwrap();
     let writer = Writer::spawn(outlets, 8, &place, |_| {}).unwrap();

@@ -23,7 +23,7 @@ fn odd_records_arrive_whole(name: &str, kind: Kind, tls: bool) {
         spool: None,
         patience: Patience::Wait(Duration::from_secs(20)),
         reopened: Arc::default(),
-        inherits: false,
+        inherits: None,
     };
     let targets = [Target::parse(&daemon.url()).unwrap()];
     let outlets = open_all(&targets, Style::default(), &place).unwrap();
@@ -87,7 +87,7 @@ fn lines_in_form(name: &str, kind: Kind, format: &str) -> Option<Vec<String>> {
         spool: None,
         patience: Patience::Wait(Duration::from_secs(20)),
         reopened: Arc::default(),
-        inherits: false,
+        inherits: None,
     };
     let url = format!("{}&format={format}", daemon.url());
     let outlets = open_all(&[Target::parse(&url).unwrap()], Style::default(), &place).unwrap();
@@ -164,7 +164,7 @@ fn a_server_that_is_not_trusted_gets_nothing() {
         spool: None,
         patience: Patience::None,
         reopened: Arc::default(),
-        inherits: false,
+        inherits: None,
     };
     // The client's certificate is no authority.
     let url = daemon.url().replace("/ca.pem", "/client.pem");

@@ -31,6 +31,15 @@ pub enum Patience {
     Wait(Duration),
 }
 
+/// Whose a spool is that we are about to get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Before {
+    /// A process that hands over to this one: the operator is told while its end is waited for.
+    Process,
+    /// The outputs of this process that a reload exchanges: nobody need know.
+    Outputs,
+}
+
 /// Records of one output that are not delivered yet.
 #[derive(Debug)]
 pub struct Spool {
@@ -70,8 +79,8 @@ impl Spool {
         Ok((Self::new(Some(disk), folder, next, read, counters), found))
     }
 
-    /// The same for who follows another process: a spool that is that one's is taken up when it ends.
-    /// Until then records wait in memory and nothing is handed out.
+    /// The same for who follows somebody: a spool that is theirs is taken up when they let go of it. Until
+    /// then records wait in memory and nothing is handed out.
     ///
     /// # Errors
     ///
@@ -80,16 +89,19 @@ impl Spool {
         folder: &Path,
         limit: u64,
         counters: Arc<Counters>,
+        before: Before,
     ) -> io::Result<(Self, Found)> {
         match Self::on_disk(folder, limit, Arc::clone(&counters)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let spool = Self::new(None, Some(folder.to_owned()), 0, 0, counters);
                 let mut state = spool.lock();
-                state.awaited = Some(limit);
-                state.news.push(format!(
-                    "the spool {} is another process's: records wait in memory until that ends",
-                    folder.display()
-                ));
+                state.awaited = Some((limit, before));
+                if before == Before::Process {
+                    state.news.push(format!(
+                        "the spool {} is another process's: records wait in memory until that ends",
+                        folder.display()
+                    ));
+                }
                 drop(state);
                 Ok((spool, Found::default()))
             }
@@ -287,6 +299,9 @@ impl Spool {
     pub fn sync(&self) {
         let save = {
             let mut state = self.lock();
+            if state.is_gone {
+                return;
+            }
             if let Some(folder) = &self.folder {
                 state.inherit(folder, &self.counters);
             }
@@ -314,6 +329,13 @@ impl Spool {
             .flatten()
             .filter(|file| file.sync_data().is_err());
         Counters::add(&self.counters.spool_errors, failed.count() as u64);
+    }
+
+    /// Lets go of the files, though a delivery may not have ended: it is in the middle of a request. What
+    /// is in them is for whoever opens them next; what that delivery still gets rid of may arrive twice.
+    pub fn let_go(&self) {
+        self.sync();
+        self.lock().let_go();
     }
 
     /// Records in memory that would be lost if the program ended now.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::disk::Disk;
-use super::findings;
 use super::recent::Recent;
+use super::{Before, findings};
 use crate::sink::clock;
 use crate::sink::counters::Counters;
 use crate::sink::entry::Entry;
@@ -24,9 +24,9 @@ pub(super) const DISK_RETRY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) disk: Option<Disk>,
-    /// The limit of a spool that another process still has; nothing is handed out until it is ours, so
-    /// that numbers can follow those on disk.
-    pub(super) awaited: Option<u64>,
+    /// The limit of a spool that somebody still has; nothing is handed out until it is ours, so that
+    /// numbers can follow those on disk.
+    pub(super) awaited: Option<(u64, Before)>,
     /// When the disk last took nothing; `None` while it works.
     refused: Option<Instant>,
     /// The last of those on disk.
@@ -48,6 +48,8 @@ pub(super) struct State {
     /// The spool's limit was reached, or its disk failed: said once until it is over.
     pub(super) news: Vec<String>,
     limit_told: bool,
+    /// Its files are let go of: nothing is handed out or remembered any more.
+    pub(super) is_gone: bool,
     /// Somebody waits for a record.
     pub(super) awaits_records: bool,
     /// Somebody waits for room.
@@ -71,6 +73,7 @@ impl State {
             closing: None,
             news: Vec::new(),
             limit_told: false,
+            is_gone: false,
             awaits_records: false,
             awaits_room: false,
         }
@@ -102,10 +105,10 @@ impl State {
         taken
     }
 
-    /// Takes the spool up that another process had, when that has let go of it. What waits here comes
-    /// behind what that one left.
+    /// Takes the spool up that somebody had, when they have let go of it. What waits here comes behind
+    /// what they left.
     pub(super) fn inherit(&mut self, folder: &Path, counters: &Counters) {
-        let Some(limit) = self.awaited else {
+        let Some((limit, before)) = self.awaited else {
             return;
         };
         match Disk::open(folder, limit) {
@@ -118,15 +121,25 @@ impl State {
                 self.disk = Some(disk);
                 self.awaited = None;
                 self.news.extend(findings(found));
-                self.news.push(format!(
-                    "the spool {} is ours now, with {} records of the process before",
-                    folder.display(),
-                    found.waiting
-                ));
+                if before == Before::Process {
+                    self.news.push(format!(
+                        "the spool {} is ours now, with {} records of the process before",
+                        folder.display(),
+                        found.waiting
+                    ));
+                }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => Counters::add(&counters.spool_errors, 1),
         }
+    }
+
+    /// Lets go of disk and memory.
+    pub(super) fn let_go(&mut self) {
+        self.is_gone = true;
+        self.disk = None;
+        self.memory.clear();
+        self.memory_bytes = 0;
     }
 
     /// Brings to disk what waits in memory, where the disk works again.
@@ -214,7 +227,7 @@ impl State {
 
     /// The next records, and how many could not be read.
     pub(super) fn take(&mut self, count: usize, bytes: usize) -> (Vec<(u64, Arc<Entry>)>, u64) {
-        if self.awaited.is_some() {
+        if self.awaited.is_some() || self.is_gone {
             return (Vec::new(), 0);
         }
         let mut damaged = 0;

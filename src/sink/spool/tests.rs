@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::state::{DISK_RETRY, MEMORY_BYTES};
-use super::{Patience, Spool};
+use super::{Before, Patience, Spool};
 use crate::sink::clock;
 use crate::sink::counters::Counters;
 use crate::sink::entry::Entry;
@@ -195,7 +195,8 @@ fn a_spool_of_another_process_is_waited_for_and_its_records_come_first() {
     theirs.sync();
     assert!(Spool::on_disk(&folder, LIMIT, Arc::default()).is_err());
     let counters = Arc::new(Counters::default());
-    let (ours, _) = Spool::inherited(&folder, LIMIT, Arc::clone(&counters)).unwrap();
+    let (ours, _) =
+        Spool::inherited(&folder, LIMIT, Arc::clone(&counters), Before::Process).unwrap();
     for number in 3..5 {
         assert_eq!(ours.append(&[entry(number, 10)], Patience::None), 1);
     }

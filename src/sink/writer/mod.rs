@@ -116,12 +116,13 @@ impl Output {
     /// Records lost so far, those that found the queue full included.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        let lost = self
-            .shared
-            .outputs
-            .iter()
-            .map(|(_, counters)| counters.lost());
-        self.dropped() + lost.sum::<u64>()
+        self.shared.lost()
+    }
+
+    /// The same for later.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        Tally(Arc::clone(&self.shared))
     }
 
     /// Records that found the queue full.
@@ -145,6 +146,25 @@ impl Output {
     /// Opens the files of all outputs anew before their next record.
     pub fn reopen(&self) {
         self.shared.reopened.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What the outputs of a writer lost, to be asked while that is finished: it holds up nothing.
+#[derive(Debug)]
+pub struct Tally(Arc<Shared>);
+
+impl Tally {
+    /// Records lost so far, those that found the queue full included.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.0.lost()
+    }
+}
+
+impl Shared {
+    fn lost(&self) -> u64 {
+        let lost = self.outputs.iter().map(|(_, counters)| counters.lost());
+        self.dropped.load(Ordering::Relaxed) + lost.sum::<u64>()
     }
 }
 
@@ -197,26 +217,27 @@ impl Writer {
                 .collect(),
             reopened: Arc::clone(&place.reopened),
         });
+        let mut started = Started(Vec::with_capacity(outlets.len()));
         let mut branches = Vec::with_capacity(outlets.len());
-        let mut spools = Vec::with_capacity(outlets.len());
         for (number, outlet) in outlets.into_iter().enumerate() {
             let branch = start(outlet, number, &tell, &done_sender)?;
-            spools.push(match &branch.end {
+            started.0.push(match &branch.end {
                 End::Spooled(spool) => Some(Arc::clone(spool)),
                 End::Direct(_) => None,
             });
             branches.push(branch);
         }
-        let stop_sync = Arc::new(AtomicBool::new(false));
-        let sync = start_sync(&spools, &stop_sync)?;
         let patience = place.patience;
         let thread = thread::Builder::new()
             .name("rst-records".to_owned())
             .spawn(move || distribute(&records, &branches, patience))?;
+        // The last that may fail: without it nothing would end it.
+        let stop_sync = Arc::new(AtomicBool::new(false));
+        let sync = start_sync(&started.0, &stop_sync)?;
         Ok(Self {
             output: Output { queue, shared },
             thread,
-            spools,
+            spools: started.keep(),
             done,
             stop_sync,
             sync,
@@ -259,10 +280,29 @@ impl Writer {
             .zip(&spools)
             .map(|((name, counters), spool)| totals(name, counters, spool.as_deref()))
             .collect();
+        // A receiver that says nothing may hold up a delivery for longer; nobody else waits for that.
+        spools.iter().flatten().for_each(|spool| spool.let_go());
         Totals {
             outputs,
             dropped: shared.dropped.load(Ordering::Relaxed),
         }
+    }
+}
+
+/// The spools whose deliveries run already while the other threads are started. When one of these cannot
+/// be, the deliveries end: else they would keep their spools from whoever tries again.
+struct Started(Vec<Option<Arc<Spool>>>);
+
+impl Started {
+    fn keep(mut self) -> Vec<Option<Arc<Spool>>> {
+        std::mem::take(&mut self.0)
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let now = clock::now();
+        self.0.iter().flatten().for_each(|spool| spool.close(now));
     }
 }
 

@@ -23,7 +23,7 @@ fn place(patience: Patience) -> Place {
         spool: None,
         patience,
         reopened: Arc::default(),
-        inherits: false,
+        inherits: None,
     }
 }
 
@@ -243,6 +243,42 @@ fn at_the_end_what_is_on_disk_stays_and_what_is_in_memory_is_lost_and_said_so() 
         .map(|o| (o.written, o.left, o.lost))
         .collect();
     assert_eq!(rows, [(0, 3, 0), (0, 0, 3)]);
+}
+
+/// Is in the middle of a request until the test lets it go.
+struct Silent(mpsc::Receiver<()>);
+
+impl Transport for Silent {
+    fn deliver(&mut self, batch: &[Arc<Entry>]) -> Delivered {
+        let _ = self.0.recv();
+        Delivered::all(batch.len(), Fate::Taken)
+    }
+}
+
+#[test]
+fn a_receiver_that_says_nothing_keeps_no_spool_from_the_outputs_that_follow() {
+    let folder = folder("writer-silent");
+    let counters = Arc::new(Counters::default());
+    let (spool, _) = Spool::on_disk(&folder, 1 << 20, Arc::clone(&counters)).unwrap();
+    let (answer, silence) = mpsc::channel();
+    let target = Target::parse("http://s?name=writer-silent").unwrap();
+    let outlet = Outlet::spooled(target, spool, counters, Box::new(Silent(silence)));
+    let writer = Writer::spawn(vec![outlet], 8, &place(Patience::None), |_| {}).unwrap();
+    for _ in 0..3 {
+        writer.output().send(record(), &emission());
+    }
+    let totals = writer.finish();
+    assert_eq!((totals.outputs[0].left, totals.lost()), (3, 0));
+    let (spool, found) = Spool::on_disk(&folder, 1 << 20, Arc::default()).unwrap();
+    assert_eq!(found.waiting, 3);
+    // The answer comes after all: what follows has them to itself.
+    answer.send(()).unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    spool.sync();
+    assert_eq!(spool.take(9, usize::MAX).len(), 3);
+    drop(spool);
+    let (_, found) = Spool::on_disk(&folder, 1 << 20, Arc::default()).unwrap();
+    assert_eq!(found.waiting, 3);
 }
 
 #[test]
