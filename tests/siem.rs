@@ -184,7 +184,7 @@ fn clickhouse_takes_records_as_they_are_and_answers_the_dashboard() {
     let said = String::from_utf8_lossy(&output.stdout);
     if output.status.code() == Some(77) {
         println!(
-            "skipped: {}: python3 -m venv target/venv && target/venv/bin/pip install chdb",
+            "skipped: {}: scripts/setup puts it into target/venv",
             said.trim()
         );
         return;
@@ -193,6 +193,42 @@ fn clickhouse_takes_records_as_they_are_and_answers_the_dashboard() {
     assert!(output.status.success(), "{said}\n{why}");
     assert!(said.starts_with("600 records"), "{said}");
     println!("{}", said.trim());
+}
+
+/// The type that begins here: a word and what its parentheses enclose, without breaks.
+fn column_type(text: &str) -> String {
+    let mut depth = 0;
+    let is_over = |c: char| {
+        depth += i32::from(c == '(') - i32::from(c == ')');
+        depth == 0 && c == ')'
+    };
+    let end = text.find(is_over).unwrap();
+    let words: Vec<&str> = text[..=end].split_whitespace().collect();
+    words.join(" ").replace("( ", "(")
+}
+
+#[test]
+fn clickhouse_reads_of_the_outputs_rows_all_that_it_takes_of_records() {
+    let schema = shipped("clickhouse/schema.sql");
+    let (table, rest) = schema.split_once("ENGINE = Null").unwrap();
+    let (_, view) = rest.split_once("rstscope.records_from_rows").unwrap();
+    let columns = table.lines().filter_map(|line| {
+        let column = line.strip_prefix("    `")?;
+        column.split_once("` Tuple(").map(|(name, _)| name)
+    });
+    let columns: Vec<&str> = columns.collect();
+    assert!(
+        columns.len() >= 9 && columns.contains(&"rstscope"),
+        "{columns:?}"
+    );
+    for name in columns {
+        let (_, taken) = table.split_once(&format!("    `{name}` ")).unwrap();
+        let (_, read) = view
+            .split_once(&format!("JSONExtract(record, '{name}',"))
+            .unwrap();
+        let (_, read) = read.split_once('\'').unwrap();
+        assert_eq!(column_type(read), column_type(taken), "{name}");
+    }
 }
 
 #[test]

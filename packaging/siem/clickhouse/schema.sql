@@ -260,6 +260,7 @@ SELECT
                 `id` String, `source` Tuple(`ip` String, `port` UInt16),
                 `destination` Tuple(`ip` String, `port` UInt16),
                 `delta_ns` UInt64, `confidence` Float32, `join` String)),
+            `aggregate` Tuple(`network` String, `flows` Nullable(UInt64)),
             `coverage` Tuple(
                 `observed` UInt64, `passed` Nullable(UInt64), `bypassed` UInt64, `copied` UInt64,
                 `lost` UInt64, `complete` Bool))') AS `rstscope`
