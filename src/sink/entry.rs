@@ -13,6 +13,9 @@ const FIXED: usize = 1 + 1 + 8 + 2 + 2 + 1;
 /// what the sensor missed should be seen, the rest is the ordinary course of things.
 const SEVERITY: [u8; 3] = [4, 5, 6];
 
+/// The label of coverage records.
+const COVERAGE: &str = "coverage";
+
 /// One record, ready to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -63,10 +66,22 @@ impl Entry {
                 } else {
                     notice
                 },
-                label: "coverage".to_owned(),
+                label: COVERAGE.to_owned(),
                 body,
             },
         }
+    }
+
+    /// Whether it is a coverage record.
+    #[must_use]
+    pub fn is_coverage(&self) -> bool {
+        self.label == COVERAGE
+    }
+
+    /// Community ID of the flow; `None` of a coverage record, whose key is another.
+    #[must_use]
+    pub fn community_id(&self) -> Option<&str> {
+        (!self.is_coverage() && !self.key.is_empty()).then_some(self.key.as_str())
     }
 
     /// How many bytes it has in a spool.
@@ -187,6 +202,7 @@ mod tests {
         assert_eq!((reset.severity, reset.label.as_str()), (4, "injected"));
         assert_eq!(reset.id, "host-boot-42");
         assert!(reset.key.starts_with("1:"), "{}", reset.key);
+        assert_eq!(reset.community_id(), Some(reset.key.as_str()));
         let mut whole = coverage();
         whole.complete = true;
         for (record, severity) in [(coverage(), 5), (whole, 6)] {
@@ -196,6 +212,7 @@ mod tests {
                 (entry.severity, entry.label.as_str()),
                 (severity, "coverage")
             );
+            assert_eq!(entry.community_id(), None, "an interface is no flow");
         }
     }
 }

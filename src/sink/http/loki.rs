@@ -15,7 +15,10 @@ pub(super) fn body(batch: &[Arc<Entry>], host: &str) -> Vec<u8> {
     let mut streams: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
     for entry in batch {
         let line = String::from_utf8_lossy(&entry.body);
-        let ids = json!({"event_id": entry.id, "community_id": entry.key});
+        let mut ids = json!({"event_id": entry.id});
+        if let Some(id) = entry.community_id() {
+            ids["community_id"] = id.into();
+        }
         let value = json!([entry.time_ns.to_string(), line, ids]);
         streams.entry(&entry.label).or_default().push(value);
     }
@@ -54,12 +57,17 @@ mod tests {
             entry("1", "remote"),
             entry("2", "injected"),
             entry("3", "remote"),
+            entry("4", "coverage"),
         ];
         let push: Value = serde_json::from_slice(&body(&batch, "lb1")).unwrap();
         let streams = push["streams"].as_array().unwrap();
-        assert_eq!(streams.len(), 2);
-        assert_eq!(streams[1]["stream"]["verdict"], "remote");
-        let ids: Vec<&Value> = streams[1]["values"]
+        assert_eq!(streams.len(), 3);
+        assert_eq!(streams[0]["stream"]["verdict"], "coverage");
+        let ids = &streams[0]["values"][0][2];
+        assert_eq!(ids, &serde_json::json!({"event_id": "4"}), "it has no flow");
+        assert_eq!(streams[2]["stream"]["verdict"], "remote");
+        assert_eq!(streams[2]["values"][0][2]["community_id"], "k");
+        let ids: Vec<&Value> = streams[2]["values"]
             .as_array()
             .unwrap()
             .iter()

@@ -43,8 +43,7 @@ impl Channel {
 pub(super) fn body(batch: &[Arc<Entry>], host: &str, index: Option<&str>) -> Vec<u8> {
     let mut body = Vec::new();
     for entry in batch {
-        let coverage = entry.label == "coverage";
-        let kind = if coverage {
+        let kind = if entry.is_coverage() {
             "rstscope:coverage:json"
         } else {
             "rstscope:reset:json"
@@ -53,8 +52,11 @@ pub(super) fn body(batch: &[Arc<Entry>], host: &str, index: Option<&str>) -> Vec
             "host": host,
             "source": "rstscope",
             "sourcetype": kind,
-            "fields": {"verdict": entry.label, "community_id": entry.key},
+            "fields": {"verdict": entry.label},
         });
+        if let Some(id) = entry.community_id() {
+            envelope["fields"]["community_id"] = id.into();
+        }
         if let (Some(index), Some(fields)) = (index, envelope.as_object_mut()) {
             fields.insert("index".to_owned(), index.into());
         }
