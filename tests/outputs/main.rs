@@ -12,6 +12,7 @@
 
 mod bulk;
 mod campaign;
+mod clickhouse;
 mod daemons;
 mod feeder;
 mod file;

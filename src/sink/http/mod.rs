@@ -61,6 +61,8 @@ pub(super) struct HttpTransport {
     authorization: Option<String>,
     host: String,
     splunk: splunk::Channel,
+    /// ClickHouse knows the token of a batch, as far as it did not say otherwise.
+    knows_token: bool,
 }
 
 impl HttpTransport {
@@ -85,6 +87,7 @@ impl HttpTransport {
                 .to_string_lossy()
                 .into_owned(),
             splunk: splunk::Channel::new(),
+            knows_token: true,
         })
     }
 
@@ -142,6 +145,7 @@ impl HttpTransport {
         match answer.status {
             200..=299 => self.taken(batch, &answer),
             413 => self.halve(batch, &answer),
+            _ if self.learn_no_token(&answer) => self.send(batch),
             // The configuration is wrong, or the receiver is not ready: nothing is wrong with the
             // records.
             300..=399 | 401 | 403..=405 | 407 | 408 | 421 | 425 | 429 | 500.. => {
@@ -149,6 +153,14 @@ impl HttpTransport {
             }
             _ => self.halve(batch, &answer),
         }
+    }
+
+    /// Whether the server refused the token alone; it is left out from then on.
+    fn learn_no_token(&mut self, answer: &Answer) -> bool {
+        let is_clickhouse = matches!(self.target.dialect, Dialect::ClickHouse { .. });
+        let is_news = is_clickhouse && self.knows_token && clickhouse::knows_no_token(&answer.body);
+        self.knows_token &= !is_news;
+        is_news
     }
 
     fn not_now(&mut self, answer: &Answer) -> Failure {
@@ -199,7 +211,7 @@ impl HttpTransport {
                 self.post(&path, "application/json", &body)
             }
             Dialect::ClickHouse { table } => {
-                let path = clickhouse::path(&self.target.path, table, batch);
+                let path = clickhouse::path(&self.target.path, table, batch, self.knows_token);
                 self.post(&path, "application/x-ndjson", &clickhouse::body(batch))
             }
             Dialect::Loki => {
