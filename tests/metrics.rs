@@ -1,4 +1,4 @@
-//! The numbers of a running sensor: over HTTP, as Prometheus' own tool judges them, and on a terminal.
+//! The numbers of a running sensor: over HTTP, as Prometheus and its own tool judge them, and on a terminal.
 //! The built binary in the lab; needs root.
 
 #![allow(
@@ -15,10 +15,11 @@ mod lab;
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lab::{BINARY, Lab, text};
+use serde_json::Value;
 
 const ADDRESS: &str = "127.0.0.1:9477";
 
@@ -42,22 +43,25 @@ fn sum(body: &str, family: &str, labels: &str) -> u64 {
         .sum()
 }
 
-/// promtool: `PROMTOOL` names it, or `scripts/setup` has unpacked it, or it is installed.
-fn promtool() -> PathBuf {
-    let unpacked = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/target/tools/prometheus/usr/bin/promtool"
-    );
-    match std::env::var_os("PROMTOOL") {
+/// Where `scripts/setup` unpacks Prometheus.
+const UNPACKED: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/target/tools/prometheus/usr/bin"
+);
+
+/// A program of Prometheus': a variable names it, or `scripts/setup` has unpacked it, or it is installed.
+fn program(name: &str) -> PathBuf {
+    let unpacked = Path::new(UNPACKED).join(name);
+    match std::env::var_os(name.to_uppercase()) {
         Some(path) => path.into(),
-        None if Path::new(unpacked).exists() => unpacked.into(),
-        None => "promtool".into(),
+        None if unpacked.exists() => unpacked,
+        None => name.into(),
     }
 }
 
 /// What promtool has against it.
 fn judged(body: &str) -> String {
-    let mut tool = Command::new(promtool())
+    let mut tool = Command::new(program("promtool"))
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -204,4 +208,112 @@ fn numbers_agree_with_what_was_done_and_hold_no_address() {
     assert_eq!(fetch(&lab, "/healthz", "*/*").1, "200");
     sensor.stop();
     assert_eq!(judged(&body), "", "promtool");
+}
+
+/// Prometheus in the load balancer host's namespace, which asks the sensor every second.
+struct Prometheus<'a> {
+    lab: &'a Lab,
+    child: Child,
+}
+
+impl<'a> Prometheus<'a> {
+    const ADDRESS: &'static str = "127.0.0.1:9490";
+
+    fn start(lab: &'a Lab) -> Self {
+        let (config, data) = (lab.dir.join("prometheus.yml"), lab.dir.join("prometheus"));
+        let text = format!(
+            "global: {{scrape_interval: 1s}}\nscrape_configs:\n- job_name: rstscope\n  \
+             static_configs: [{{targets: ['{ADDRESS}']}}]\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        let words = [
+            program("prometheus").display().to_string(),
+            format!("--config.file={}", config.display()),
+            format!("--storage.tsdb.path={}", data.display()),
+            format!("--web.listen-address={}", Self::ADDRESS),
+            "--log.level=error".to_owned(),
+        ];
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let child = lab.exec("lb", &words).spawn().unwrap();
+        Self { lab, child }
+    }
+
+    /// What it answers to a question; `None` while it does not, or says that the question is wrong.
+    fn ask(&self, path: &str, question: &str) -> Option<Value> {
+        let url = format!("http://{}/api/v1/{path}", Self::ADDRESS);
+        let words = ["curl", "-s", "-G", "--data-urlencode", question, &url];
+        let said = self.lab.exec("lb", &words).output().unwrap();
+        let answer: Value = serde_json::from_slice(&said.stdout).ok()?;
+        (answer["status"] == "success").then(|| answer["data"].clone())
+    }
+
+    /// How many series a query gives.
+    fn series(&self, query: &str) -> Option<usize> {
+        let data = self.ask("query", &format!("query={query}"))?;
+        Some(data["result"].as_array()?.len())
+    }
+}
+
+impl Drop for Prometheus<'_> {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn prometheus_takes_the_numbers_and_answers_every_panel_of_the_dashboard() {
+    let lab = Lab::up();
+    let mut sensor = lab.sensor(&["--metrics", ADDRESS, "--settle", "200"]);
+    let prometheus = Prometheus::start(&lab);
+    let end = Instant::now() + Duration::from_secs(60);
+    while prometheus.series("rstscope_worker_running == 1") != Some(2) {
+        assert!(Instant::now() < end, "Prometheus has no numbers");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    // A rate needs two values: before and after.
+    lab.assert_traffic_flows();
+    let play = lab
+        .python("scenarios.py", &["--run", "forged_wrong_ttl"])
+        .output()
+        .unwrap();
+    assert!(play.status.success(), "{}", text(&play.stderr));
+    let injected = "rstscope_records_total{verdict=\"injected\"} == 1";
+    while prometheus.series(injected) != Some(1) {
+        assert!(Instant::now() < end, "the record is not counted");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    std::thread::sleep(Duration::from_millis(1200));
+
+    let name = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/packaging/siem/grafana/sensors.json"
+    );
+    let dashboard: Value = serde_json::from_slice(&std::fs::read(name).unwrap()).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let targets = panels
+        .iter()
+        .flat_map(|panel| panel["targets"].as_array().unwrap());
+    let mut asked = 0;
+    for target in targets {
+        // What Grafana puts in the place of its variables.
+        let query = target["expr"].as_str().unwrap();
+        let query = query
+            .replace("$instance", ".*")
+            .replace("$__rate_interval", "1m");
+        let query = query.replace("$__range", "1m");
+        assert!(!query.contains('$'), "{query}");
+        let series = prometheus.series(&query);
+        assert!(series.is_some_and(|count| count > 0), "{series:?}: {query}");
+        asked += 1;
+    }
+    assert!(asked >= 15, "{asked}");
+    let instances = prometheus.ask("label/instance/values", "match[]=rstscope_worker_running");
+    assert_eq!(instances, Some(serde_json::json!([ADDRESS])));
+    // Not one line that it could not read: it gives the whole scrape up then.
+    let whole = "min_over_time(up{job=\"rstscope\"}[5m]) == 1";
+    assert_eq!(prometheus.series(whole), Some(1));
+    drop(prometheus);
+    assert_eq!(sensor.stop(), Some(0), "{}", sensor.said());
 }
