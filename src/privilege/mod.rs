@@ -154,21 +154,41 @@ impl Jail {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::{Path, PathBuf};
 
     use super::{Jail, Places};
 
-    fn folder(name: &str) -> std::path::PathBuf {
-        let made =
-            std::env::temp_dir().join(format!("rstscope-jail-{}-{name}", std::process::id()));
-        fs::create_dir_all(&made).unwrap();
-        made
+    /// A folder of its own for one test, gone when that ends.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let made =
+                std::env::temp_dir().join(format!("rstscope-jail-{}-{name}", std::process::id()));
+            fs::create_dir_all(&made).unwrap();
+            Self(made)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    impl std::ops::Deref for Folder {
+        type Target = Path;
+
+        fn deref(&self) -> &Path {
+            &self.0
+        }
     }
 
     #[test]
     fn within_only_the_named_folders_are_written_and_no_device_is_read() {
-        let (own, other) = (folder("own"), folder("other"));
+        let (own, other) = (Folder::new("own"), Folder::new("other"));
         let jail = Jail::prepare(&Places {
-            folders: vec![own.clone(), "/nowhere/at/all".into()],
+            folders: vec![own.to_owned(), "/nowhere/at/all".into()],
             files: vec!["/dev/full".into()],
         })
         .unwrap();
@@ -178,7 +198,7 @@ mod tests {
             fs::create_dir(own.join("c")).unwrap();
             let refused = fs::write(other.join("a"), "x").unwrap_err();
             assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied);
-            assert!(fs::remove_dir(&other).is_err());
+            assert!(fs::remove_dir(&*other).is_err());
             assert!(
                 fs::read_to_string("/etc/hostname").is_ok(),
                 "reading goes on"
@@ -188,12 +208,13 @@ mod tests {
             assert!(fs::File::open("/dev/zero").is_err());
             assert!(fs::OpenOptions::new().write(true).open("/dev/full").is_ok());
             // What a thread inside makes is inside.
-            let deeper = std::thread::spawn(move || fs::write(other.join("a"), "x").is_err());
+            let path = other.join("a");
+            let deeper = std::thread::spawn(move || fs::write(path, "x").is_err());
             assert!(deeper.join().unwrap());
         })
         .unwrap();
         assert!(
-            fs::write(folder("other").join("a"), "x").is_ok(),
+            fs::write(other.join("a"), "x").is_ok(),
             "the caller is free"
         );
     }

@@ -1,6 +1,7 @@
 //! Receiver and sensor are killed at random while records flow; in the end the receiver must have every
 //! record that was in the spool, and none that nobody wrote.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -25,11 +26,27 @@ fn records() -> u64 {
     }
 }
 
-/// An empty folder for one test.
+/// What a test's thread made, gone when it ends.
+struct Folders(RefCell<Vec<PathBuf>>);
+
+impl Drop for Folders {
+    fn drop(&mut self) {
+        for path in self.0.take() {
+            let _ = std::fs::remove_dir_all(path);
+        }
+    }
+}
+
+thread_local! {
+    static FOLDERS: Folders = const { Folders(RefCell::new(Vec::new())) };
+}
+
+/// An empty folder for one test, which asks for it in its own thread.
 pub fn folder(name: &str) -> PathBuf {
     let path = std::env::temp_dir().join(format!("rstscope-out-{name}-{}", std::process::id()));
     let _ = std::fs::remove_dir_all(&path);
     std::fs::create_dir_all(&path).unwrap();
+    FOLDERS.with(|made| made.0.borrow_mut().push(path.clone()));
     path
 }
 
