@@ -96,7 +96,9 @@ fn assert_documented(body: &str) {
 #[ignore = "needs root"]
 fn numbers_agree_with_what_was_done_and_hold_no_address() {
     let lab = Lab::up();
-    let mut sensor = lab.sensor(&["--metrics", ADDRESS, "--settle", "200"]);
+    let second = format!("file://{}?name=10.77.9.9", lab.dir.join("second").display());
+    let words = ["--metrics", ADDRESS, "--settle", "200", "--output", &second];
+    let mut sensor = lab.sensor(&words);
     lab.assert_traffic_flows();
     let play = lab
         .python("scenarios.py", &["--run", "forged_wrong_ttl"])
@@ -139,6 +141,12 @@ fn numbers_agree_with_what_was_done_and_hold_no_address() {
     assert_eq!(sum(&body, "rstscope_dropped_total", ""), 0, "{body}");
     assert_eq!(sum(&body, "rstscope_worker_running", ""), 2);
     assert_documented(&body);
+    // Also of one that has a name of its own.
+    let named = "output=\"1\",kind=\"file\",fate=\"delivered\"";
+    assert!(
+        sum(&body, "rstscope_output_records_total", named) > 0,
+        "{body}"
+    );
     assert!(sum(&body, "rstscope_handback_seconds_count", "") > 0);
     assert!(sum(&body, "rstscope_verdict_seconds_count", "") > 0);
     assert!(sum(&body, "rstscope_flows", "") > 0, "{body}");

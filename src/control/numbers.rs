@@ -294,12 +294,11 @@ fn delivery(outputs: &Outputs) -> [Family; 7] {
     queued.number(&[], output.queued() as u64);
     let now = clock::monotonic();
     let wall_ns = clock::wall_offset_ns(now).saturating_add_unsigned(now.as_nanos());
-    for (place, (name, counters)) in output.counters().iter().enumerate() {
+    for (place, (target, (_, counters))) in
+        outputs.targets().iter().zip(output.counters()).enumerate()
+    {
         let place = place.to_string();
-        let kind = name
-            .split_once("://")
-            .map_or("standard", |(scheme, _)| scheme);
-        let labels = [("output", place.as_str()), ("kind", kind)];
+        let labels = [("output", place.as_str()), ("kind", target.scheme.as_str())];
         for (fate, count) in [
             ("accepted", &counters.accepted),
             ("delivered", &counters.delivered),

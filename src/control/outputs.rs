@@ -76,6 +76,11 @@ impl Outputs {
         self.earlier.lost() + self.output().lost() + leaving.map_or(0, Tally::lost)
     }
 
+    /// What they are, in the order of their counters.
+    pub(super) fn targets(&self) -> &[Target] {
+        &self.targets
+    }
+
     /// Whether these outputs stand already.
     pub(super) fn are(&self, targets: &[Target]) -> bool {
         self.targets == targets

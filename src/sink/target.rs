@@ -9,6 +9,8 @@ use super::query::{Query, decode};
 use super::url_error::UrlError;
 use crate::record::Format;
 
+/// In place of the scheme that `-` does not have.
+const STANDARD: &str = "standard";
 /// Size of an output's spool where none is said: at 2 KB a record a quarter of a million records.
 const SPOOL_BYTES: u64 = 512 << 20;
 /// The least that makes sense: some hundred records.
@@ -31,6 +33,8 @@ pub struct Target {
     /// How it is called in messages and by the folder of its spool: the URL without its options, or
     /// `?name=`.
     pub name: String,
+    /// The scheme of the URL, which numbers of it are told by: it holds no address. `standard` of `-`.
+    pub scheme: String,
     /// The receiver.
     pub kind: Kind,
     /// The form of the records.
@@ -175,6 +179,7 @@ impl Target {
     pub fn standard() -> Self {
         Self {
             name: "-".to_owned(),
+            scheme: STANDARD.to_owned(),
             kind: Kind::Standard,
             format: Format::Native,
             filter: Filter::default(),
@@ -191,11 +196,11 @@ impl Target {
     pub fn parse(url: &str) -> Result<Self, UrlError> {
         let (place, options) = url.split_once('?').unwrap_or((url, ""));
         let mut query = Query::parse(options)?;
-        let kind = if place == "-" {
-            Kind::Standard
+        let (scheme, kind) = if place == "-" {
+            (STANDARD, Kind::Standard)
         } else {
             let (scheme, rest) = place.split_once("://").ok_or(UrlError::NoUrl)?;
-            kind(scheme, rest, &mut query)?
+            (scheme, kind(scheme, rest, &mut query)?)
         };
         let format = match query.text("format") {
             None => Format::Native,
@@ -212,8 +217,13 @@ impl Target {
         let verdicts = query.text("verdict");
         let filter = Filter::new(verdicts.as_deref(), query.flag("coverage", true)?)?;
         let name = query.text("name");
-        let spool_bytes = query.size("spool_size")?.unwrap_or(SPOOL_BYTES);
-        let retry_max = query.duration("retry_max")?.unwrap_or(RETRY_MAX);
+        let (mut spool_bytes, mut retry_max) = (SPOOL_BYTES, RETRY_MAX);
+        if kind.is_durable() {
+            spool_bytes = query.size("spool_size")?.unwrap_or(spool_bytes);
+        }
+        if kind != Kind::Standard {
+            retry_max = query.duration("retry_max")?.unwrap_or(retry_max);
+        }
         query.finish()?;
         if spool_bytes < SPOOL_LEAST {
             let why = "must be 256k at least".to_owned();
@@ -225,6 +235,7 @@ impl Target {
         }
         Ok(Self {
             name: name.unwrap_or_else(|| place.to_owned()),
+            scheme: scheme.to_owned(),
             kind,
             format,
             filter,
@@ -233,15 +244,10 @@ impl Target {
         })
     }
 
-    /// What is not delivered stays on disk: all but standard output, files (which are on disk) and UDP
-    /// (which has no answer).
+    /// What is not delivered stays on disk.
     #[must_use]
     pub const fn is_durable(&self) -> bool {
-        match &self.kind {
-            Kind::Standard | Kind::File(_) => false,
-            Kind::Syslog(syslog) => !matches!(syslog.way, SyslogWay::Udp(..)),
-            Kind::Http(_) | Kind::Kafka(_) => true,
-        }
+        self.kind.is_durable()
     }
 
     /// The name of the folder of its spool: readable, and another for every name.
@@ -263,6 +269,17 @@ impl Target {
             .take(64)
             .collect();
         format!("{plain}-{:08x}", crc32c::crc32c(self.name.as_bytes()))
+    }
+}
+
+impl Kind {
+    /// All but standard output, files (which are on disk) and UDP (which has no answer).
+    const fn is_durable(&self) -> bool {
+        match self {
+            Self::Standard | Self::File(_) => false,
+            Self::Syslog(syslog) => !matches!(syslog.way, SyslogWay::Udp(..)),
+            Self::Http(_) | Self::Kafka(_) => true,
+        }
     }
 }
 
@@ -505,6 +522,11 @@ mod tests {
         assert_eq!((options.path.to_str(), options.keep), (Some("/r"), 3));
         assert_eq!(options.rotate_size, Some(10 << 20));
         assert_eq!(options.rotate_every, Some(Duration::from_secs(86400)));
+        let named = parse("splunk+https://h?token_file=/t&name=10.0.0.1");
+        assert_eq!(
+            (named.scheme.as_str(), named.name.as_str()),
+            ("splunk+https", "10.0.0.1")
+        );
         let Kind::Syslog(tls) = parse("syslog+tls://[::1]?cert=/c&key=/k&facility=local7").kind
         else {
             panic!()
@@ -535,6 +557,9 @@ mod tests {
             ("-?verdict=forged", "no verdict"),
             ("-?format=xml", "formats are"),
             ("-?colour=red", "no such option"),
+            ("-?retry_max=1s", "no such option"),
+            ("file:///x?spool_size=1M", "no such option"),
+            ("syslog+udp://h?spool_size=1M", "no such option"),
             ("https://u:p@host/x", "no place for a user"),
             ("syslog+tcp://u@host", "no place for a user"),
             ("syslog+tcp://host:99999", "port"),
