@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use crate::feeder::{Feeder, id};
 
+/// How long a receiver that still lacks records may show no new one.
+const STANDSTILL: Duration = Duration::from_secs(20);
+
 /// Something that takes records, can be killed and started again, and tells what it has.
 pub trait Receiver {
     /// Starts it; its port and its data stay the same.
@@ -98,11 +101,16 @@ pub fn play(name: &str, url: &str, receiver: &mut dyn Receiver) {
     // The last life only delivers what is left.
     Feeder::start(url, &spool, total, total).finish();
     let wanted: BTreeSet<String> = (0..total).map(id).collect();
-    let until = Instant::now() + Duration::from_secs(20);
+    // A receiver may take its time to show what it has; one that shows nothing new has no more.
     let mut got = receiver.ids();
+    let mut until = Instant::now() + STANDSTILL;
     while !got.is_superset(&wanted) && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(200));
-        got = receiver.ids();
+        let now = receiver.ids();
+        if now.len() > got.len() {
+            until = Instant::now() + STANDSTILL;
+        }
+        got = now;
     }
     receiver.kill();
     println!(
