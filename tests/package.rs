@@ -61,6 +61,8 @@ fn the_package_holds_all_parts_and_they_are_good() {
         "usr/share/zsh/vendor-completions/_rstscope",
         "usr/share/fish/vendor_completions.d/rstscope.fish",
         "usr/share/rstscope/siem/grafana/",
+        "usr/share/rstscope/schema/reset.json",
+        "usr/share/rstscope/schema/coverage.json",
         "usr/share/doc/rstscope/copyright",
     ] {
         assert!(listed.contains(&format!("./{part}")), "{part}: {listed}");
