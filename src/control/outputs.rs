@@ -227,9 +227,14 @@ fn exchange(
     opened: &Sender<Result<Writer, Error>>,
     before: &Receiver<Writer>,
 ) -> Totals {
-    // The outputs before have the spools still; they are taken up as these let go of them.
-    let _ = opened.send(open(targets, spool, Some(Before::Outputs)));
-    before.recv().map(Writer::finish).unwrap_or_default()
+    // The outputs before have the spools still.
+    let new = open(targets, spool, Some(Before::Outputs));
+    let heirs = new.as_ref().map(Writer::spools).unwrap_or_default();
+    let _ = opened.send(new);
+    let totals = before.recv().map(Writer::finish).unwrap_or_default();
+    // Before the exchange is over: the next one's must not find them free.
+    heirs.iter().for_each(|spool| spool.take_up());
+    totals
 }
 
 /// Says why the new outputs were not taken.

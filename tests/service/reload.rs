@@ -191,3 +191,33 @@ fn a_reload_takes_effect_at_once_though_a_receiver_says_nothing() {
         sensor.said()
     );
 }
+
+#[test]
+#[ignore = "needs root"]
+fn reloads_one_behind_the_other_keep_what_waits_for_a_receiver_that_is_away() {
+    let lab = Lab::up();
+    let (first, second) = (lab.output(), lab.dir.join("second"));
+    let new = format!("file://{}", second.display());
+    let away = "http://127.0.0.1:8443/in";
+    let config = lab.dir.join("rstscope.toml");
+    configure(&lab, &config, &[&first, away]);
+    let (mut sensor, _manager) = start(&lab, &config);
+    play(&lab, "client_abort");
+    configure(&lab, &config, &[&first, &new, away]);
+    sensor.signal("HUP");
+    until("second", &sensor, || second.exists());
+    play(&lab, "client_abort");
+    // While those before are still being finished, which takes five seconds.
+    assert!(!sensor.said().contains(DONE), "{}", sensor.said());
+    configure(&lab, &config, &[&first, away]);
+    sensor.signal("HUP");
+    until("reloads", &sensor, || {
+        sensor.said().matches(DONE).count() == 2
+    });
+    play(&lab, "client_abort");
+    assert_eq!(sensor.stop(), Some(0), "{}", sensor.said());
+    let all = ids(&lab.records_path()).len();
+    let waits = format!("0 records, {all} wait on disk for the next start");
+    assert!(sensor.said().contains(&waits), "{waits}: {}", sensor.said());
+    assert!(!sensor.said().contains("lost\n"), "{}", sensor.said());
+}

@@ -334,8 +334,17 @@ impl Spool {
     /// Lets go of the files, though a delivery may not have ended: it is in the middle of a request. What
     /// is in them is for whoever opens them next; what that delivery still gets rid of may arrive twice.
     pub fn let_go(&self) {
-        self.sync();
         self.lock().let_go();
+    }
+
+    /// Takes the files up that somebody had, when they have let go of them. [`Spool::sync`] does so too,
+    /// but later: somebody who follows this one may have been there first.
+    pub fn take_up(&self) {
+        if let Some(folder) = &self.folder {
+            let mut state = self.lock();
+            state.inherit(folder, &self.counters);
+            self.publish(&state);
+        }
     }
 
     /// Records in memory that would be lost if the program ended now.

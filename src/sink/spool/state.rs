@@ -108,7 +108,7 @@ impl State {
     /// Takes the spool up that somebody had, when they have let go of it. What waits here comes behind
     /// what they left.
     pub(super) fn inherit(&mut self, folder: &Path, counters: &Counters) {
-        let Some((limit, before)) = self.awaited else {
+        let Some((limit, before)) = self.awaited.filter(|_| !self.is_gone) else {
             return;
         };
         match Disk::open(folder, limit) {

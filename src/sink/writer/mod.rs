@@ -251,6 +251,12 @@ impl Writer {
         &self.output
     }
 
+    /// What waits for the receivers.
+    #[must_use]
+    pub fn spools(&self) -> Vec<Arc<Spool>> {
+        self.spools.iter().flatten().cloned().collect()
+    }
+
     /// Waits until everything is delivered, or the time for that is over: what is on disk then stays
     /// there for the next start, what is in memory is lost and counted. Every clone of [`Output`] must
     /// be gone, or it waits for their owners too.
@@ -274,6 +280,8 @@ impl Writer {
             sync.thread().unpark();
             let _ = sync.join();
         }
+        // What can come to disk is not lost.
+        spools.iter().flatten().for_each(|spool| spool.sync());
         let outputs = shared
             .outputs
             .iter()
