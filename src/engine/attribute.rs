@@ -3,9 +3,10 @@
 //! `verdict::judge`.
 
 use super::EngineConfig;
+use super::attested::{self, attested};
 use super::episode::{Sent, Settled};
 use super::legs::{Call, Join, Legs, Passed, is_outbound};
-use crate::evidence::{Evidence, Favors, Group, ResetSeen, Value};
+use crate::evidence::{Evidence, Favors, ResetSeen};
 use crate::flow::{FlowKey, Side};
 use crate::host::{KnownReason, Process, ResetReason, SocketView};
 use crate::time::{MILLISECOND, Timestamp};
@@ -40,17 +41,6 @@ impl Attribution {
             reason: None,
             join: None,
         }
-    }
-}
-
-fn attested(name: &'static str, favors: Favors, weight_db: f32, observed: Value) -> Evidence {
-    Evidence {
-        name,
-        group: Group::Origin,
-        favors,
-        weight_db,
-        observed: Some(observed),
-        expected: None,
     }
 }
 
@@ -108,10 +98,11 @@ fn attested_by_kernel(settled: &Settled, sent: &Sent, legs: &Legs) -> Attributio
     let evidence = vec![attested(
         "kernel_sent_reset",
         Favors::Local,
-        40.0,
+        attested::KERNEL_TOLD_DB,
         observed.into(),
     )];
-    let mut attribution = Attribution::local(Some(cause_of_event(sent)), 0.995, evidence);
+    let mut attribution =
+        Attribution::local(Some(cause_of_event(sent)), attested::KERNEL_TOLD, evidence);
     attribution.process = sent
         .process
         .or(settled.episode.owner.filter(|_| sent.active));
@@ -184,36 +175,36 @@ fn without_event(settled: &Settled, config: &EngineConfig) -> Attribution {
         let evidence = vec![attested(
             "left_this_host",
             Favors::Local,
-            30.0,
+            attested::LEFT_DB,
             "from a socket".into(),
         )];
-        return Attribution::local(by_shape, 0.95, evidence);
+        return Attribution::local(by_shape, attested::LEFT_A_SOCKET, evidence);
     }
     let is_told = config.tells_answers || by_shape == Some(Cause::Process);
     if !config.kernel_events || settled.episode.lossy || !is_told {
         let evidence = vec![attested(
             "left_this_host",
             Favors::Local,
-            30.0,
+            attested::LEFT_DB,
             segment.flags.letters().into(),
         )];
-        return Attribution::local(by_shape, 0.9, evidence);
+        return Attribution::local(by_shape, attested::LEFT, evidence);
     }
     let evidence = vec![
         attested(
             "left_this_host",
             Favors::Local,
-            30.0,
+            attested::LEFT_DB,
             segment.flags.letters().into(),
         ),
         attested(
             "no_socket_sent_it",
             Favors::Local,
-            20.0,
+            attested::NO_EVENT_DB,
             "no kernel event".into(),
         ),
     ];
-    Attribution::local(Some(Cause::Firewall), 0.97, evidence)
+    Attribution::local(Some(Cause::Firewall), attested::NO_EVENT, evidence)
 }
 
 /// RFC 9293 §3.5.2 form (window 0, no options) is TCP's answer to a segment; a socket's own abort
@@ -231,7 +222,7 @@ fn routed(settled: &Settled) -> Attribution {
     Attribution {
         verdict: Verdict::Forwarded,
         cause: Some(Cause::Router),
-        confidence: 0.95,
+        confidence: attested::ROUTED,
         evidence: vec![routed_evidence(&settled.view.first)],
         process: None,
         reason: None,
@@ -245,7 +236,7 @@ pub(super) fn routed_evidence(copy: &ResetSeen) -> Evidence {
     attested(
         "left_by_another_interface",
         Favors::Forwarded,
-        40.0,
+        attested::ROUTED_DB,
         hop_limit.into(),
     )
 }
@@ -275,11 +266,11 @@ fn stray(settled: &Settled, config: &EngineConfig) -> Option<Attribution> {
     (nobody && unknown_flow && silent).then(|| Attribution {
         verdict: Verdict::Stray,
         cause: None,
-        confidence: 0.95,
+        confidence: attested::OF_NOTHING,
         evidence: vec![attested(
             "no_flow_and_no_socket",
             Favors::Remote,
-            0.0,
+            attested::OF_NOTHING_DB,
             settled.view.first.segment.flags.letters().into(),
         )],
         process: None,
@@ -301,11 +292,11 @@ fn in_capture(settled: &Settled, config: &EngineConfig, legs: &Legs) -> Option<A
     .then(|| Attribution {
         verdict: Verdict::Stray,
         cause: None,
-        confidence: 0.6,
+        confidence: attested::OF_NOTHING_IN_CAPTURE,
         evidence: vec![attested(
             "no_flow_in_capture",
             Favors::Remote,
-            0.0,
+            attested::OF_NOTHING_DB,
             settled.view.first.segment.flags.letters().into(),
         )],
         process: None,
@@ -319,11 +310,11 @@ fn local_in_capture(settled: &Settled, legs: &Legs) -> Attribution {
     let evidence = vec![attested(
         "source_is_local",
         Favors::Local,
-        20.0,
+        attested::LOCAL_ADDRESS_DB,
         first.segment.tuple.src.to_string().into(),
     )];
     let cause = cause_by_shape(&first.segment);
-    let mut attribution = Attribution::local(cause, 0.9, evidence);
+    let mut attribution = Attribution::local(cause, attested::LOCAL_ADDRESS, evidence);
     if cause == Some(Cause::Process) {
         let join = legs.nearest(&passed(settled, None), CAPTURE_JOIN_NS);
         if let Some(join) = join {

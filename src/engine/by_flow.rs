@@ -157,7 +157,10 @@ mod tests {
     }
 
     #[test]
-    #[cfg_attr(miri, ignore = "thousands of hashes, which touch no memory but their own")]
+    #[cfg_attr(
+        miri,
+        ignore = "thousands of hashes, which touch no memory but their own"
+    )]
     fn the_secret_decides_which_keys_share_a_bucket() {
         let bucket = |secret, port| Secret(secret).hash_one(Key(key("192.0.2.1", port))) & 63;
         let alike: Vec<u16> = (0..4096)

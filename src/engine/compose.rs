@@ -1,5 +1,6 @@
 //! From a settled and judged episode to its record.
 
+use super::attested;
 use super::attribute::{Attribution, attribute, routed_evidence};
 use super::device;
 use super::episode::{Settled, View};
@@ -278,7 +279,7 @@ fn as_forwarded(settled: &Settled, decision: &mut Decision) {
     let first = &settled.view.first.segment.tuple;
     decision.verdict = Verdict::Forwarded;
     decision.cause = Some(Cause::Router);
-    decision.confidence = decision.confidence.max(0.95);
+    decision.confidence = decision.confidence.max(attested::ROUTED);
     decision.missing = None;
     // The second sighting attests it, whatever the weighing came to.
     decision.total_db = None;
@@ -293,7 +294,7 @@ fn as_forwarded(settled: &Settled, decision: &mut Decision) {
             port: first.dst_port,
         },
         delta_ns: copy.time.since(settled.view.first.time),
-        confidence: 0.99,
+        confidence: attested::SAME_SEGMENT,
         join: "segment",
     });
 }

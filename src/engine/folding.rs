@@ -8,11 +8,12 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
+use super::attested::{self, attested};
 use super::episode::Sent;
 use super::facts;
 use super::sketch::Distinct;
 use super::{Engine, EngineConfig};
-use crate::evidence::{Evidence, Favors, Group, KEPT, ResetSeen};
+use crate::evidence::{Evidence, Favors, KEPT, ResetSeen};
 use crate::flow::{Endpoint, FlowFacts, FlowKey, HalfFlow, Side};
 use crate::host::SocketView;
 use crate::record::{Aggregate, KernelFacts, ResetRecord};
@@ -370,20 +371,15 @@ struct Told {
 
 fn tell(place: Place, folded: &Folded, flows: u64) -> Told {
     let (count, network) = (folded.count, place.network);
-    let fact = |name, favors, weight_db| Evidence {
-        name,
-        group: Group::Origin,
-        favors,
-        weight_db,
-        observed: Some(format!("{count} resets").into()),
-        expected: None,
+    let fact = |name, favors, weight_db| {
+        attested(name, favors, weight_db, format!("{count} resets").into())
     };
     match place.kind {
         Kind::Answer => Told {
             verdict: Verdict::Local,
             cause: (folded.attested == count).then_some(Cause::Kernel),
-            confidence: 0.9,
-            evidence: fact("left_this_host", Favors::Local, 30.0),
+            confidence: attested::LEFT,
+            evidence: fact("left_this_host", Favors::Local, attested::LEFT_DB),
             message: format!(
                 "this host sent {count} resets from {network} in answer to segments of about \
                  {flows} flows that are no connections of its own"
@@ -392,8 +388,12 @@ fn tell(place: Place, folded: &Folded, flows: u64) -> Told {
         Kind::Stray if folded.routed > count / 2 => Told {
             verdict: Verdict::Forwarded,
             cause: Some(Cause::Router),
-            confidence: 0.95,
-            evidence: fact("left_by_another_interface", Favors::Forwarded, 40.0),
+            confidence: attested::ROUTED,
+            evidence: fact(
+                "left_by_another_interface",
+                Favors::Forwarded,
+                attested::ROUTED_DB,
+            ),
             message: format!(
                 "this host passed on {count} resets of about {flows} flows to {network}, of whose \
                  connections it had seen nothing"
@@ -403,8 +403,12 @@ fn tell(place: Place, folded: &Folded, flows: u64) -> Told {
         Kind::Stray if folded.elsewhere > count / 2 => Told {
             verdict: Verdict::Undetermined,
             cause: None,
-            confidence: 0.5,
-            evidence: fact("no_flow_and_no_socket", Favors::Remote, 0.0),
+            confidence: attested::UNJUDGED,
+            evidence: fact(
+                "no_flow_and_no_socket",
+                Favors::Remote,
+                attested::OF_NOTHING_DB,
+            ),
             message: format!(
                 "{count} resets of about {flows} flows passed by to {network}, which is not this \
                  host's, and nothing else was seen of their connections"
@@ -413,8 +417,12 @@ fn tell(place: Place, folded: &Folded, flows: u64) -> Told {
         Kind::Stray => Told {
             verdict: Verdict::Stray,
             cause: None,
-            confidence: 0.95,
-            evidence: fact("no_flow_and_no_socket", Favors::Remote, 0.0),
+            confidence: attested::OF_NOTHING,
+            evidence: fact(
+                "no_flow_and_no_socket",
+                Favors::Remote,
+                attested::OF_NOTHING_DB,
+            ),
             message: format!(
                 "{count} resets of about {flows} flows to {network} belong to no connection that \
                  this host knows"

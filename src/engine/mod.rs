@@ -2,6 +2,7 @@
 //! episode, lets it settle, has it judged, and emits one record. No I/O, no clock, no thread:
 //! `run` and `read` share it. Events may arrive out of order by less than the settle time.
 
+mod attested;
 mod attribute;
 mod by_flow;
 mod closing;
