@@ -1,25 +1,65 @@
 //! Community ID v1 (github.com/corelight/community-id-spec), seed 0: the same for both directions
 //! of a connection, so that records join those of Zeek, Suricata and others.
 
+use std::net::IpAddr;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use sha1::{Digest, Sha1};
+
+use super::digits;
 use crate::flow::Endpoint;
 use crate::wire::ipv4::PROTOCOL_TCP;
 
 /// Seed of the specification's default, which the other tools use as well.
-const SEED: u16 = 0;
+const SEED: [u8; 2] = [0, 0];
+
+/// Version and colon, and the 28 letters of a hash of 20 bytes.
+pub type CommunityId = [u8; 30];
 
 /// The Community ID of a TCP connection; `None` when its ends are of different families.
 #[must_use]
 pub fn community_id(source: Endpoint, destination: Endpoint) -> Option<String> {
-    community_id::calculate_community_id(
-        SEED,
-        source.address,
-        destination.address,
-        Some(source.port),
-        Some(destination.port),
-        PROTOCOL_TCP,
-        false,
-    )
-    .ok()
+    community(source, destination).map(|id| digits::into_text(id.to_vec()))
+}
+
+/// The same in place: a record has one, and there may be hundreds of thousands.
+#[must_use]
+pub(super) fn community(source: Endpoint, destination: Endpoint) -> Option<CommunityId> {
+    let order = |end: &Endpoint| (end.address, end.port);
+    let (low, high) = match order(&source) <= order(&destination) {
+        true => (source, destination),
+        false => (destination, source),
+    };
+    // The longest: seed, two IPv6 addresses, protocol, a zero, two ports.
+    let mut bytes = [0; 2 + 16 + 16 + 2 + 4];
+    let ([a, b], [c, d]) = (low.port.to_be_bytes(), high.port.to_be_bytes());
+    let ends = [PROTOCOL_TCP, 0, a, b, c, d];
+    let hashed = match (low.address, high.address) {
+        (IpAddr::V4(low), IpAddr::V4(high)) => {
+            fill(&mut bytes, [&SEED, &low.octets(), &high.octets(), &ends])
+        }
+        (IpAddr::V6(low), IpAddr::V6(high)) => {
+            fill(&mut bytes, [&SEED, &low.octets(), &high.octets(), &ends])
+        }
+        _ => return None,
+    };
+    let mut id = *b"1:                            ";
+    let [_, _, letters @ ..] = &mut id;
+    STANDARD.encode_slice(Sha1::digest(hashed), letters).ok()?;
+    Some(id)
+}
+
+/// These parts one behind the other.
+fn fill<'a>(bytes: &'a mut [u8], parts: [&[u8]; 4]) -> &'a [u8] {
+    let mut filled = 0;
+    for part in parts {
+        if let Some(place) = bytes.get_mut(filled..filled + part.len()) {
+            place.copy_from_slice(part);
+            filled += part.len();
+        }
+    }
+    bytes.get(..filled).unwrap_or_default()
 }
 
 #[cfg(test)]

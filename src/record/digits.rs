@@ -33,24 +33,71 @@ impl Write for Text<'_> {
     }
 }
 
+/// The end of a text of at most `N` bytes, of which `len` count. As many bytes are always copied, which
+/// takes no call, and cut off again.
+#[inline(always)]
+fn append<const N: usize>(out: &mut Vec<u8>, text: [u8; N], len: usize) {
+    let whole = out.len() + len.min(N);
+    out.extend_from_slice(&text);
+    out.truncate(whole);
+}
+
+/// The digits of every number below a hundred.
+static PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[b'0'; 2]; 100];
+    let mut number = 0_u8;
+    while number < 100 {
+        pairs[number as usize] = [b'0' + number / 10, b'0' + number % 10];
+        number += 1;
+    }
+    pairs
+};
+
+/// The two last digits of a number.
+#[inline]
+fn pair(number: u32) -> [u8; 2] {
+    PAIRS[(number % 100) as usize]
+}
+
 /// A number in decimal.
 pub fn decimal(out: &mut Vec<u8>, number: u64) {
-    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    // Pieces of known length, which are copied without a call.
+    match number {
+        0..10 => out.push(digit(number)),
+        10..100 => out.extend_from_slice(&padded::<2>(number)),
+        100..1_000 => out.extend_from_slice(&padded::<3>(number)),
+        1_000..10_000 => out.extend_from_slice(&padded::<4>(number)),
+        10_000..100_000 => out.extend_from_slice(&padded::<5>(number)),
+        _ => {
+            decimal(out, number / 100_000);
+            out.extend_from_slice(&padded::<5>(number % 100_000));
+        }
+    }
 }
 
 /// A number with its sign.
+#[inline]
 pub fn signed(out: &mut Vec<u8>, number: i64) {
-    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    if number < 0 {
+        out.push(b'-');
+    }
+    decimal(out, number.unsigned_abs());
 }
 
 /// So many of the last digits of a number, zeros in front where it has fewer.
+#[inline]
 fn padded<const N: usize>(number: u64) -> [u8; N] {
     let mut digits = [b'0'; N];
     // Divisions of 32 bits take half the time, and nothing here has more than nine digits.
     let mut rest = u32::try_from(number).unwrap_or(u32::MAX);
-    for place in digits.iter_mut().rev() {
-        *place = digit(u64::from(rest % 10));
-        rest /= 10;
+    for places in digits.rchunks_mut(2) {
+        let [tens, ones] = pair(rest);
+        match places {
+            [high, low] => (*high, *low) = (tens, ones),
+            [low] => *low = ones,
+            _ => {}
+        }
+        rest /= 100;
     }
     digits
 }
@@ -58,39 +105,60 @@ fn padded<const N: usize>(number: u64) -> [u8; N] {
 /// `number` over ten to the power of `places`, without zeros at its end, but with a digit behind the
 /// point: the shortest text that a reader takes for the same fraction.
 pub fn fraction(out: &mut Vec<u8>, number: i64, places: u8) {
-    let scale = 10_u64.pow(u32::from(places.max(1)));
-    let number = if places == 0 {
-        number.saturating_mul(10)
-    } else {
-        number
-    };
-    let (size, mut left) = (number.unsigned_abs(), scale / 10);
     if number < 0 {
         out.push(b'-');
     }
-    decimal(out, size / scale);
-    out.push(b'.');
-    let mut rest = size % scale;
-    loop {
-        out.push(digit(rest / left.max(1)));
-        rest %= left.max(1);
-        left /= 10;
-        if rest == 0 || left == 0 {
-            return;
+    let size = number.unsigned_abs();
+    // Those that records have, by divisors that are known beforehand, which takes a tenth of the time.
+    match places {
+        2 => point(out, size / 100, &padded::<2>(size % 100)),
+        4 => point(out, size / 10_000, &padded::<4>(size % 10_000)),
+        _ => {
+            let scale = 10_u64.pow(u32::from(places));
+            let rest = padded::<9>(size % scale);
+            let kept = rest.len().saturating_sub(usize::from(places));
+            point(out, size / scale, rest.get(kept..).unwrap_or_default());
         }
     }
 }
 
-fn octet(out: &mut Vec<u8>, octet: u8) {
-    let number = u64::from(octet);
-    let [hundreds, tens, ones] = padded::<3>(number);
-    match octet {
-        100.. => out.extend_from_slice(&[hundreds, tens, ones]),
-        10.. => out.extend_from_slice(&[tens, ones]),
-        _ => out.push(ones),
+/// A whole number and the digits behind its point, without zeros at their end.
+#[inline]
+fn point(out: &mut Vec<u8>, whole: u64, digits: &[u8]) {
+    decimal(out, whole);
+    let last = digits.iter().rposition(|digit| *digit != b'0').unwrap_or(0);
+    out.push(b'.');
+    match digits.get(..=last) {
+        Some(digits) => digits.iter().for_each(|digit| out.push(*digit)),
+        None => out.push(b'0'),
     }
 }
 
+/// The text of every octet, and how many digits it has.
+static OCTETS: [([u8; 3], u8); 256] = {
+    let mut octets = [([b'0'; 3], 0); 256];
+    let mut number = 0_u8;
+    loop {
+        let [hundreds, tens, ones] = [number / 100, number / 10 % 10, number % 10];
+        octets[number as usize] = match number {
+            100.. => ([b'0' + hundreds, b'0' + tens, b'0' + ones], 3),
+            10.. => ([b'0' + tens, b'0' + ones, b'0'], 2),
+            _ => ([b'0' + ones, b'0', b'0'], 1),
+        };
+        if number == u8::MAX {
+            break octets;
+        }
+        number += 1;
+    }
+};
+
+#[inline]
+fn octet(out: &mut Vec<u8>, octet: u8) {
+    let (text, len) = OCTETS[usize::from(octet)];
+    append(out, text, usize::from(len));
+}
+
+#[inline]
 fn v4(out: &mut Vec<u8>, address: Ipv4Addr) {
     let [a, b, c, d] = address.octets();
     octet(out, a);
@@ -135,9 +203,39 @@ pub fn mac(out: &mut Vec<u8>, mac: Mac) {
     out.extend_from_slice(&text);
 }
 
-/// Nanoseconds since 1970, UTC, as RFC 3339 in UTC with nine digits: `2023-11-14T22:13:20.000000000Z`.
-pub fn time(out: &mut Vec<u8>, nanos: u64) {
-    let (seconds, rest) = (nanos / SECOND, nanos % SECOND);
+/// The second that was written last, kept for the times that follow: those of one record are nearly all
+/// of one second.
+#[derive(Debug, Clone, Copy)]
+pub struct Second {
+    seconds: u64,
+    text: [u8; 20],
+}
+
+impl Default for Second {
+    fn default() -> Self {
+        Self {
+            seconds: 0,
+            text: *b"1970-01-01T00:00:00.",
+        }
+    }
+}
+
+impl Second {
+    /// Nanoseconds since 1970, UTC, as RFC 3339 in UTC with nine digits: `2023-11-14T22:13:20.000000000Z`.
+    #[inline]
+    pub fn time(&mut self, out: &mut Vec<u8>, nanos: u64) {
+        let (seconds, rest) = (nanos / SECOND, nanos % SECOND);
+        if seconds != self.seconds {
+            (self.seconds, self.text) = (seconds, to_the_point(seconds));
+        }
+        out.extend_from_slice(&self.text);
+        out.extend_from_slice(&padded::<9>(rest));
+        out.push(b'Z');
+    }
+}
+
+/// Seconds since 1970 as the first part of a time, up to its point.
+fn to_the_point(seconds: u64) -> [u8; 20] {
     let (year, month, day) = date(seconds / DAY);
     let second = seconds % DAY;
     let [y0, y1, y2, y3] = padded::<4>(year);
@@ -146,12 +244,10 @@ pub fn time(out: &mut Vec<u8>, nanos: u64) {
     let [h0, h1] = padded::<2>(second / 3600);
     let [mi0, mi1] = padded::<2>(second / 60 % 60);
     let [s0, s1] = padded::<2>(second % 60);
-    out.extend_from_slice(&[
+    [
         y0, y1, y2, y3, b'-', mo0, mo1, b'-', d0, d1, b'T', h0, h1, b':', mi0, mi1, b':', s0, s1,
         b'.',
-    ]);
-    out.extend_from_slice(&padded::<9>(rest));
-    out.push(b'Z');
+    ]
 }
 
 /// Year, month and day of the day with that number since 1970, in the proleptic Gregorian calendar
@@ -184,7 +280,7 @@ pub fn into_text(bytes: Vec<u8>) -> String {
 mod tests {
     use std::net::{IpAddr, SocketAddr};
 
-    use super::{address, decimal, endpoint, fraction, into_text, mac, signed, time};
+    use super::{Second, address, decimal, endpoint, fraction, into_text, mac, signed};
     use crate::flow::Endpoint;
     use crate::wire::Mac;
 
@@ -247,12 +343,24 @@ mod tests {
 
     #[test]
     fn times_are_those_of_a_calendar() {
+        let mut kept = Second::default();
+        let mut time = |out: &mut Vec<u8>, nanos| kept.time(out, nanos);
         // The days around each leap day and century, and others.
         let days = (0..212_000_u64).filter(|day| day % 7 == 3 || day % 365 < 3);
         for nanos in days.map(|day| day * 86_400 * 1_000_000_000 + day * 400_000_000_123) {
             let meant = jiff::Timestamp::from_nanosecond(nanos.into()).unwrap();
             assert_eq!(text(|out| time(out, nanos)), format!("{meant:.9}"));
         }
-        assert!(text(|out| time(out, u64::MAX)).starts_with("2554-07-21T23:34:33.709551615Z"));
+        let last = text(|out| time(out, u64::MAX));
+        assert_eq!(last, "2554-07-21T23:34:33.709551615Z");
+        // The same again, of the same second, and of the second before.
+        for (nanos, meant) in [
+            (u64::MAX, "33.709551615"),
+            (u64::MAX - 9_551_610, "33.700000005"),
+            (u64::MAX - 709_551_616, "32.999999999"),
+        ] {
+            let shown = text(|out| time(out, nanos));
+            assert_eq!(shown, format!("2554-07-21T23:34:{meant}Z"));
+        }
     }
 }

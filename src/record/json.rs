@@ -4,10 +4,11 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use super::community::community;
 use super::writer::{Object, append_object, object};
 use super::{
     Aggregate, BaselineEntry, CoverageRecord, ECS_VERSION, Record, Related, ResetEntry,
-    ResetRecord, SCHEMA_VERSION, community_id,
+    ResetRecord, SCHEMA_VERSION,
 };
 use crate::evidence::{Evidence, SequenceFit, Value};
 use crate::flow::Endpoint;
@@ -218,10 +219,9 @@ fn network(o: &mut Object, record: &ResetRecord) {
     if let Some(incoming) = record.incoming {
         o.word("direction", direction(incoming));
     }
-    o.text_if(
-        "community_id",
-        community_id(record.source, record.destination).as_deref(),
-    );
+    if let Some(id) = community(record.source, record.destination) {
+        o.plain("community_id", &id);
+    }
     if let Some(vlan) = record.vlan {
         // A keyword in ECS.
         o.object("vlan", |o| o.shown("id", vlan));
