@@ -103,6 +103,13 @@ pub(super) fn reset_is_far(case: &Case<'_>) -> bool {
 #[must_use]
 pub fn distance(case: &Case<'_>) -> Option<Evidence> {
     let reset = case.first()?.segment.hop_limit;
+    let (kind, known) = distance_of(case)?;
+    Some(kind.found(reset, expected(case, known)))
+}
+
+/// What [`distance`] finds, and the hop limit that the reset was held against.
+fn distance_of(case: &Case<'_>) -> Option<(Kind, u8)> {
+    let reset = case.first()?.segment.hop_limit;
     let (known, source) = base(case)?;
     let elsewhere = source != Source::Flow;
     let raw = reset.abs_diff(known);
@@ -121,7 +128,7 @@ pub fn distance(case: &Case<'_>) -> Option<Evidence> {
         _ if hops(reset) == hops(known) => CLASS_SAME,
         _ => CLASS_NEAR,
     };
-    Some(kind.found(reset, expected(case, known)))
+    Some((kind, known))
 }
 
 /// Flows of one address from which on its distance is known.
@@ -140,8 +147,8 @@ const WIDE: u8 = 8;
 #[must_use]
 pub fn steady(case: &Case<'_>) -> Option<Evidence> {
     let reset = case.first()?.segment.hop_limit;
-    let mismatch = distance(case)?;
-    if mismatch.name != MISMATCH.name && mismatch.name != PATH_MISMATCH.name {
+    let (mismatch, _) = distance_of(case)?;
+    if mismatch != MISMATCH && mismatch != PATH_MISMATCH {
         return None;
     }
     let (sender, path) = (case.sender(), case.flow.path.as_ref());
@@ -208,15 +215,11 @@ fn is_handshake_only(case: &Case<'_>, known: u8) -> bool {
 }
 
 fn expected(case: &Case<'_>, known: u8) -> Value {
-    let mut others: Vec<u8> = case
-        .sender()
-        .into_iter()
-        .flat_map(|s| s.hop_limits.modes())
-        .map(|m| m.hop_limit)
-        .collect();
-    if others.len() < 2 {
+    let modes = || case.sender().into_iter().flat_map(|s| s.hop_limits.modes());
+    if modes().nth(1).is_none() {
         return known.into();
     }
+    let mut others: Vec<u8> = modes().map(|m| m.hop_limit).collect();
     others.sort_unstable();
     let list: Vec<String> = others.iter().map(u8::to_string).collect();
     Value::from(list.join(", "))
@@ -231,11 +234,12 @@ fn expected(case: &Case<'_>, known: u8) -> Value {
 #[must_use]
 pub fn adjacent(case: &Case<'_>) -> Option<Evidence> {
     let reset = case.first()?.segment.hop_limit;
+    if initial_hop_limit(reset) < 64 || hops(reset) > 1 {
+        return None;
+    }
     let (known, source) = base(case)?;
     let fires = source == Source::Flow
         && known > SET_ON_PURPOSE
-        && initial_hop_limit(reset) >= 64
-        && hops(reset) <= 1
         && hops(known) > 3
         && reset.abs_diff(known) >= 3;
     fires.then(|| ADJACENT.found(hops(reset), hops(known)))
@@ -254,10 +258,10 @@ pub fn no_hops(case: &Case<'_>) -> Option<Evidence> {
         return None;
     };
     let reset = segment.hop_limit;
-    let near = |known: u8| hops(known) == 0;
-    let usual = base(case).is_some_and(|(known, _)| near(known));
     let bare = hops(reset) == 0 && initial_hop_limit(reset) >= 64;
-    (bare && !usual && is_public(from) && to.is_private()).then(|| NO_HOPS.found(reset, "hops"))
+    let near = |known: u8| hops(known) == 0;
+    let usual = || base(case).is_some_and(|(known, _)| near(known));
+    (bare && is_public(from) && to.is_private() && !usual()).then(|| NO_HOPS.found(reset, "hops"))
 }
 
 fn is_public(address: Ipv4Addr) -> bool {

@@ -79,6 +79,8 @@ enum Sender {
 struct Seen {
     time: Timestamp,
     tuple: FourTuple,
+    /// Of its source address.
+    network: u64,
     ip_id: Option<u16>,
     sender: Sender,
 }
@@ -88,7 +90,19 @@ struct Place {
     hop_limit: u8,
     mac: Option<Mac>,
     seen: Vec<Seen>,
+    /// The ports of each, apart: nearly all flows differ in them, and so many are compared at once.
+    ports: [u32; KEPT],
     next: usize,
+}
+
+impl Place {
+    /// Those of one flow.
+    fn of_flow<'a>(&'a self, tuple: &'a FourTuple) -> impl Iterator<Item = &'a Seen> + 'a {
+        let ports = ports(tuple);
+        let any = self.ports.iter().fold(false, |any, p| any | (*p == ports));
+        let seen = if any { self.seen.as_slice() } else { &[] };
+        seen.iter().filter(|seen| is_same(&seen.tuple, tuple))
+    }
 }
 
 /// The resets of late by the place that they came from; direct-mapped, fixed size.
@@ -118,25 +132,28 @@ impl SiblingMemory {
                 hop_limit,
                 mac,
                 seen: Vec::with_capacity(KEPT),
+                ports: [0; KEPT],
                 next: 0,
             })),
         };
         // The first of a train stands for its flow, which may be used anew later.
-        let same = |seen: &Seen| {
-            is_same(&seen.tuple, &segment.tuple) && time.distance(seen.time) < COUNTER_NS
-        };
-        if place.seen.iter().any(same) {
+        let is_one = |seen: &Seen| time.distance(seen.time) < COUNTER_NS;
+        if place.of_flow(&segment.tuple).any(is_one) {
             return;
         }
         let seen = Seen {
             time,
             tuple: segment.tuple,
+            network: network(segment.tuple.src),
             ip_id: segment.ip_id.filter(|id| *id != 0),
             sender: sender(segment, flow),
         };
         match place.seen.get_mut(place.next) {
             Some(oldest) => *oldest = seen,
             None => place.seen.push(seen),
+        }
+        if let Some(known) = place.ports.get_mut(place.next) {
+            *known = ports(&segment.tuple);
         }
         place.next = (place.next + 1) % KEPT;
     }
@@ -155,6 +172,7 @@ impl SiblingMemory {
         let own = Seen {
             time,
             tuple: segment.tuple,
+            network: network(segment.tuple.src),
             ip_id: segment.ip_id.filter(|id| *id != 0),
             sender: sender(segment, flow),
         };
@@ -176,6 +194,10 @@ fn place_of(segment: &Segment) -> (u8, Option<Mac>) {
 /// Whether two four-tuples are one; nearly all differ in their ports already.
 fn is_same(one: &FourTuple, other: &FourTuple) -> bool {
     (one.src_port, one.dst_port) == (other.src_port, other.dst_port) && one == other
+}
+
+fn ports(tuple: &FourTuple) -> u32 {
+    u32::from(tuple.src_port) << 16 | u32::from(tuple.dst_port)
 }
 
 fn slot(hop_limit: u8, mac: Option<Mac>) -> usize {
@@ -207,10 +229,10 @@ fn sender(segment: &Segment, flow: &FlowFacts) -> Sender {
 }
 
 /// IPv4 /24, IPv6 /48.
-fn network(address: IpAddr) -> u128 {
+fn network(address: IpAddr) -> u64 {
     match address {
-        IpAddr::V4(v4) => u128::from(v4.to_bits() >> 8),
-        IpAddr::V6(v6) => 1 << 127 | v6.to_bits() >> 80,
+        IpAddr::V4(v4) => u64::from(v4.to_bits() >> 8),
+        IpAddr::V6(v6) => 1 << 63 | u64::try_from(v6.to_bits() >> 80).unwrap_or_default(),
     }
 }
 
@@ -237,7 +259,7 @@ fn on_counter(own: &Seen, others: &[&Seen]) -> u32 {
         if fits && other.sender == Sender::Here {
             return 0;
         }
-        if network(other.tuple.src) == network(own.tuple.src) || other.sender == Sender::Here {
+        if other.network == own.network || other.sender == Sender::Here {
             continue;
         }
         on += u32::from(fits);
@@ -247,26 +269,12 @@ fn on_counter(own: &Seen, others: &[&Seen]) -> u32 {
 }
 
 fn at_once(own: &Seen, others: &[&Seen]) -> SiblingFacts {
-    let strangers = others.iter().filter(|s| s.sender != Sender::Here);
-    let mut networks = vec![network(own.tuple.src)];
-    let mut elsewhere = Vec::new();
+    let strangers = || others.iter().filter(|s| s.sender != Sender::Here);
+    let is_now = |seen: &Seen| own.time.distance(seen.time) <= AT_ONCE_NS;
     let (mut flows, mut before) = (1, 0);
-    let mut count = |seen: &Seen| {
-        let network = network(seen.tuple.src);
-        if !networks.contains(&network) {
-            networks.push(network);
-        }
-        if let Sender::Elsewhere(hops) = seen.sender
-            && !elsewhere.iter().any(|(known, _)| *known == network)
-        {
-            elsewhere.push((network, hops));
-        }
-    };
-    count(own);
-    for seen in strangers {
-        if own.time.distance(seen.time) <= AT_ONCE_NS {
+    for seen in strangers() {
+        if is_now(seen) {
             flows += 1;
-            count(seen);
         } else if seen.time < own.time && own.time.since(seen.time) <= CALM_NS {
             before += 1;
         }
@@ -274,13 +282,55 @@ fn at_once(own: &Seen, others: &[&Seen]) -> SiblingFacts {
     if before * 2 > flows {
         return SiblingFacts::default();
     }
-    let distances = || elsewhere.iter().map(|(_, hops)| *hops);
-    let spread = distances().max().unwrap_or(0) - distances().min().unwrap_or(0);
+    let (mut networks, mut elsewhere) = (Networks::new(), Networks::new());
+    let (mut nearest, mut farthest) = (u8::MAX, 0);
+    for seen in std::iter::once(&own).chain(strangers().filter(|seen| is_now(seen))) {
+        networks.note(seen.network);
+        // The first of a network stands for it.
+        if let Sender::Elsewhere(hops) = seen.sender
+            && elsewhere.note(seen.network)
+        {
+            (nearest, farthest) = (nearest.min(hops), farthest.max(hops));
+        }
+    }
     SiblingFacts {
         on_counter: 0,
         at_once: flows,
-        networks: u32::try_from(networks.len()).unwrap_or(u32::MAX),
-        is_one_place: elsewhere.len() >= NETWORKS as usize && spread >= APART,
+        networks: u32::try_from(networks.known.len()).unwrap_or(u32::MAX),
+        is_one_place: elsewhere.known.len() >= NETWORKS as usize
+            && farthest.saturating_sub(nearest) >= APART,
+    }
+}
+
+/// Different networks of up to as many resets as are kept.
+struct Networks {
+    known: Vec<u64>,
+    /// A bit for each that is known, by its last eight bits, in which networks mostly differ: a network
+    /// without its bit need not be looked for.
+    marks: [u64; 4],
+}
+
+impl Networks {
+    fn new() -> Self {
+        Self {
+            known: Vec::with_capacity(KEPT + 1),
+            marks: [0; 4],
+        }
+    }
+
+    /// Takes a network in; whether it is new.
+    fn note(&mut self, network: u64) -> bool {
+        let [last, ..] = network.to_le_bytes();
+        let bit = 1_u64 << (last % 64);
+        let Some(marks) = self.marks.get_mut(usize::from(last / 64)) else {
+            return false;
+        };
+        if *marks & bit != 0 && self.known.contains(&network) {
+            return false;
+        }
+        *marks |= bit;
+        self.known.push(network);
+        true
     }
 }
 

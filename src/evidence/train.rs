@@ -28,17 +28,17 @@ const WIDEST_STEP: i32 = 65_536;
 /// The resets of the purported sender that a stack sends once at most: active ones, and bare ones
 /// with a window, in one train with the first. None where the handshake was still under way: each
 /// SYN retransmission is refused anew.
-fn train<'a>(case: &Case<'a>) -> Vec<&'a ResetSeen> {
-    let Some(first) = case.first() else {
-        return Vec::new();
+fn train<'a>(case: &Case<'a>) -> impl Iterator<Item = &'a ResetSeen> + Clone {
+    let first = case.first().filter(|_| !answers_syn(case));
+    let is_member = move |r: &&ResetSeen| {
+        first.is_some_and(|first| {
+            r.from_sender
+                && r.time.since(first.time) <= TRAIN_NS
+                && is_single(&r.segment)
+                && is_one_sender(&first.segment, &r.segment)
+        })
     };
-    if answers_syn(case) {
-        return Vec::new();
-    }
-    case.from_sender()
-        .filter(|r| r.time.since(first.time) <= TRAIN_NS && is_single(&r.segment))
-        .filter(|r| is_one_sender(&first.segment, &r.segment))
-        .collect()
+    case.resets.iter().filter(is_member)
 }
 
 /// A device that answers late segments after the peer's own reset makes no train with it. A
@@ -62,13 +62,10 @@ const fn is_single(segment: &Segment) -> bool {
 #[must_use]
 pub fn rising(case: &Case<'_>) -> Option<Evidence> {
     let members = train(case);
-    let first = members.first()?;
-    let last = members
-        .iter()
-        .max_by_key(|r| r.segment.seq.offset_from(first.segment.seq))?;
-    let lowest = members
-        .iter()
-        .min_by_key(|r| r.segment.seq.offset_from(first.segment.seq))?;
+    let first = members.clone().next()?;
+    let offset = |r: &&ResetSeen| r.segment.seq.offset_from(first.segment.seq);
+    let last = members.clone().max_by_key(offset)?;
+    let lowest = members.clone().min_by_key(offset)?;
     let step = last.segment.seq.offset_from(lowest.segment.seq);
     let beyond = case
         .sender()
@@ -80,7 +77,7 @@ pub fn rising(case: &Case<'_>) -> Option<Evidence> {
         .iter()
         .any(|a| a.time <= until && !a.segment.is_empty());
     (step > 0 && step <= WIDEST_STEP && beyond && !data_between)
-        .then(|| RISING.found(format!("{} resets, +{step}", members.len()), "one reset"))
+        .then(|| RISING.found(format!("{} resets, +{step}", members.count()), "one reset"))
 }
 
 /// E-V6: two active resets with one SEQ whose ACKs differ (RST_ACK_CHANGE), within 50 ms: one for
@@ -90,9 +87,9 @@ pub fn rising(case: &Case<'_>) -> Option<Evidence> {
 /// went on sending and a stack that answers with RST+ACK each time: the time limit.
 #[must_use]
 pub fn ack_steps(case: &Case<'_>) -> Option<Evidence> {
-    let members = train(case);
-    let first = members.first()?;
-    let other = members.iter().find(|r| {
+    let mut members = train(case);
+    let first = members.next()?;
+    let other = members.find(|r| {
         r.segment.flags.ack()
             && first.segment.flags.ack()
             && r.segment.seq == first.segment.seq
@@ -121,13 +118,13 @@ pub fn repeats(case: &Case<'_>) -> Option<Evidence> {
         return None;
     }
     let members = train(case);
-    let first = members.first()?;
-    let same = |r: &&&ResetSeen| r.segment.flags.ack() && r.segment.seq == first.segment.seq;
+    let first = members.clone().next()?;
+    let same = |r: &&ResetSeen| r.segment.flags.ack() && r.segment.seq == first.segment.seq;
     let copies_within = |ns: u64| {
-        let copy = |r: &&&ResetSeen| {
+        let copy = |r: &&ResetSeen| {
             r.segment.ip_id == first.segment.ip_id && r.time.since(first.time) < ns
         };
-        members.iter().filter(same).filter(copy).count()
+        members.clone().filter(same).filter(copy).count()
     };
     let copies = copies_within(MILLISECOND);
     let has_id = first.segment.ip_id.is_some_and(|id| id != 0);
@@ -135,7 +132,6 @@ pub fn repeats(case: &Case<'_>) -> Option<Evidence> {
         return Some(COPIES.found(i64::try_from(copies).unwrap_or(i64::MAX), 1_i64));
     }
     let count = members
-        .iter()
         .filter(same)
         .filter(|r| r.time.since(first.time) <= 100 * MILLISECOND)
         .count();
@@ -149,13 +145,13 @@ pub fn repeats(case: &Case<'_>) -> Option<Evidence> {
 /// False positives: none measured; two packets of one path have one hop limit.
 #[must_use]
 pub fn lock_step(case: &Case<'_>) -> Option<Evidence> {
-    let members = train(case);
-    let first = members.first()?;
+    let mut members = train(case);
+    let first = members.next()?;
     let (window, hop) = (
         i32::from(first.segment.window),
         i32::from(first.segment.hop_limit),
     );
-    let other = members.iter().find(|r| {
+    let other = members.find(|r| {
         let step = i32::from(r.segment.hop_limit) - hop;
         step != 0 && window != 0 && step == i32::from(r.segment.window) - window
     })?;

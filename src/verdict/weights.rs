@@ -396,11 +396,47 @@ pub const INJECTED_DB: f32 = 6.0;
 /// Sum up to which a verdict is `remote`: odds of 4 to 1.
 pub const REMOTE_DB: f32 = -6.0;
 
+/// Places of the index: several times as many as weights, so that most names stand where they belong.
+const PLACES: usize = 256;
+
+/// Where to look for a name first: its length and three letters are enough.
+const fn place(name: &str) -> usize {
+    let bytes = name.as_bytes();
+    match bytes {
+        [first, .., last] => {
+            let middle = bytes[bytes.len() / 2];
+            (bytes.len() * 7 + *first as usize * 3 + *last as usize * 31 + middle as usize * 11)
+                % PLACES
+        }
+        _ => 0,
+    }
+}
+
+/// Which weight is at a place, counted from 1; each fact that is found is looked up, and there are
+/// sixty to compare it with.
+static INDEX: [u8; PLACES] = {
+    let mut index = [0; PLACES];
+    let mut at = 0;
+    while at < WEIGHTS.len() {
+        let mut place = place(WEIGHTS[at].kind.name);
+        while index[place] != 0 {
+            place = (place + 1) % PLACES;
+        }
+        at += 1;
+        assert!(at <= u8::MAX as usize);
+        [index[place], ..] = at.to_le_bytes();
+    }
+    index
+};
+
 /// What a kind of fact is worth; 0 for one that is not in the table.
 #[must_use]
 pub fn db_of(name: &str) -> f32 {
-    WEIGHTS
+    let (before, after) = INDEX.split_at(place(name));
+    after
         .iter()
+        .chain(before)
+        .map_while(|number| WEIGHTS.get(usize::from(*number).checked_sub(1)?))
         .find(|w| w.kind.name == name)
         .map_or(0.0, |w| w.db)
 }
@@ -465,6 +501,8 @@ mod tests {
     #[test]
     fn a_name_that_is_not_in_the_table_weighs_nothing() {
         assert!(db_of("no_such_fact").abs() < f32::EPSILON);
-        assert!(db_of("hop_limit_mismatch") > 0.0);
+        for weight in WEIGHTS {
+            assert!((db_of(weight.kind.name) - weight.db).abs() < f32::EPSILON);
+        }
     }
 }
