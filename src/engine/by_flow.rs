@@ -3,6 +3,7 @@
 //! safe and takes several times as long, and a reset is looked up a dozen times.
 
 use std::collections::HashMap;
+pub(super) use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::net::IpAddr;
 
@@ -38,6 +39,11 @@ impl<V> ByFlow<V> {
         self.map.get_mut(&Key(*key))
     }
 
+    /// The place of a key, taken or not.
+    pub(super) fn entry(&mut self, key: FlowKey) -> Entry<'_, Key, V> {
+        self.map.entry(Key(key))
+    }
+
     /// The value that was there before.
     pub(super) fn insert(&mut self, key: FlowKey, value: V) -> Option<V> {
         self.map.insert(Key(key), value)
@@ -57,7 +63,7 @@ impl<V> ByFlow<V> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Key(FlowKey);
+pub(super) struct Key(FlowKey);
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {

@@ -27,7 +27,7 @@ impl Engine {
         if let Some(record) = self.correction(&episode) {
             return self.send_out(key, record, emit);
         }
-        let Some(mut settled) = episode.settle() else {
+        let Some(mut settled) = episode.settle(self.spare.take_room()) else {
             return;
         };
         self.translated.complete(&mut settled);
@@ -45,9 +45,10 @@ impl Engine {
         let lingers = is_open && !is_last;
         if let Some(until) = self.linger_until(&settled).filter(|_| lingers) {
             self.queue.push(until, *key);
-            let mut episode = settled.episode;
+            let Settled { view, mut episode } = settled;
             episode.due = until;
             self.episodes.insert(*key, episode);
+            self.spare.keep_room(view.resets);
             return;
         }
         let record = compose(&settled, decision, &context);
@@ -55,7 +56,10 @@ impl Engine {
             && settled.episode.accepted.is_some();
         if may_be_corrected {
             self.resting.keep(settled.episode, record.sequence);
+        } else {
+            self.spare.keep(settled.episode);
         }
+        self.spare.keep_room(settled.view.resets);
         self.send_out(key, record, emit);
     }
 
@@ -63,7 +67,7 @@ impl Engine {
     /// again, as this host's answer in `later` shows.
     fn correction(&self, later: &Episode) -> Option<ResetRecord> {
         let (whole, corrected) = self.resting.woken_by(later)?;
-        let settled = whole.settle()?;
+        let settled = whole.settle(Vec::new())?;
         let delta_ns = later.opened.since(settled.view.first.time);
         let context = Context {
             config: &self.config,

@@ -22,12 +22,15 @@ pub(super) struct Due {
     /// What came out of order.
     others: BinaryHeap<Reverse<Entry>>,
     count: u64,
+    /// Before this there is nothing: time passes with every packet, and seldom anything is due.
+    none_before: Timestamp,
 }
 
 impl Due {
     /// Puts a flow in.
     pub(super) fn push(&mut self, time: Timestamp, key: FlowKey) {
         self.count += 1;
+        self.none_before = self.none_before.min(time);
         let entry = (time, self.count, key);
         let fits = |lane: &&mut VecDeque<Entry>| lane.back().is_none_or(|last| last.0 <= time);
         // The fullest that it fits behind: a short delay shall not shut the queue of the long one.
@@ -44,7 +47,14 @@ impl Due {
 
     /// The first, if its time has come by `now`.
     pub(super) fn pop(&mut self, now: Timestamp) -> Option<FlowKey> {
-        let (first, at) = self.first()?;
+        if now < self.none_before {
+            return None;
+        }
+        let Some((first, at)) = self.first() else {
+            self.none_before = Timestamp::from_nanos(u64::MAX);
+            return None;
+        };
+        self.none_before = first;
         if first > now {
             return None;
         }

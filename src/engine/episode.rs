@@ -73,6 +73,19 @@ impl Episode {
         }
     }
 
+    /// An empty one in the place of one that was judged: its lists keep their memory.
+    pub(super) fn again(self: &mut Box<Self>, key: FlowKey, now: Timestamp, due: Timestamp) {
+        (self.key, self.opened, self.due) = (key, now, due);
+        (self.reset_count, self.last_reset) = (0, now);
+        self.resets.clear();
+        self.after.clear();
+        self.sent.clear();
+        self.routed.clear();
+        (self.facts[0], self.facts[1]) = (None, None);
+        (self.accepted, self.owner, self.reopened) = (None, None, None);
+        self.lossy = false;
+    }
+
     /// Takes in a reset. The copy that leaves by another interface is no further reset.
     pub(super) fn add_reset(&mut self, side: Side, reset: ResetSeen, facts: Option<&FlowFacts>) {
         if reset.vantage.path == (Path::Egress { forwarded: true }) {
@@ -155,8 +168,8 @@ impl Episode {
         self
     }
 
-    /// Sorts everything by time.
-    pub(super) fn settle(mut self: Box<Self>) -> Option<Settled> {
+    /// Sorts everything by time. `room` is memory for the list of resets in that order.
+    pub(super) fn settle(mut self: Box<Self>, room: Vec<ResetSeen>) -> Option<Settled> {
         if self.resets.is_empty() {
             // Only the routed copies were seen: the way in is not watched.
             let side = |seen: &ResetSeen| FlowKey::of(seen.segment.tuple).1;
@@ -165,7 +178,7 @@ impl Episode {
         }
         self.resets.sort_by_key(|(_, reset)| reset.time);
         self.after.sort_by_key(|(_, seen)| seen.time);
-        let view = self.seen_from(0)?;
+        let view = self.seen_from(0, room)?;
         Some(Settled {
             view,
             episode: self,
@@ -199,17 +212,15 @@ impl Episode {
     }
 
     /// The episode as it looks when the reset at `index` is the one to be judged.
-    fn seen_from(&self, index: usize) -> Option<View> {
-        let (sender, first) = *self.resets.get(index)?;
-        let resets = self
-            .resets
-            .iter()
-            .skip(index)
-            .map(|(side, reset)| ResetSeen {
-                from_sender: *side == sender,
-                ..*reset
-            })
-            .collect();
+    fn seen_from(&self, index: usize, room: Vec<ResetSeen>) -> Option<View> {
+        let rest = self.resets.get(index..)?;
+        let (sender, first) = *rest.first()?;
+        let mut resets = room;
+        resets.clear();
+        resets.extend(rest.iter().map(|(side, reset)| ResetSeen {
+            from_sender: *side == sender,
+            ..*reset
+        }));
         let after = self
             .after
             .iter()
@@ -285,6 +296,6 @@ impl Settled {
                     .take(*index)
                     .all(|before| Some(look(before)) != own)
             })
-            .filter_map(|index| self.episode.seen_from(index))
+            .filter_map(|index| self.episode.seen_from(index, Vec::new()))
     }
 }

@@ -234,6 +234,10 @@ impl Folded {
 impl Engine {
     /// Whether a reset is told in a record of many. Then nothing more is to be done with it.
     pub(super) fn folds(&mut self, key: &FlowKey, reset: &ResetSeen, flow: &FlowFacts) -> bool {
+        // Nearly all of a capture, and nothing has to be looked up for it.
+        if reset.vantage.path == Path::Capture && is_known(flow, Kind::Stray) {
+            return false;
+        }
         if self.episodes.contains(key) || self.has_past(key) {
             return false;
         }

@@ -18,6 +18,7 @@ mod message;
 mod other_leg;
 mod resting;
 mod sketch;
+mod spare;
 #[cfg(test)]
 mod storms;
 #[cfg(test)]
@@ -39,13 +40,14 @@ use crate::time::{SECOND, Timestamp};
 use crate::vantage::{Path, Vantage};
 use crate::verdict::Verdict;
 use crate::wire::{Mac, Network, Segment};
-use by_flow::ByFlow;
+use by_flow::{ByFlow, Entry};
 pub use device::{Device, IpIdMode};
 use due::Due;
 use episode::{Accepted, Episode, Sent};
 use folding::Folding;
 use legs::{Call, Leg, Legs, Passed};
 use resting::Resting;
+use spare::Spare;
 use translated::Translated;
 
 /// A flow that is reset without pause would never settle: after this many settle times, but at
@@ -136,6 +138,7 @@ pub struct Engine {
     closed: ByFlow<Closed>,
     closed_order: VecDeque<FlowKey>,
     folding: Folding,
+    spare: Spare,
     sequence: u64,
     counters: EngineCounters,
 }
@@ -166,6 +169,7 @@ impl Engine {
             injectors: InjectorMemory::default(),
             siblings: SiblingMemory::default(),
             closed_order: VecDeque::new(),
+            spare: Spare::default(),
             sequence: 0,
             counters: EngineCounters::default(),
         }
@@ -523,16 +527,18 @@ impl Engine {
     ) -> Option<&mut Episode> {
         let settle_ns = self.config.settle_ns;
         let due = time.plus_nanos(settle_ns);
-        if !self.episodes.contains(key) {
-            if self.episodes.len() >= self.config.episode_capacity {
+        let is_full = self.episodes.len() >= self.config.episode_capacity;
+        let episode = match self.episodes.entry(*key) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(_) if is_full => {
                 self.counters.episodes_refused += 1;
                 return None;
             }
-            self.episodes
-                .insert(*key, Box::new(Episode::new(*key, time, due)));
-            self.queue.push(due, *key);
-        }
-        let episode = self.episodes.get_mut(key)?;
+            Entry::Vacant(place) => {
+                self.queue.push(due, *key);
+                place.insert(self.spare.episode(*key, time, due))
+            }
+        };
         if extends {
             let longest = EPISODE_NS_MAX.max(settle_ns.saturating_mul(EPISODE_SETTLES_MAX));
             episode.due = episode.due.max(due).min(episode.opened.plus_nanos(longest));
