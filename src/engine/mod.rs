@@ -112,6 +112,15 @@ pub struct EngineCounters {
     pub open: u64,
 }
 
+/// A SYN that may open a connection anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opened {
+    /// Which one.
+    pub key: FlowKey,
+    /// When it came.
+    pub time: Timestamp,
+}
+
 /// A judged episode, for what may follow on its flow.
 #[derive(Debug, Clone, Copy)]
 struct Closed {
@@ -156,6 +165,10 @@ impl Engine {
         } else {
             Tracker::new(table)
         };
+        Self::with_tracker(config, tracker)
+    }
+
+    fn with_tracker(config: EngineConfig, tracker: Tracker) -> Self {
         Self {
             folding: Folding::new(config.hash_key),
             episodes: ByFlow::new(config.hash_key),
@@ -261,15 +274,53 @@ impl Engine {
             self.resting.forget(&key);
         }
         if let Some(sighting) = self.tracker.observe(time, vantage, segment, socket) {
-            if segment.flags.rst() && socket.is_none() {
+            if socket.is_none() {
                 // Our own tracker knows no more than it has just told.
-                self.take_reset(&key, side, &sighting, &sighting.flow);
+                self.hear(&sighting);
             } else {
                 self.sight(&sighting);
             }
-        } else if is_anew && let Some(episode) = self.episodes.get_mut(&key) {
-            episode.note_syn(time);
+        } else if is_anew {
+            self.hear_opened(&Opened { key, time });
         }
+    }
+
+    /// The flow table, for a thread of its own, where the engine is that of a capture: what the table
+    /// answers then comes by [`Engine::hear`] and [`Engine::hear_opened`], after a [`Engine::tick`] at the
+    /// time of each segment. To [`Engine::observe`] such an engine knows no flow.
+    #[must_use]
+    pub fn take_tracker(&mut self) -> Tracker {
+        let none = TrackerConfig {
+            capacity: 0,
+            key: self.config.hash_key,
+        };
+        std::mem::replace(&mut self.tracker, Tracker::for_capture(none))
+    }
+
+    /// Takes in what a capture's flow table told of a reset, or of what follows one.
+    pub fn hear(&mut self, sighting: &Sighting) {
+        let (key, side) = FlowKey::of(sighting.segment.tuple);
+        if sighting.segment.flags.rst() {
+            self.take_reset(&key, side, sighting, &sighting.flow);
+        } else {
+            self.add_after(&key, side, sighting.time, &sighting.segment);
+        }
+    }
+
+    /// Takes in that a SYN, which follows no reset, asks for a connection.
+    pub fn hear_opened(&mut self, opened: &Opened) {
+        if let Some(episode) = self.episodes.get_mut(&opened.key) {
+            episode.note_syn(opened.time);
+        }
+    }
+
+    /// Another capture begins, whose time is another: what is open is judged, and all that was learned
+    /// is forgotten. The records' numbers go on.
+    pub fn begin_anew(&mut self, emit: &mut impl FnMut(ResetRecord)) {
+        self.finish(emit);
+        let mut fresh = Self::with_tracker(self.config.clone(), self.take_tracker());
+        (fresh.sequence, fresh.counters) = (self.sequence, self.counters);
+        *self = fresh;
     }
 
     /// Takes in a segment of a connection that is older than the sensor: what its sender looks like.

@@ -1,0 +1,283 @@
+//! The offline loop: capture files through the same engine as `run`, with the capture's time as
+//! the clock. Each file is judged on its own, because the flows of two captures are two, whatever
+//! their addresses, and so is each part of a file that holds several one behind the other (`jump`).
+//! A damaged file costs what stands behind the damage, and nothing else.
+
+mod follow;
+mod jump;
+mod tally;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, Sender, bounded};
+
+use crate::config::ReadConfig;
+use crate::engine::{Engine, EngineConfig};
+use crate::flow::TrackerConfig;
+use crate::notice;
+use crate::pcap::{self, Reader};
+use crate::record::{Emission, Observer, Record, ResetRecord, capture_prefix};
+use crate::sink::{self, Kind, Outlet, Output, Patience, Place, Writer};
+use crate::time::SECOND;
+use follow::{Batch, Follower, Ways};
+use tally::Tally;
+
+/// How long a forged reset's episode is held open in capture time: the first retransmissions of
+/// both ends (RFC 6298: 200 ms and up, doubled) and the genuine resets that answer them.
+const FORGED_LINGER_NS: u64 = 5 * SECOND;
+
+/// Records that may wait for the outputs; when as many wait, reading waits.
+const QUEUE_RECORDS: usize = 1024;
+/// Reset flows that may be open at a time: at the default settle time, 16,384 resets a second.
+const EPISODES: usize = 1 << 14;
+/// Batches of packets that may wait for the engine: enough that neither thread waits for the other's
+/// moment without the processor.
+const QUEUE_BATCHES: usize = 4;
+/// Records that are handed to the writer together, where many come: each waking of its thread
+/// costs more than a record.
+const BATCH_RECORDS: usize = 256;
+/// Key of the flow table's hash: fixed, so that a capture gives the same records every time.
+const HASH_KEY: [u64; 2] = [0x7273_7473_636f_7065, 0x6361_7074_7572_6573];
+
+/// How long reading waits for an output that takes nothing before records are lost to it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Exit code when all is well.
+const DONE: u8 = 0;
+/// Exit code when something could not be read or written.
+const FAILED: u8 = 1;
+
+/// Judges the files and writes the records; returns the exit code. Everything else that it has to
+/// say goes to standard error.
+#[must_use]
+pub fn run(config: &ReadConfig) -> u8 {
+    match outputs(config) {
+        Ok(outlets) => run_into(config, outlets),
+        Err(message) => {
+            notice::error(message);
+            FAILED
+        }
+    }
+}
+
+/// The same with other outputs than those of the configuration.
+#[must_use]
+pub fn run_into(config: &ReadConfig, outlets: Vec<Outlet>) -> u8 {
+    let writer = match Writer::spawn(outlets, QUEUE_RECORDS, &place(), |line| notice::warn(line)) {
+        Ok(writer) => writer,
+        Err(error) => {
+            notice::error(format_args!("cannot start a thread: {error}"));
+            return FAILED;
+        }
+    };
+    let mut all = Tally::default();
+    let mut failed = 0_usize;
+    let mut closed = false;
+    for path in &config.files {
+        let mut tally = Tally::default();
+        if let Err(error) = judge(path, config, writer.output(), &mut tally) {
+            notice::error(error);
+            failed += 1;
+        }
+        tally.warn(path);
+        closed = writer.output().is_closed();
+        if closed {
+            break;
+        }
+        if !config.quiet {
+            notice::say(format_args!("{}: {tally}", path.display()));
+        }
+        all.add(&tally);
+    }
+    let totals = writer.finish();
+    // A reader that went away wants no summary either.
+    if !config.quiet && !closed && config.files.len() > 1 {
+        let count = config.files.len();
+        notice::say(format_args!(
+            "all {count} files, {failed} of them not whole: {all}"
+        ));
+    }
+    for output in totals.outputs.iter().filter(|output| output.lost > 0) {
+        notice::error(format_args!(
+            "output {}: {} records were lost",
+            output.name, output.lost
+        ));
+    }
+    if failed > 0 || totals.lost() > 0 {
+        FAILED
+    } else {
+        DONE
+    }
+}
+
+/// Whoever reads a capture can read it again: nothing is spooled to disk, reading waits instead.
+fn place() -> Place {
+    Place {
+        spool: None,
+        patience: Patience::Wait(PATIENCE),
+        reopened: Arc::default(),
+        inherits: None,
+    }
+}
+
+fn outputs(config: &ReadConfig) -> Result<Vec<Outlet>, String> {
+    for target in &config.outputs {
+        if let Kind::File(output) = &target.kind
+            && config
+                .files
+                .iter()
+                .any(|file| is_same_file(file, &output.path))
+        {
+            return Err(format!(
+                "output {}: is one of the captures; name another file",
+                output.path.display()
+            ));
+        }
+    }
+    sink::open_all(&config.outputs, config.style, &place()).map_err(|error| error.to_string())
+}
+
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    match (std::fs::metadata(one), std::fs::metadata(other)) {
+        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        _ => false,
+    }
+}
+
+/// One file from its first packet to its last, or to the damage: one thread reads and follows the flows,
+/// this one judges, and the writer's make the text. None waits for another but where its queue is full or
+/// empty.
+fn judge(
+    path: &Path,
+    config: &ReadConfig,
+    output: &Output,
+    all: &mut Tally,
+) -> Result<(), Failure> {
+    let reader = Reader::open(path).map_err(Failure::Capture)?;
+    let observer = capture_observer(path, &reader);
+    let mut engine = Engine::new(engine_config(config));
+    let follower = Follower::new(
+        reader,
+        engine.take_tracker(),
+        TrackerConfig {
+            capacity: config.flow_capacity,
+            key: HASH_KEY,
+        },
+        config.settle_ns == 0,
+    );
+    let (batches, told) = bounded(QUEUE_BATCHES);
+    let (empty, spent) = bounded(QUEUE_BATCHES + 1);
+    let ways = Ways { batches, spent };
+    let mut judged = Tally::default();
+    let reading = thread::Builder::new()
+        .name("rst-reader".to_owned())
+        .spawn(move || follower.run(&ways))
+        .map_err(Failure::Thread)?;
+    let is_whole = judge_all(&mut engine, (told, &empty), &observer, output, &mut judged);
+    all.add(&judged);
+    if !is_whole {
+        // What the source may yet have to say interests nobody, and may be long in coming.
+        return Ok(());
+    }
+    // A panic of the thread aborts the program in release builds.
+    let (read, end) = reading
+        .join()
+        .map_err(|_| Failure::Thread(io::ErrorKind::Other.into()))?;
+    all.add(&read);
+    end.map_err(Failure::Capture)
+}
+
+/// Judges what the flow table tells, and hands the records over; `false` when nobody takes them any more.
+fn judge_all(
+    engine: &mut Engine,
+    (told, empty): (Receiver<Batch>, &Sender<Batch>),
+    observer: &Arc<Observer>,
+    output: &Output,
+    tally: &mut Tally,
+) -> bool {
+    let mut ready: Vec<ResetRecord> = Vec::new();
+    for batch in told {
+        batch.tell(engine, &mut |record| ready.push(record));
+        if ready.len() >= BATCH_RECORDS || batch.pauses {
+            hand_over(&mut ready, observer, output, tally);
+            if output.is_closed() {
+                return false;
+            }
+        }
+        // Where its place is taken, its memory goes.
+        let _ = empty.try_send(batch);
+    }
+    engine.finish(&mut |record| ready.push(record));
+    hand_over(&mut ready, observer, output, tally);
+    tally.unjudged = engine.counters().episodes_refused;
+    true
+}
+
+fn engine_config(config: &ReadConfig) -> EngineConfig {
+    EngineConfig {
+        settle_ns: config.settle_ns,
+        forged_linger_ns: FORGED_LINGER_NS,
+        flow_capacity: config.flow_capacity,
+        episode_capacity: EPISODES,
+        local: config.local.clone(),
+        own_addresses: None,
+        offline: true,
+        kernel_events: false,
+        tells_answers: false,
+        own_macs: Vec::new(),
+        own_devices: config.own_devices.clone(),
+        hash_key: HASH_KEY,
+    }
+}
+
+/// Why a file was not read to its end.
+#[derive(Debug)]
+enum Failure {
+    Capture(pcap::Error),
+    Thread(io::Error),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Capture(error) => write!(f, "{error}"),
+            Self::Thread(error) => write!(f, "cannot start a thread: {error}"),
+        }
+    }
+}
+
+/// The host that captured is not known; the capture stands for it.
+fn capture_observer(path: &Path, reader: &Reader) -> Arc<Observer> {
+    // A stream has no name of its own.
+    let name = reader.size().and(path.file_name()).unwrap_or_default();
+    let id_prefix = capture_prefix(name.as_encoded_bytes(), reader.size(), reader.head());
+    Arc::new(Observer {
+        hostname: None,
+        interfaces: Vec::new(),
+        id_prefix,
+    })
+}
+
+fn hand_over(
+    ready: &mut Vec<ResetRecord>,
+    observer: &Arc<Observer>,
+    output: &Output,
+    tally: &mut Tally,
+) {
+    for record in ready.drain(..) {
+        tally.record(record.verdict);
+        let emission = Emission {
+            observer: Arc::clone(observer),
+            wall_offset_ns: 0,
+        };
+        output.send(Record::Reset(Box::new(record)), &emission);
+    }
+}
