@@ -1,8 +1,9 @@
 //! What a frame costs in user space: read, looked up among two million flows, folded into its flow.
 //! Beside it, in turns, what a bare random read of 64 bytes costs in as much memory.
 //!
-//! Two parts of it are measured alone, to say where the floor is: reading the bytes, and fetching the
-//! lines that a frame needs of the flow table, of its tags and of the addresses, with no work between.
+//! Three parts of it are measured alone, to say where the floor is: reading the bytes; fetching the
+//! lines that a frame needs of the flow table, of its tags and of the addresses, with no work between; and
+//! the work, on frames of few flows, of which everything is near.
 //!
 //! Prints one JSON object a metric and line: medians of interleaved rounds, in nanoseconds of this
 //! thread's CPU time, so that other load on the machine counts little. `cargo bench --bench frame`.
@@ -11,11 +12,12 @@
 
 use std::hint::black_box;
 
-use rstscope::flow::{Tracker, TrackerConfig};
+use rstscope::flow::{Sighting, Tracker, TrackerConfig};
 use rstscope::sys::{advise_huge_pages, bring_near};
 use rstscope::time::Timestamp;
 use rstscope::vantage::{InterfaceId, Path, Vantage};
-use rstscope::worker::{META_BYTES, Observe, Parsed, fetch_frame, observe_frame, read_frame};
+use rstscope::wire::Reject;
+use rstscope::worker::{self, Batch, META_BYTES, Parsed, fetch_frame, read_frame};
 use rustix::time::{ClockId, clock_gettime};
 
 /// Flows that are in the table before anything is measured.
@@ -28,6 +30,8 @@ const BATCH: usize = 64;
 const BATCHES: usize = 64;
 /// Rounds of each kind, in turns; the median of an odd number is one of them.
 const ROUNDS: usize = 101;
+/// Flows that stay near: what is remembered of them fits a second level cache.
+const NEAR: u32 = 1000;
 /// Bytes of a slot for one frame with its metadata in front.
 const SLOT: usize = 192;
 /// Addresses that a tracker remembers at most, of 64 bytes each (`flow::tracker`).
@@ -121,22 +125,46 @@ fn take_in(tracker: &mut Tracker, frames: &[(Vec<u8>, usize)], parsed: &mut [Par
         let (meta, bytes) = slot[..*end].split_at(META_BYTES);
         fetch_frame(bytes, Some(meta));
     }
-    for ((slot, end), place) in frames.iter().zip(parsed.iter_mut()) {
+    let mut batch = Frames {
+        frames,
+        segments: 0,
+    };
+    worker::take_in(tracker, (now, VANTAGE), &mut batch, parsed);
+    batch.segments
+}
+
+/// The frames of a batch, as [`write_frame`] left them.
+struct Frames<'a> {
+    frames: &'a [(Vec<u8>, usize)],
+    segments: usize,
+}
+
+impl Batch for Frames<'_> {
+    fn frame(&self, at: usize) -> (&[u8], Option<&[u8]>) {
+        let (slot, end) = &self.frames[at];
         let (meta, bytes) = slot[..*end].split_at(META_BYTES);
-        read_frame(now, bytes, Some(meta), place);
-        if let Ok(segment) = &place.segment {
-            Observe::announce(tracker, segment);
-        }
+        (bytes, Some(meta))
     }
-    Observe::announced(tracker);
+
+    fn told(&mut self, _: &Parsed, told: Result<(), Reject>) {
+        self.segments += usize::from(told.is_ok());
+    }
+
+    fn found(&mut self, sighting: Sighting) {
+        black_box(&sighting);
+    }
+}
+
+/// The mean of taking in one of these frames, a batch at a time.
+fn take_in_all(tracker: &mut Tracker, frames: &[(Vec<u8>, usize)], parsed: &mut [Parsed]) -> f64 {
+    let started = cpu_ns();
     let mut count = 0;
-    for frame in parsed.iter() {
-        let told = observe_frame(tracker, VANTAGE, frame, |sighting| {
-            black_box(&sighting);
-        });
-        count += usize::from(told.is_ok());
+    for batch in frames.chunks(BATCH) {
+        count += take_in(tracker, batch, parsed);
     }
-    count
+    let spent = cpu_ns() - started;
+    assert_eq!(count, frames.len(), "a frame was not understood");
+    mean(spent)
 }
 
 /// Reading alone, of frames that are near.
@@ -237,7 +265,11 @@ fn measure(is_ipv4: bool, suffix: &str) {
     let [_, tags_v4, _, tags_v6] = tracker.memory().map(size_of_val);
     let tags = touched(if is_ipv4 { tags_v4 } else { tags_v6 });
     let addresses = touched(ADDRESS_BYTES);
-    let [mut ours, mut bare, mut reading, mut lines] = [const { Vec::new() }; 4];
+    let [mut ours, mut bare, mut reading, mut lines, mut near] = [const { Vec::new() }; 5];
+    let mut ends = frames.clone();
+    for (slot, end) in &mut ends {
+        *end = write_frame(slot, is_ipv4, dice.below(NEAR), FIN_ACK, time_ns);
+    }
     let mut fresh = LIVE;
     for _ in 0..ROUNDS {
         for (at, (slot, end)) in frames.iter_mut().enumerate() {
@@ -250,18 +282,14 @@ fn measure(is_ipv4: bool, suffix: &str) {
             fresh += u32::from(flags == SYN);
             *end = write_frame(slot, is_ipv4, number, flags, time_ns);
         }
-        let started = cpu_ns();
-        let mut count = 0;
-        for batch in frames.chunks(BATCH) {
-            count += take_in(&mut tracker, batch, &mut parsed);
-        }
-        let spent = cpu_ns() - started;
-        assert_eq!(count, frames.len(), "a frame was not understood");
-        ours.push(mean(spent));
+        ours.push(take_in_all(&mut tracker, &frames, &mut parsed));
         bare.push(random_reads(&memory, &mut dice));
         reading.push(read_all(&frames, &mut parsed));
-        let near = random_reads(&tags, &mut dice) + random_reads(&addresses, &mut dice);
-        lines.push(near + random_reads(&memory, &mut dice));
+        let apart = random_reads(&tags, &mut dice) + random_reads(&addresses, &mut dice);
+        lines.push(apart + random_reads(&memory, &mut dice));
+        // Once to bring them near.
+        take_in_all(&mut tracker, &ends, &mut parsed);
+        near.push(take_in_all(&mut tracker, &ends, &mut parsed));
     }
     let counters = tracker.counters();
     assert!(counters.live >= u64::from(LIVE) - 1000, "{counters:?}");
@@ -271,6 +299,7 @@ fn measure(is_ipv4: bool, suffix: &str) {
         ("random_read_64B", bare, "ns", ""),
         ("read_only", median(reading), "ns", "per_frame"),
         ("lines_only", median(lines), "ns", "per_frame"),
+        ("near_only", median(near), "ns", "per_frame"),
     ] {
         tell(&format!("{metric}{suffix}_{unit}"), value, unit, against);
     }

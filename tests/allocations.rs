@@ -1,10 +1,11 @@
 //! The way of a frame through the flow table takes no memory from the allocator: after start, a
 //! counting allocator must see nothing, whatever comes.
 
-use rstscope::flow::{FlowKey, Side, Tracker, TrackerConfig};
+use rstscope::flow::{FlowKey, Side, Sighting, Tracker, TrackerConfig};
 use rstscope::time::Timestamp;
 use rstscope::vantage::{InterfaceId, Path, Vantage};
-use rstscope::worker::{Parsed, observe_frame, read_frame};
+use rstscope::wire::Reject;
+use rstscope::worker::{Batch, Parsed, take_in};
 
 const VANTAGE: Vantage = Vantage {
     interface: InterfaceId(0),
@@ -21,6 +22,25 @@ fn write_frame(bytes: &mut [u8; 54], number: u32, flags: u8) {
     bytes[46..54].copy_from_slice(&[0x50, flags, c, d, 0, 0, 0, 0]);
 }
 
+struct Frames {
+    frames: Vec<[u8; 54]>,
+    sightings: u32,
+}
+
+impl Batch for Frames {
+    fn frame(&self, at: usize) -> (&[u8], Option<&[u8]>) {
+        (&self.frames[at], None)
+    }
+
+    fn told(&mut self, _: &Parsed, told: Result<(), Reject>) {
+        assert_eq!(told, Ok(()));
+    }
+
+    fn found(&mut self, _: Sighting) {
+        self.sightings += 1;
+    }
+}
+
 #[test]
 fn no_frame_makes_the_flow_table_allocate() {
     let mut tracker = Tracker::new(TrackerConfig {
@@ -28,35 +48,32 @@ fn no_frame_makes_the_flow_table_allocate() {
         key: [5, 7],
     });
     let mut parsed = vec![Parsed::BLANK; 64];
-    let mut sightings = 0_u32;
+    let mut batch = Frames {
+        frames: vec![[0; 54]; 64],
+        sightings: 0,
+    };
     let counted = allocation_counter::measure(|| {
         for start in (0..200_000_u32).step_by(16) {
             let time = Timestamp::from_nanos(u64::from(start) * 1_000_000);
-            let mut at = 0;
+            let mut slots = batch.frames.iter_mut();
             for number in start..start + 16 {
                 for flags in [0x02, 0x11, 0x12, 0x04] {
-                    let mut bytes = [0; 54];
-                    write_frame(&mut bytes, number % 50_000, flags);
-                    read_frame(time, &bytes, None, &mut parsed[at]);
-                    at += 1;
+                    let slot = slots.next().expect("64 frames");
+                    write_frame(slot, number % 50_000, flags);
                 }
             }
-            let segments = parsed.iter();
-            tracker.warm(segments.filter_map(|frame| frame.segment.as_ref().ok()));
+            take_in(&mut tracker, (time, VANTAGE), &mut batch, &mut parsed);
             for frame in &parsed {
-                let mut found = false;
-                let told = observe_frame(&mut tracker, VANTAGE, frame, |_| found = true);
-                assert_eq!(told, Ok(()));
-                let Ok(segment) = frame.segment else {
+                let Some(headers) = frame.headers() else {
                     continue;
                 };
-                let (key, side) = FlowKey::of(segment.tuple);
+                let (key, side) = FlowKey::of(*headers.tuple);
                 tracker.note_established(&key, Side::Low, time);
-                sightings += u32::from(found);
                 let _facts = tracker.facts(&key, side, time);
             }
         }
     });
+    let sightings = batch.sightings;
     assert!(sightings >= 200_000, "{sightings}");
     assert_eq!(counted.count_total, 0, "{counted:?}");
     let counters = tracker.counters();

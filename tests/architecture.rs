@@ -46,10 +46,11 @@ const EDGES: [&str; 9] = [
 const EDGE_EXCEPTION: &str = "sys";
 
 /// What of the edges the core may use: advice about memory, which changes nothing but speed.
-const ADVICE: [&str; 3] = [
+const ADVICE: [&str; 4] = [
     "crate::sys::bring_near",
+    "crate::sys::bring_line_near",
     "crate::sys::advise_huge_pages",
-    "crate::sys::{advise_huge_pages, bring_near}",
+    "crate::sys::{advise_huge_pages, bring_line_near}",
 ];
 
 fn root() -> PathBuf {

@@ -1,88 +1,144 @@
 //! What is asked of memory before it is needed. A segment that was announced finds its flow near when
-//! it is observed. Changes nothing that anybody could see, and waits for nothing.
+//! it is observed, and what was found out about it on the way is not found out again. Changes nothing
+//! that anybody could see, and waits for nothing.
 
-use super::hash::hash_of;
+use super::FlowKey;
+use super::Side;
+use super::hash::{hash, hash_ipv4, hash_wide};
+use super::key::{Ipv4Key, WideKey};
+use super::path::{PathTable, Places};
 use super::tracker::{Tables, Tracker};
-use crate::wire::Segment;
+use crate::wire::{FourTuple, Segment};
 
 /// How many segments lie between asking for a flow's tags and reading them: some hundred
 /// nanoseconds, in which they come from memory.
 const AHEAD: usize = 16;
 
-/// The segments that were announced last, whose tags are on their way: hash, and whether it is IPv4.
-#[derive(Debug, Default)]
-pub(super) struct Ahead {
-    known: [(u64, bool); AHEAD],
-    count: usize,
+/// What was found out about a segment when it was announced. Of use for that segment alone, and for
+/// the tracker that found it. Written in place: to hand it on takes as long as to find it out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Announced {
+    pub(super) whose: Whose,
+    /// The end that sent the segment.
+    pub(super) side: Side,
+    /// Where what is known of the sender's address stands.
+    pub(super) places: Places,
+    /// The hash of the connection's key.
+    pub(super) hash: u64,
+    /// The key as the store has it: its first three words are one of IPv4.
+    key: WideKey,
 }
 
-impl Ahead {
-    /// Takes one in; answers with the one that was announced [`AHEAD`] before it.
+/// Whose flow a segment is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// It was not announced; nothing else is known.
+    Unknown,
+    /// One of IPv4.
+    V4,
+    /// Any other.
+    Wide,
+    /// One of a capture: the hash is known.
+    Captured,
+}
+
+impl Announced {
+    /// Nothing: the segment was not announced.
+    pub const NONE: Self = Self {
+        whose: Whose::Unknown,
+        side: Side::Low,
+        places: Places::FIRST,
+        hash: 0,
+        key: WideKey([0; 9]),
+    };
+
+    /// Forgets what was found out.
     #[inline]
-    fn push(&mut self, new: (u64, bool)) -> Option<(u64, bool)> {
-        let place = self.known.get_mut(self.count % AHEAD)?;
-        let earlier = std::mem::replace(place, new);
-        self.count += 1;
-        (self.count > AHEAD).then_some(earlier)
+    pub fn clear(&mut self) {
+        self.whose = Whose::Unknown;
+    }
+
+    /// Finds out about a segment with these addresses and ports, for a live table.
+    #[inline]
+    pub(super) fn find_out(&mut self, tuple: &FourTuple, secret: [u64; 2], paths: &PathTable) {
+        if let Some((key, side)) = Ipv4Key::of(tuple) {
+            self.hash = hash_ipv4(key, secret);
+            self.key.set_ipv4(key);
+            self.side = side;
+            self.whose = Whose::V4;
+        } else {
+            self.find_out_wide(tuple, secret);
+        }
+        self.places = paths.places(tuple.src);
+    }
+
+    #[inline(never)]
+    fn find_out_wide(&mut self, tuple: &FourTuple, secret: [u64; 2]) {
+        (self.key, self.side) = WideKey::of(tuple);
+        self.hash = hash_wide(&self.key, secret);
+        self.whose = Whose::Wide;
+    }
+
+    /// The key of an IPv4 connection.
+    #[inline]
+    pub(super) const fn ipv4_key(&self) -> Ipv4Key {
+        self.key.ipv4()
+    }
+
+    /// The key of any other.
+    #[inline]
+    pub(super) const fn wide_key(&self) -> &WideKey {
+        &self.key
     }
 }
 
 impl Tracker {
-    /// A segment will be observed soon: brings near what is known of it, where memory is far. First
-    /// its tags and its address; its flow, which the tags lead to, when sixteen more were announced.
-    /// So each line is asked for while others are under way, and nothing is waited for.
+    /// A segment between these ends will be observed soon: finds out what [`Tracker::approach`],
+    /// [`Tracker::reach`] and [`Tracker::observe_announced`] need to know.
     #[inline]
-    pub fn announce(&mut self, segment: &Segment) {
-        let (hash, is_ipv4) = hash_of(&segment.tuple, self.secret);
+    pub fn announce(&self, tuple: &FourTuple, announced: &mut Announced) {
         match &self.tables {
-            Tables::Live(live) if is_ipv4 => live.v4.warm_tags(hash),
-            Tables::Live(live) => live.v6.warm_tags(hash),
-            Tables::Capture(captured) => captured.warm_tags(hash),
-        }
-        self.paths.warm(segment.tuple.src);
-        if let Some(earlier) = self.ahead.push((hash, is_ipv4)) {
-            self.warm_flow(earlier);
-        }
-    }
-
-    /// No more segments come before those that were announced.
-    pub fn announced(&mut self) {
-        let ahead = std::mem::take(&mut self.ahead);
-        for known in ahead.known.into_iter().take(ahead.count) {
-            self.warm_flow(known);
+            Tables::Live(_) => announced.find_out(tuple, self.secret, &self.paths),
+            Tables::Capture(_) => {
+                announced.whose = Whose::Captured;
+                announced.hash = hash(&FlowKey::of(*tuple).0, self.secret);
+                announced.places = self.paths.places(tuple.src);
+            }
         }
     }
 
-    /// Announces all of these.
-    pub fn warm<'a>(&mut self, segments: impl Iterator<Item = &'a Segment>) {
-        segments.for_each(|segment| self.announce(segment));
-        self.announced();
-    }
-
+    /// Brings the tags and the address of an announced segment near, where memory is far.
     #[inline]
-    fn warm_flow(&self, (hash, is_ipv4): (u64, bool)) {
-        match &self.tables {
-            Tables::Live(live) if is_ipv4 => live.v4.warm_flow(hash),
-            Tables::Live(live) => live.v6.warm_flow(hash),
-            Tables::Capture(captured) => captured.warm_flow(hash),
+    pub fn approach(&self, announced: &Announced) {
+        match (&self.tables, announced.whose) {
+            (Tables::Live(live), Whose::V4) => live.v4.warm_tags(announced.hash),
+            (Tables::Live(live), Whose::Wide) => live.v6.warm_tags(announced.hash),
+            (Tables::Capture(captured), Whose::Captured) => captured.warm_tags(announced.hash),
+            _ => return,
+        }
+        self.paths.warm(announced.places);
+    }
+
+    /// Brings its flow near, to which the tags lead, when they came.
+    #[inline]
+    pub fn reach(&self, announced: &Announced) {
+        match (&self.tables, announced.whose) {
+            (Tables::Live(live), Whose::V4) => live.v4.warm_flow(announced.hash),
+            (Tables::Live(live), Whose::Wide) => live.v6.warm_flow(announced.hash),
+            (Tables::Capture(captured), Whose::Captured) => captured.warm_flow(announced.hash),
+            _ => {}
         }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::{AHEAD, Ahead};
-
-    #[test]
-    fn each_announced_segment_comes_back_once_in_order_and_the_last_ones_stay() {
-        let mut ahead = Ahead::default();
-        let back: Vec<u64> = (0..64)
-            .filter_map(|hash| ahead.push((hash, true)))
-            .map(|(hash, _)| hash)
-            .collect();
-        assert_eq!(back, (0..64 - AHEAD as u64).collect::<Vec<_>>());
-        let mut left = ahead.known.map(|(hash, _)| hash);
-        left.sort_unstable();
-        assert!(left.into_iter().eq(64 - AHEAD as u64..64));
+    /// All of it for these segments, which will be observed next.
+    pub fn warm<'a>(&self, segments: impl Iterator<Item = &'a Segment>) {
+        let mut known = [Announced::NONE; AHEAD];
+        for (at, segment) in segments.enumerate() {
+            let place = &mut known[at % AHEAD];
+            self.reach(place);
+            self.announce(&segment.tuple, place);
+            self.approach(place);
+        }
+        known.iter().for_each(|last| self.reach(last));
     }
 }

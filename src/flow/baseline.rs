@@ -23,6 +23,16 @@ pub struct Mode {
 pub struct HopLimits(pub [Mode; HOP_LIMIT_MODES]);
 
 impl HopLimits {
+    /// Those of one segment.
+    pub(super) fn of(hop_limit: u8) -> Self {
+        let first = Mode {
+            hop_limit,
+            count: 1,
+        };
+        let none = Mode::default();
+        Self([first, none, none, none])
+    }
+
     /// Counts one segment's hop limit, when it is the first value that was ever seen: most often.
     #[inline]
     pub(super) fn note_first(&mut self, hop_limit: u8) -> bool {

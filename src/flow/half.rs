@@ -4,10 +4,10 @@
 //! but that of a SYN-ACK until more is heard (a live sensor asks the socket, or knows nothing), and
 //! the FIN stands at the end of the data.
 
-use super::looks::{Link, Links, Look, Looks};
+use super::looks::{Links, Look, Looks};
 use super::{HalfFlow, HopLimits, Mode, SynFacts};
 use crate::time::Timestamp;
-use crate::wire::{Options, SeqNum, Timestamps};
+use crate::wire::{Link, Options, SeqNum, Shape, Timestamps};
 
 /// Words of a half; IPv6 has one more, for the SYN's flow label.
 pub(super) const HALF_WORDS: usize = 6;
@@ -219,7 +219,7 @@ pub(super) fn pack(words: &mut [u32], half: &HalfFlow, looks: &mut Looks, links:
         flag(syn.dont_fragment == Some(true), SYN_DF);
         flags |= u32::from(syn.count.min(COUNT_MAX)) << SYN_COUNT_SHIFT;
         if before & HAS_SYN == 0 {
-            flags |= u32::from(looks.take(Look::of(&syn.options, syn.window)));
+            flags |= u32::from(looks.take(Look::of(Shape::of(&syn.options), syn.window)));
             set(words, ISN, syn.isn.0);
             set(
                 words,

@@ -2,11 +2,8 @@
 //! same under every seed: who does not know this run's random key cannot make two keys collide on
 //! purpose.
 
-use std::net::IpAddr;
-
-use super::key::Ipv4Key;
+use super::key::{Ipv4Key, WideKey};
 use super::{FlowKey, Side};
-use crate::wire::FourTuple;
 
 /// Odd constants without structure, so that no word of a key is ever multiplied by 0 under a key
 /// of 0: the fractional digits of the golden ratio and of the square root of 3 (as in wyhash).
@@ -25,22 +22,10 @@ pub(crate) const fn fold(a: u64, b: u64) -> u64 {
 /// The hash of a connection's key under the secret of this run.
 #[inline]
 pub(super) fn hash(key: &FlowKey, secret: [u64; 2]) -> u64 {
-    if let Some((key, _)) = Ipv4Key::of(&key.tuple_from(Side::Low)) {
-        return hash_ipv4(key, secret);
-    }
-    let ports = u64::from(key.low.port) << 16 | u64::from(key.high.port);
-    let (low, high) = (words(key.low.address), words(key.high.address));
-    let state = fold(secret[0] ^ low[0], secret[1] ^ low[1]);
-    let state = fold(state ^ high[0], secret[1] ^ high[1].rotate_left(32));
-    finish(fold(state, secret[1] ^ ports), ports, secret)
-}
-
-/// The hash of the key of a segment's connection, and whether that is one of IPv4: without the key.
-#[inline]
-pub(super) fn hash_of(tuple: &FourTuple, secret: [u64; 2]) -> (u64, bool) {
-    match Ipv4Key::of(tuple) {
-        Some((key, _)) => (hash_ipv4(key, secret), true),
-        None => (hash(&FlowKey::of(*tuple).0, secret), false),
+    let tuple = key.tuple_from(Side::Low);
+    match Ipv4Key::of(&tuple) {
+        Some((key, _)) => hash_ipv4(key, secret),
+        None => hash_wide(&WideKey::of(&tuple).0, secret),
     }
 }
 
@@ -52,25 +37,27 @@ pub(super) fn hash_ipv4(key: Ipv4Key, secret: [u64; 2]) -> u64 {
     finish(state, ports, secret)
 }
 
+/// The hash of any other connection's key.
+#[inline]
+pub(super) fn hash_wide(key: &WideKey, secret: [u64; 2]) -> u64 {
+    let ports = u64::from(key.ports());
+    let ([a, b], [c, d]) = key.addresses();
+    let state = fold(secret[0] ^ a, secret[1] ^ b);
+    let state = fold(state ^ c, secret[1] ^ d.rotate_left(32));
+    finish(fold(state, secret[1] ^ ports), ports, secret)
+}
+
 /// A second round, so that each bit of the secret reaches each bit of the result.
 #[inline]
 fn finish(state: u64, ports: u64, secret: [u64; 2]) -> u64 {
     fold(state, secret[0] ^ ports.rotate_left(32))
 }
 
-fn words(address: IpAddr) -> [u64; 2] {
-    let bits = match address {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
-        IpAddr::V6(v6) => v6.to_bits(),
-    };
-    let low = u64::try_from(bits & u128::from(u64::MAX)).unwrap_or_default();
-    [u64::try_from(bits >> 64).unwrap_or_default(), low]
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{hash, hash_of};
+    use super::{hash, hash_ipv4, hash_wide};
     use crate::flow::FlowKey;
+    use crate::flow::key::{Ipv4Key, WideKey};
     use crate::wire::FourTuple;
 
     fn key(src: &str, port: u16) -> FlowKey {
@@ -98,6 +85,13 @@ mod tests {
         assert!(spread(ports(), [1, 2]) < 48);
         let hosts = (0..4096).map(|host| key(&format!("2001:db8::{host:x}"), 7));
         assert!(spread(hosts, [0, 0]) < 48);
+    }
+
+    fn hash_of(tuple: &FourTuple, secret: [u64; 2]) -> (u64, bool) {
+        match Ipv4Key::of(tuple) {
+            Some((key, _)) => (hash_ipv4(key, secret), true),
+            None => (hash_wide(&WideKey::of(tuple).0, secret), false),
+        }
     }
 
     #[test]

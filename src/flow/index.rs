@@ -17,6 +17,12 @@ pub(super) const WAYS: usize = 8;
 const ONES: u64 = 0x0101_0101_0101_0101;
 /// The highest bit of each byte of a word.
 const HIGHS: u64 = 0x8080_8080_8080_8080;
+/// The highest bit of each byte of `word` that is 0: such a byte borrows into it. The one above it may be
+/// marked as well when it is 1; who asks compares keys anyhow.
+const fn zeroes(word: u64) -> u64 {
+    word.wrapping_sub(ONES) & !word & HIGHS
+}
+
 /// Where the hand stands in a set's marks, behind two bits for each way.
 const HAND_SHIFT: u32 = 16;
 
@@ -138,16 +144,13 @@ impl Index {
     pub(super) fn alike(&self, hash: u64) -> impl Iterator<Item = Slot> + use<> {
         let (set, tag) = self.place(hash);
         let word = self.tags(set);
-        let differing = word ^ (tag * ONES);
-        // A byte that is 0 borrows into its highest bit. The one above it may be marked as well
-        // when it is 1; the caller compares keys anyhow.
-        let mut zeroes = differing.wrapping_sub(ONES) & !differing & HIGHS;
+        let mut alike = zeroes(word ^ (tag * ONES));
         std::iter::from_fn(move || {
-            if zeroes == 0 {
+            if alike == 0 {
                 return None;
             }
-            let way = zeroes.trailing_zeros() as usize / WAYS;
-            zeroes &= zeroes - 1;
+            let way = alike.trailing_zeros() as usize / WAYS;
+            alike &= alike - 1;
             Some(Slot { set, way })
         })
     }
@@ -167,24 +170,43 @@ impl Index {
     pub(super) fn likely(&self, hash: u64) -> Slot {
         let (set, tag) = self.place(hash);
         let word = self.tags(set);
-        let zeroes = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
         let (alike, empty) = (zeroes(word ^ (tag * ONES)), zeroes(word));
         let marked = if alike == 0 { empty } else { alike };
         let way = (marked.trailing_zeros() as usize / WAYS).min(WAYS - 1);
         Slot { set, way }
     }
 
-    /// Takes a slot that was never used for a new flow of that hash, with probation as its rank, as
-    /// long as its set has one.
+    /// The slot of that hash's flow, which `is_it` knows; else one that was never used, with probation as its
+    /// rank, as long as its set has one. And whether it is new.
     #[inline]
-    pub(super) fn take_empty(&mut self, hash: u64) -> Option<Slot> {
+    pub(super) fn find_or_take(
+        &mut self,
+        hash: u64,
+        is_it: impl Fn(Slot) -> bool,
+    ) -> Option<(Slot, bool)> {
         let (set, tag) = self.place(hash);
-        let way = self.empty(set)?;
+        let words = self.sets.get_mut(set)?;
+        let [low, high, _] = *words;
+        let tags = u64::from(high) << 32 | u64::from(low);
+        let mut alike = zeroes(tags ^ (tag * ONES));
+        while alike != 0 {
+            let way = alike.trailing_zeros() as usize / WAYS;
+            let slot = Slot { set, way };
+            if is_it(slot) {
+                return Some((slot, false));
+            }
+            alike &= alike - 1;
+        }
+        // The lowest byte that is 0 borrows first, so that no byte below it is marked.
+        let empty = zeroes(tags);
+        if empty == 0 {
+            return None;
+        }
+        let way = empty.trailing_zeros() as usize / WAYS;
+        *words.get_mut(way / 4)? |= u32::try_from(tag).unwrap_or(1) << (way % 4 * 8);
         self.counters.inserted += 1;
         self.counters.live += 1;
-        let slot = Slot { set, way };
-        self.set_tag(slot, tag);
-        Some(slot)
+        Some((Slot { set, way }, true))
     }
 
     /// Takes a slot for a new flow of that hash, with probation as its rank. `is_over` says
@@ -195,7 +217,7 @@ impl Index {
         is_over: impl Fn(Slot) -> bool,
         idle: impl Fn(Slot) -> u64,
     ) -> Slot {
-        if let Some(slot) = self.take_empty(hash) {
+        if let Some((slot, _)) = self.find_or_take(hash, |_| false) {
             return slot;
         }
         let (set, tag) = self.place(hash);
@@ -233,15 +255,6 @@ impl Index {
             let shift = slot.way * 2;
             *marks = *marks & !(3 << shift) | (rank as u32) << shift;
         }
-    }
-
-    /// A way of that set that was never used.
-    #[inline]
-    fn empty(&self, set: usize) -> Option<usize> {
-        let word = self.tags(set);
-        // The lowest byte that is 0 borrows first, so that no byte below it is marked.
-        let zeroes = word.wrapping_sub(ONES) & !word & HIGHS;
-        (zeroes != 0).then_some(zeroes.trailing_zeros() as usize / WAYS)
     }
 
     fn displace(

@@ -87,6 +87,88 @@ impl Ipv4Key {
     }
 }
 
+/// The key of any other connection, as its flow's words have it: addresses of four words each, IPv4 as
+/// IPv6 maps it, then both ports; the lower end's first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct WideKey(pub(super) [u32; 9]);
+
+impl WideKey {
+    /// The key of a segment's connection, and which end sent the segment.
+    #[inline]
+    pub(super) fn of(tuple: &FourTuple) -> (Self, Side) {
+        let (IpAddr::V6(src), IpAddr::V6(dst)) = (tuple.src, tuple.dst) else {
+            return Self::of_mixed(tuple);
+        };
+        let (src, dst) = (src.to_bits(), dst.to_bits());
+        if (src, tuple.src_port) <= (dst, tuple.dst_port) {
+            let key = Self::new((src, tuple.src_port), (dst, tuple.dst_port));
+            (key, Side::Low)
+        } else {
+            let key = Self::new((dst, tuple.dst_port), (src, tuple.src_port));
+            (key, Side::High)
+        }
+    }
+
+    #[cold]
+    fn of_mixed(tuple: &FourTuple) -> (Self, Side) {
+        let (key, side) = FlowKey::of(*tuple);
+        let bits = |address: IpAddr| match address {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
+            IpAddr::V6(v6) => v6.to_bits(),
+        };
+        let [low, high] = [key.low, key.high].map(|end| (bits(end.address), end.port));
+        (Self::new(low, high), side)
+    }
+
+    #[inline]
+    const fn new(low: (u128, u16), high: (u128, u16)) -> Self {
+        let ([a, b, c, d], [e, f, g, h]) = (quarters(low.0), quarters(high.0));
+        Self([a, b, c, d, e, f, g, h, (low.1 as u32) << 16 | high.1 as u32])
+    }
+
+    /// The halves of the lower end's address, and of the higher one's.
+    #[inline]
+    pub(super) fn addresses(&self) -> ([u64; 2], [u64; 2]) {
+        let Self([a, b, c, d, e, f, g, h, _]) = *self;
+        let whole = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
+        ([whole(a, b), whole(c, d)], [whole(e, f), whole(g, h)])
+    }
+
+    /// Writes a key of IPv4 to the front.
+    #[inline]
+    pub(super) const fn set_ipv4(&mut self, key: Ipv4Key) {
+        let (low, high) = key.addresses();
+        (self.0[0], self.0[1], self.0[2]) = (low, high, key.ports);
+    }
+
+    /// The key of IPv4 that was written there.
+    #[inline]
+    pub(super) const fn ipv4(&self) -> Ipv4Key {
+        let [low, high, ports, ..] = self.0;
+        Ipv4Key {
+            addresses: (high as u64) << 32 | low as u64,
+            ports,
+        }
+    }
+
+    /// The higher end's port, and the lower one's above it.
+    #[inline]
+    pub(super) const fn ports(&self) -> u32 {
+        self.0[8]
+    }
+}
+
+/// The four words of an address, the first one's first.
+#[expect(clippy::cast_possible_truncation, reason = "the quarters are wanted")]
+const fn quarters(bits: u128) -> [u32; 4] {
+    [
+        (bits >> 96) as u32,
+        (bits >> 64) as u32,
+        (bits >> 32) as u32,
+        bits as u32,
+    ]
+}
+
 /// The lower half of a word, and the upper one.
 #[expect(clippy::cast_possible_truncation, reason = "the halves are wanted")]
 const fn halves(word: u64) -> (u32, u32) {

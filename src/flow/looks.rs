@@ -3,7 +3,7 @@
 //! fixed size; what finds no room is "not known", which is counted and never held against anybody.
 
 use super::hash::fold;
-use crate::wire::{Mac, Options, SeqNum, Timestamps};
+use crate::wire::{Link, Options, Shape};
 
 /// Different SYNs that may be in use at a time, where the table is large. Stacks times MSS times
 /// window: a busy front end sees some hundreds. At 16 bytes each they stay in the second level cache.
@@ -19,74 +19,34 @@ const UNKNOWN: u8 = 255;
 /// Slots of the index over the links: a quarter full at most.
 const LINK_SLOTS: usize = 1024;
 
-const HAS_MSS: u8 = 1;
-const SACK: u8 = 2;
-const SIGNED: u8 = 4;
-const MPTCP: u8 = 8;
-const ODD: u8 = 16;
-const MALFORMED: u8 = 32;
-const STAMPED: u8 = 64;
-/// "No window scale": RFC 7323 §2.3 allows 0 to 14, and the field cannot hold 255 in good faith.
-const NO_SCALE: u8 = u8::MAX;
-
-/// How a SYN looks: everything of its options but the values of its timestamps, and its window.
+/// How a SYN looks: everything of its options but the values of its timestamps, and its window. In words,
+/// which are compared in as many steps: both of the options' shape, and between them the MSS and the
+/// window below it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Look {
-    order: u32,
-    mss: u16,
-    window: u16,
-    len: u8,
-    scale: u8,
-    flags: u8,
-}
+pub(super) struct Look([u32; 3]);
 
 impl Look {
     /// The look of these options and this window.
-    pub(super) fn of(options: &Options, window: u16) -> Self {
-        let flag = |is_set: bool, bit: u8| if is_set { bit } else { 0 };
-        Self {
-            order: options.order,
-            mss: options.mss.unwrap_or(0),
-            window,
-            len: options.len,
-            scale: options.window_scale.unwrap_or(NO_SCALE),
-            flags: flag(options.mss.is_some(), HAS_MSS)
-                | flag(options.sack_permitted, SACK)
-                | flag(options.is_signed, SIGNED)
-                | flag(options.mptcp, MPTCP)
-                | flag(options.has_unknown, ODD)
-                | flag(options.malformed, MALFORMED)
-                | flag(options.timestamps.is_some(), STAMPED),
-        }
+    #[inline]
+    pub(super) fn of(shape: Shape, window: u16) -> Self {
+        let sizes = u32::from(shape.mss) << 16 | u32::from(window);
+        Self([shape.order, sizes, shape.rest])
     }
 
     /// The options and the window; the timestamps' value is `stamp`.
     pub(super) fn options(&self, stamp: u32) -> (Options, u16) {
-        let has = |bit: u8| self.flags & bit != 0;
-        let stamps = Timestamps {
-            value: stamp,
-            echo: 0,
-        };
-        let options = Options {
-            mss: has(HAS_MSS).then_some(self.mss),
-            window_scale: (self.scale != NO_SCALE).then_some(self.scale),
-            sack_permitted: has(SACK),
-            timestamps: has(STAMPED).then_some(stamps),
-            sack_right_edge: None::<SeqNum>,
-            is_signed: has(SIGNED),
-            mptcp: has(MPTCP),
-            has_unknown: has(ODD),
-            malformed: has(MALFORMED),
-            order: self.order,
-            len: self.len,
-        };
-        (options, self.window)
+        let Self([order, sizes, rest]) = *self;
+        let [a, b, c, d] = sizes.to_be_bytes();
+        let (mss, window) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+        (Shape { order, rest, mss }.options(stamp), window)
     }
 
     fn hash(&self, secret: u64) -> u64 {
-        let front = u64::from(self.order) << 32 | u64::from(self.mss) << 16;
-        let back = u64::from(u32::from_le_bytes([self.len, self.scale, self.flags, 0]));
-        fold(front | u64::from(self.window), secret ^ back)
+        let Self([order, sizes, rest]) = *self;
+        fold(
+            u64::from(order) << 32 | u64::from(sizes),
+            secret ^ u64::from(rest),
+        )
     }
 }
 
@@ -96,7 +56,7 @@ impl Look {
 pub(super) struct Looks {
     slots: Box<[(Look, u32)]>,
     /// Where the one stands that was taken last: SYNs that come together are often of one stack.
-    last: usize,
+    last: u16,
     secret: u64,
     refused: u64,
 }
@@ -115,14 +75,20 @@ impl Looks {
     }
 
     /// The number of a look, counted once more; 0 when it finds no room.
+    #[inline]
     pub(super) fn take(&mut self, look: Look) -> u16 {
-        if let Some((known, uses)) = self.slots.get_mut(self.last)
+        if let Some((known, uses)) = self.slots.get_mut(usize::from(self.last))
             && *uses > 0
             && *known == look
         {
             *uses = uses.saturating_add(1);
-            return u16::try_from(self.last + 1).unwrap_or(0);
+            return self.last + 1;
         }
+        self.take_any(look)
+    }
+
+    #[inline(never)]
+    fn take_any(&mut self, look: Look) -> u16 {
         let buckets = self.slots.len() / BUCKET;
         let bucket = usize::try_from(look.hash(self.secret) >> 32).unwrap_or(0) & (buckets - 1);
         let start = bucket * BUCKET;
@@ -139,8 +105,9 @@ impl Looks {
             return 0;
         };
         *slot = (look, slot.1.saturating_add(1));
-        self.last = start + way;
-        u16::try_from(start + way + 1).unwrap_or(0)
+        // There are no more than LOOKS_MAX.
+        self.last = u16::try_from(start + way).unwrap_or(0);
+        self.last + 1
     }
 
     /// One half less has that look.
@@ -167,44 +134,6 @@ impl Looks {
     /// Bytes of memory.
     pub(super) fn bytes(&self) -> usize {
         size_of_val(&*self.slots)
-    }
-}
-
-/// Where a frame came from, in one word: the MAC, and above it the VLAN; which of them are known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Link(u64);
-
-impl Link {
-    const VLAN_SHIFT: u32 = 48;
-    /// Bits of a VLAN id (IEEE 802.1Q).
-    const VLAN_BITS: u32 = 12;
-    const HAS_VLAN: u64 = 1 << 60;
-    const HAS_MAC: u64 = 1 << 61;
-
-    /// The link of that MAC and VLAN.
-    #[inline]
-    pub(super) fn new(mac: Option<Mac>, vlan: Option<u16>) -> Self {
-        let mac = mac.map_or(0, |Mac([a, b, c, d, e, f])| {
-            Self::HAS_MAC | u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
-        });
-        let vlan = vlan.map_or(0, |vlan| {
-            let id = u64::from(vlan) & ((1 << Self::VLAN_BITS) - 1);
-            Self::HAS_VLAN | id << Self::VLAN_SHIFT
-        });
-        Self(mac | vlan)
-    }
-
-    /// The MAC and the VLAN.
-    pub(super) fn parts(self) -> (Option<Mac>, Option<u16>) {
-        let [a, b, c, d, e, f, high, low] = self.0.to_le_bytes();
-        let mac = (self.0 & Self::HAS_MAC != 0).then_some(Mac([a, b, c, d, e, f]));
-        let id = u16::from_le_bytes([high, low]) & ((1 << Self::VLAN_BITS) - 1);
-        (mac, (self.0 & Self::HAS_VLAN != 0).then_some(id))
-    }
-
-    /// That VLAN, whatever the MAC.
-    const fn without_mac(self) -> Self {
-        Self(self.0 & (u64::MAX << Self::VLAN_SHIFT) & !Self::HAS_MAC)
     }
 }
 
@@ -300,10 +229,10 @@ impl Links {
 #[cfg(test)]
 mod tests {
     use super::{BUCKET, Link, Links, Look, Looks, MACS_MAX};
-    use crate::wire::{Mac, Options, Timestamps};
+    use crate::wire::{Mac, Options, Shape, Timestamps};
 
     fn look(window: u16) -> Look {
-        Look::of(&Options::default(), window)
+        Look::of(Shape::of(&Options::default()), window)
     }
 
     #[test]
@@ -322,9 +251,12 @@ mod tests {
             len: 20,
             sack_right_edge: None,
         };
-        assert_eq!(Look::of(&options, 64240).options(9), (options, 64240));
+        assert_eq!(
+            Look::of(Shape::of(&options), 64240).options(9),
+            (options, 64240)
+        );
         let bare = Options::default();
-        assert_eq!(Look::of(&bare, 1).options(9), (bare, 1));
+        assert_eq!(Look::of(Shape::of(&bare), 1).options(9), (bare, 1));
     }
 
     #[test]
@@ -346,7 +278,7 @@ mod tests {
     #[test]
     fn links_have_numbers_and_a_flood_of_macs_costs_no_vlan() {
         let mut links = Links::new(3);
-        assert_eq!(links.number(Link::default()), 0);
+        assert_eq!(links.number(Link(0)), 0);
         let mac = |n: u8, m: u8| Some(Mac([2, 0, 0, 0, m, n]));
         let router = links.number(Link::new(mac(1, 0), Some(5)));
         assert_eq!(links.number(Link::new(mac(1, 0), Some(5))), router);

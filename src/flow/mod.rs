@@ -16,12 +16,14 @@ mod path;
 mod prefix;
 mod quick;
 mod store;
+mod take_in;
 #[cfg(test)]
 mod tests;
 mod ticks;
 mod tracker;
 mod words;
 
+pub use ahead::Announced;
 pub use baseline::{FlowFacts, HOP_LIMIT_MODES, HalfFlow, HopLimits, Mode, SynFacts};
 pub(crate) use hash::fold as mix;
 pub use index::TableCounters;

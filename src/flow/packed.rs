@@ -16,7 +16,6 @@ use super::words::{Family, SECONDS, Words};
 use super::{FlowKey, HalfFlow, Side};
 use crate::sys::bring_near;
 use crate::time::Timestamp;
-use crate::wire::Segment;
 
 /// The dictionaries that the tables of both families share.
 #[derive(Debug)]
@@ -136,6 +135,26 @@ impl<F: Family> Packed<F> {
         (lowest <= self.index.rank(slot)).then_some(number)
     }
 
+    /// A slot for that key in a set that is full, in another flow's place.
+    #[cold]
+    fn displace(
+        &mut self,
+        shared: &mut Dictionaries,
+        key: &F::Key,
+        hash: u64,
+        now: Timestamp,
+    ) -> Slot {
+        let stored = &self.words;
+        let slot = self.index.take(
+            hash,
+            |slot| stored.is_over(slot, now),
+            |slot| now.since(stored.last(slot, now)),
+        );
+        self.words.clear_ends(slot, &mut shared.looks);
+        self.words.begin(slot, key, now);
+        slot
+    }
+
     /// The words of that end, if it was heard.
     fn end(&self, slot: Slot, side: Side) -> Option<&[u32]> {
         let words = if self.words.is_first(slot, side) {
@@ -171,23 +190,17 @@ impl<F: Family> FlowStore for Packed<F> {
         hash: u64,
         now: Timestamp,
     ) -> Option<(Slot, bool)> {
-        let mut alike = self.index.alike(hash);
-        if let Some(slot) = alike.find(|slot| self.words.is_key(*slot, key)) {
-            return Some((slot, false));
-        }
-        if let Some(slot) = self.index.take_empty(hash) {
-            self.words.begin(slot, key, now);
-            return Some((slot, true));
-        }
         let stored = &self.words;
-        let slot = self.index.take(
-            hash,
-            |slot| stored.is_over(slot, now),
-            |slot| now.since(stored.last(slot, now)),
-        );
-        self.words.clear_ends(slot, &mut shared.looks);
-        self.words.begin(slot, key, now);
-        Some((slot, true))
+        if let Some((slot, is_new)) = self
+            .index
+            .find_or_take(hash, |slot| stored.is_key(slot, key))
+        {
+            if is_new {
+                self.words.begin(slot, key, now);
+            }
+            return Some((slot, is_new));
+        }
+        Some((self.displace(shared, key, hash, now), true))
     }
 
     fn state(&self, slot: Slot, now: Timestamp) -> FlowState {
@@ -254,18 +267,6 @@ impl<F: Family> FlowStore for Packed<F> {
             self.words.set_last_of_second(slot, number, heard, now);
             half::pack(self.words.second_mut(slot.set, number), half, looks, links);
         }
-    }
-
-    #[inline]
-    fn fold_quickly(
-        &mut self,
-        shared: &mut Dictionaries,
-        slot: Slot,
-        (side, is_new): (Side, bool),
-        segment: &Segment,
-        now: Timestamp,
-    ) -> bool {
-        self.fold_simple(shared, slot, (side, is_new), segment, now)
     }
 
     fn reopen(&mut self, shared: &mut Dictionaries, slot: Slot, now: Timestamp) {

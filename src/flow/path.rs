@@ -4,11 +4,11 @@
 
 use std::net::IpAddr;
 
-use super::prefix::{Carriers, PrefixTable, STALE_AFTER_NS};
+use super::prefix::{Carriers, Learned, MacWord, PrefixTable, STALE_AFTER_NS};
 use super::{HopLimits, MacSet, PrefixFacts};
-use crate::sys::{advise_huge_pages, bring_near};
+use crate::sys::{advise_huge_pages, bring_line_near};
 use crate::time::Timestamp;
-use crate::wire::{Mac, Segment};
+use crate::wire::{Link, Mac, Segment};
 
 /// Addresses for each network that is remembered: servers stand together, clients hardly do.
 const ADDRESSES_PER_NETWORK: usize = 2;
@@ -47,13 +47,76 @@ impl PathFacts {
 struct Entry {
     address: IpAddr,
     hop_limits: HopLimits,
-    mac: Option<Mac>,
+    mac: Option<MacWord>,
     mac_count: u16,
     flows: u32,
     last_seen: Timestamp,
 }
 
+impl Entry {
+    const fn is_fresh(&self, now: Timestamp) -> bool {
+        now.since(self.last_seen) < STALE_AFTER_NS
+    }
+
+    /// Counts a segment that came by the same MAC as the one before.
+    #[inline]
+    fn count(&mut self, learned: &Learned) {
+        self.mac_count = self.mac_count.saturating_add(1);
+        self.flows = self.flows.saturating_add(u32::from(learned.opens_flow));
+        self.last_seen = learned.now;
+    }
+}
+
+/// Learns from a segment that shows something else than the one before.
+#[inline(never)]
+fn learn_anew(place: &mut Option<Entry>, learned: &Learned) {
+    let now = learned.now;
+    let entry = match place {
+        Some(entry) if entry.address == learned.source => entry,
+        // A busy address keeps its slot; one that was heard once or long ago gives way.
+        Some(entry) if entry.flows > 1 && entry.is_fresh(now) => return,
+        _ => {
+            *place = Some(Entry {
+                address: learned.source,
+                hop_limits: HopLimits::of(learned.hop_limit),
+                mac: learned.mac,
+                mac_count: 1,
+                flows: u32::from(learned.opens_flow),
+                last_seen: now,
+            });
+            return;
+        }
+    };
+    // What it looked like then witnesses nothing now.
+    if !entry.is_fresh(now) {
+        entry.hop_limits = HopLimits::default();
+        entry.flows = 0;
+        entry.mac_count = 0;
+    }
+    entry.hop_limits.note(learned.hop_limit);
+    if entry.mac != learned.mac {
+        entry.mac = learned.mac;
+        entry.mac_count = 0;
+    }
+    entry.count(learned);
+}
+
 const _: () = assert!(size_of::<Option<Entry>>() == 64);
+
+/// Where a [`PathTable`] keeps what it knows of an address, and of its network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Places {
+    address: u32,
+    network: u32,
+}
+
+impl Places {
+    /// The first place of each.
+    pub(super) const FIRST: Self = Self {
+        address: 0,
+        network: 0,
+    };
+}
 
 /// Facts by source address and by source network; direct-mapped, fixed size.
 #[derive(Debug)]
@@ -83,7 +146,7 @@ impl PathTable {
             .entries
             .get(self.slot(address))
             .and_then(Option::as_ref)
-            .filter(|e| e.address == address && now.since(e.last_seen) < STALE_AFTER_NS);
+            .filter(|entry| entry.address == address && entry.is_fresh(now));
         let prefix = self.prefixes.get(address, now);
         if entry.is_none() && prefix.is_none() {
             return None;
@@ -96,62 +159,66 @@ impl PathTable {
         if let Some(entry) = entry {
             let heard = |mac| self.carriers.last_seen(mac).unwrap_or(entry.last_seen);
             facts.hop_limits = entry.hop_limits;
-            (facts.mac, facts.mac_count) = (entry.mac, entry.mac_count);
-            facts.mac_silent_ns = entry.mac.map(|mac| now.since(heard(mac)));
+            facts.mac = entry.mac.map(MacWord::mac);
+            facts.mac_count = entry.mac_count;
+            facts.mac_silent_ns = facts.mac.map(|mac| now.since(heard(mac)));
             facts.flows = entry.flows;
         }
         Some(facts)
     }
 
-    /// Brings near what is known of an address and of its network.
+    /// Where what is known of an address and of its network stands, if anything is.
     #[inline]
-    pub fn warm(&self, address: IpAddr) {
-        if let Some(place) = self.entries.get(self.slot(address)) {
-            bring_near(place);
+    pub(super) fn places(&self, address: IpAddr) -> Places {
+        let number = |slot: usize| u32::try_from(slot).unwrap_or(u32::MAX);
+        Places {
+            address: number(self.slot(address)),
+            network: number(self.prefixes.slot_of(address)),
         }
-        self.prefixes.warm(address);
+    }
+
+    /// Brings near what stands there.
+    #[inline]
+    pub(super) fn warm(&self, places: Places) {
+        if let Some(place) = self.entries.get(places.address as usize) {
+            bring_line_near(place);
+        }
+        self.prefixes.warm(places.network as usize);
     }
 
     /// Learns from one segment of a connection's start or end.
     pub fn learn(&mut self, segment: &Segment, opens_flow: bool, now: Timestamp) {
-        self.prefixes.learn(segment, opens_flow, now);
-        self.carriers.learn(segment, now);
-        let slot = self.slot(segment.tuple.src);
-        let Some(place) = self.entries.get_mut(slot) else {
+        let places = self.places(segment.tuple.src);
+        let learned = Learned {
+            source: segment.tuple.src,
+            hop_limit: segment.hop_limit,
+            mac: MacWord::of(Link::new(segment.link.map(|link| link.src), None)),
+            opens_flow,
+            now,
+        };
+        self.learn_at(places, &learned);
+    }
+
+    /// The same, where the places of its source are known.
+    #[inline]
+    pub(super) fn learn_at(&mut self, places: Places, learned: &Learned) {
+        self.prefixes.learn(places.network as usize, learned);
+        self.carriers.learn(learned);
+        let Some(place) = self.entries.get_mut(places.address as usize) else {
             return;
         };
-        let entry = match place {
-            Some(entry) if entry.address == segment.tuple.src => entry,
-            // A busy address keeps its slot; one that was heard once or long ago gives way.
-            Some(entry) if entry.flows > 1 && now.since(entry.last_seen) < STALE_AFTER_NS => {
-                return;
+        let is_known = match place {
+            Some(entry) => {
+                entry.address == learned.source
+                    && entry.is_fresh(learned.now)
+                    && entry.mac == learned.mac
+                    && entry.hop_limits.note_first(learned.hop_limit)
             }
-            _ => place.insert(Entry {
-                address: segment.tuple.src,
-                hop_limits: HopLimits::default(),
-                mac: None,
-                mac_count: 0,
-                flows: 0,
-                last_seen: now,
-            }),
+            None => false,
         };
-        // What it looked like then witnesses nothing now.
-        if now.since(entry.last_seen) >= STALE_AFTER_NS {
-            entry.hop_limits = HopLimits::default();
-            entry.flows = 0;
-            entry.mac_count = 0;
-        }
-        entry.last_seen = now;
-        if !entry.hop_limits.note_first(segment.hop_limit) {
-            entry.hop_limits.note(segment.hop_limit);
-        }
-        entry.flows = entry.flows.saturating_add(u32::from(opens_flow));
-        let mac = segment.link.map(|link| link.src);
-        if entry.mac == mac {
-            entry.mac_count = entry.mac_count.saturating_add(1);
-        } else {
-            entry.mac = mac;
-            entry.mac_count = 1;
+        match place {
+            Some(entry) if is_known => entry.count(learned),
+            place => learn_anew(place, learned),
         }
     }
 

@@ -2,19 +2,25 @@
 //! were never heard, and for links with several routers. Learned from SYN, SYN-ACK and FIN only, never
 //! from a reset or from what follows one; fixed size, and what is not heard again is forgotten.
 
+use std::mem::offset_of;
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 
 use super::HopLimits;
 use super::hash::fold;
 use super::path::empty_places;
-use crate::sys::bring_near;
+use crate::sys::bring_line_near;
 use crate::time::{SECOND, Timestamp};
-use crate::wire::{Mac, Segment};
+use crate::wire::{Link, Mac};
 
 /// After this time without traffic a network's facts are stale, and after this time the weight of
 /// what was seen before is halved: routes change within days, and a quarter of an hour spans the
 /// pauses of a busy peer.
 pub(super) const STALE_AFTER_NS: u64 = 900 * SECOND;
+
+/// The same in whole seconds.
+const STALE_SECONDS: u32 = 900;
+const _: () = assert!(STALE_AFTER_NS == STALE_SECONDS as u64 * SECOND);
 
 /// MACs that are remembered of a network: two routers of a redundant pair, each with its virtual
 /// address (VRRP, HSRP) or as two members of an ECMP group.
@@ -74,44 +80,81 @@ pub struct PrefixFacts {
     pub macs: MacSet,
 }
 
+/// A MAC in one word that is not 0, which is compared in one step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct MacWord(NonZeroU64);
+
+impl MacWord {
+    /// That of a link, if it is known.
+    #[inline]
+    pub(super) fn of(link: Link) -> Option<Self> {
+        NonZeroU64::new(link.mac_alone()).map(Self)
+    }
+
+    pub(super) fn mac(self) -> Mac {
+        Link(self.0.get()).parts().0.unwrap_or_default()
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct MacUse {
-    mac: Mac,
-    /// It carried several addresses: a router's, not a neighbor's own.
-    has_several: bool,
-    /// The address that it was first seen with, as [`tag`] writes it.
+    mac: MacWord,
+    /// The address that it was first seen with, as [`tag`] writes it; [`SEVERAL`] once it carried
+    /// others: a router's, not a neighbor's own.
     address: u32,
     /// Whole seconds: until the year 2106 in captures.
     last_seen: u32,
 }
 
+/// One segment of a connection's start or end, to learn from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Learned {
+    pub(super) source: IpAddr,
+    pub(super) hop_limit: u8,
+    /// The MAC that it came from.
+    pub(super) mac: Option<MacWord>,
+    /// It begins a flow.
+    pub(super) opens_flow: bool,
+    pub(super) now: Timestamp,
+}
+
+/// In place of an address's tag: there are several.
+const SEVERAL: u32 = 0;
+
 impl MacUse {
+    const fn has_several(&self) -> bool {
+        self.address == SEVERAL
+    }
+
     fn is_fresh(&self, now: Timestamp) -> bool {
         let silent = seconds(now).saturating_sub(self.last_seen);
         u64::from(silent) * SECOND < STALE_AFTER_NS
     }
 }
 
+#[inline]
 fn seconds(time: Timestamp) -> u32 {
     u32::try_from(time.as_nanos() / SECOND).unwrap_or(u32::MAX)
 }
 
-/// Two cache lines.
+/// Two cache lines. What nearly all segments need stands in the first.
 #[derive(Debug, Clone, Copy)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 struct Entry {
     network: u64,
-    address: IpAddr,
-    hop_limits: HopLimits,
-    is_crowded: bool,
-    has_several: bool,
-    flows: u32,
-    macs: [Option<MacUse>; MACS_OF_NETWORK],
-    halved: Timestamp,
     last_seen: Timestamp,
+    hop_limits: HopLimits,
+    flows: u32,
+    /// The tag of its address, or [`SEVERAL`].
+    address: u32,
+    /// Whole seconds.
+    halved: u32,
+    is_crowded: bool,
+    macs: [Option<MacUse>; MACS_OF_NETWORK],
 }
 
 const _: () = assert!(size_of::<Option<Entry>>() == 128);
+const _: () = assert!(offset_of!(Entry, macs) + size_of::<MacUse>() == 64);
 
 /// Facts by source network; direct-mapped, fixed size.
 #[derive(Debug)]
@@ -139,62 +182,51 @@ impl PrefixTable {
             hop_limits: entry.hop_limits,
             is_crowded: entry.is_crowded,
             flows: entry.flows,
-            has_several: entry.has_several,
+            has_several: entry.address == SEVERAL,
             macs: MacSet::default(),
         };
         let tag = tag(address, self.key);
         for used in entry.macs.iter().flatten() {
-            if used.is_fresh(now) && (used.has_several || used.address == tag) {
-                facts.macs.insert(used.mac);
+            if used.is_fresh(now) && (used.has_several() || used.address == tag) {
+                facts.macs.insert(used.mac.mac());
             }
         }
         Some(facts)
     }
 
-    /// Brings near what is known of the network of an address.
-    pub(super) fn warm(&self, address: IpAddr) {
-        if let Some(place) = self.entries.get(self.slot(network(address))) {
-            bring_near(place);
+    /// Where what is known of the network of an address stands.
+    #[inline]
+    pub(super) fn slot_of(&self, address: IpAddr) -> usize {
+        self.slot(network(address))
+    }
+
+    /// Brings near what stands there: the first line of it.
+    #[inline]
+    pub(super) fn warm(&self, slot: usize) {
+        if let Some(place) = self.entries.get(slot) {
+            bring_line_near(place);
         }
     }
 
-    /// Learns from one segment of a connection's start or end.
+    /// Learns from one segment of a connection's start or end; `slot` is that of its source.
     #[inline]
-    pub(super) fn learn(&mut self, segment: &Segment, opens_flow: bool, now: Timestamp) {
-        let address = segment.tuple.src;
-        let network = network(address);
-        let (slot, key) = (self.slot(network), self.key);
+    pub(super) fn learn(&mut self, slot: usize, learned: &Learned) {
+        let network = network(learned.source);
+        let key = self.key;
         let Some(place) = self.entries.get_mut(slot) else {
             return;
         };
-        let entry = match place {
-            Some(entry)
-                if entry.network == network && now.since(entry.last_seen) < STALE_AFTER_NS =>
-            {
-                entry
+        let is_known = match place {
+            Some(entry) => {
+                entry.network == network
+                    && entry.is_fresh(learned.now)
+                    && entry.note_again(learned, key)
             }
-            // A busy network keeps its slot; one that was heard once or long ago gives way.
-            Some(entry)
-                if entry.network != network
-                    && entry.flows > 1
-                    && now.since(entry.last_seen) < STALE_AFTER_NS =>
-            {
-                return;
-            }
-            _ => place.insert(Entry {
-                network,
-                address,
-                hop_limits: HopLimits::default(),
-                is_crowded: false,
-                has_several: false,
-                flows: 0,
-                macs: [None; MACS_OF_NETWORK],
-                halved: now,
-                last_seen: now,
-            }),
+            None => false,
         };
-        entry.last_seen = now;
-        entry.note(segment, key, opens_flow, now);
+        if !is_known {
+            learn_anew(place, network, learned, key);
+        }
     }
 
     fn slot(&self, network: u64) -> usize {
@@ -217,48 +249,105 @@ fn tag(address: IpAddr, key: u64) -> u32 {
         IpAddr::V6(v6) => u64::try_from(v6.to_bits() >> 64).unwrap_or(0),
     };
     let mixed = fold(word ^ key, above ^ key.rotate_left(32));
-    u32::try_from(mixed >> 32).unwrap_or(0)
+    u32::try_from(mixed >> 32)
+        .unwrap_or(SEVERAL)
+        .max(SEVERAL + 1)
+}
+
+#[inline(never)]
+fn learn_anew(place: &mut Option<Entry>, network: u64, learned: &Learned, key: u64) {
+    let now = learned.now;
+    let entry = match place {
+        Some(entry) if entry.network == network && entry.is_fresh(now) => entry,
+        // A busy network keeps its slot; one that was heard once or long ago gives way.
+        Some(entry) if entry.network != network && entry.flows > 1 && entry.is_fresh(now) => {
+            return;
+        }
+        _ => place.insert(Entry {
+            network,
+            last_seen: now,
+            hop_limits: HopLimits::default(),
+            flows: 0,
+            address: tag(learned.source, key),
+            halved: seconds(now),
+            is_crowded: false,
+            macs: [None; MACS_OF_NETWORK],
+        }),
+    };
+    entry.last_seen = now;
+    entry.note(learned, key);
 }
 
 impl Entry {
+    const fn is_fresh(&self, now: Timestamp) -> bool {
+        now.since(self.last_seen) < STALE_AFTER_NS
+    }
+
+    /// One more segment that shows what most have shown; `false` when it is not one, and nothing was
+    /// done. The same as [`Entry::note`] does then.
     #[inline]
-    fn note(&mut self, segment: &Segment, key: u64, opens_flow: bool, now: Timestamp) {
-        if now.since(self.halved) >= STALE_AFTER_NS {
-            self.halved = now;
+    fn note_again(&mut self, learned: &Learned, key: u64) -> bool {
+        let second = seconds(learned.now);
+        let [Some(used), ..] = &mut self.macs else {
+            return false;
+        };
+        if Some(used.mac) != learned.mac || second.saturating_sub(self.halved) >= STALE_SECONDS {
+            return false;
+        }
+        if (self.address | used.address) != SEVERAL {
+            let tag = tag(learned.source, key);
+            let is_it = |known: u32| known == SEVERAL || known == tag;
+            if !is_it(self.address) || !is_it(used.address) {
+                return false;
+            }
+        }
+        if !self.hop_limits.note_first(learned.hop_limit) {
+            return false;
+        }
+        used.last_seen = second;
+        self.flows = self.flows.saturating_add(u32::from(learned.opens_flow));
+        self.last_seen = learned.now;
+        true
+    }
+
+    fn note(&mut self, learned: &Learned, key: u64) {
+        let second = seconds(learned.now);
+        if second.saturating_sub(self.halved) >= STALE_SECONDS {
+            self.halved = second;
             self.is_crowded = false;
             for mode in &mut self.hop_limits.0 {
                 mode.count /= 2;
             }
         }
-        if !self.hop_limits.note_first(segment.hop_limit) {
-            let known = |mode: super::Mode| mode.hop_limit == segment.hop_limit;
-            let is_full = self.hop_limits.modes().count() == self.hop_limits.0.len();
-            self.is_crowded |= is_full && !self.hop_limits.modes().any(known);
-            self.hop_limits.note(segment.hop_limit);
+        let known = |mode: super::Mode| mode.hop_limit == learned.hop_limit;
+        let is_full = self.hop_limits.modes().count() == self.hop_limits.0.len();
+        self.is_crowded |= is_full && !self.hop_limits.modes().any(known);
+        self.hop_limits.note(learned.hop_limit);
+        self.flows = self.flows.saturating_add(u32::from(learned.opens_flow));
+        let tag = tag(learned.source, key);
+        if self.address != tag {
+            self.address = SEVERAL;
         }
-        self.flows = self.flows.saturating_add(u32::from(opens_flow));
-        let address = segment.tuple.src;
-        self.has_several = self.has_several || self.address != address;
-        if let Some(link) = segment.link {
-            self.note_mac(link.src, (address, key), seconds(now));
+        if let Some(mac) = learned.mac {
+            self.note_mac(mac, tag, second);
         }
     }
 
-    #[inline]
-    fn note_mac(&mut self, mac: Mac, (address, key): (IpAddr, u64), now: u32) {
+    fn note_mac(&mut self, mac: MacWord, tag: u32, second: u32) {
         if let Some(used) = self.macs.iter_mut().flatten().find(|used| used.mac == mac) {
-            used.last_seen = now;
-            used.has_several = used.has_several || used.address != tag(address, key);
+            used.last_seen = second;
+            if used.address != tag {
+                used.address = SEVERAL;
+            }
             return;
         }
         // On a link without routers every host has a MAC of its own: those go first.
-        let rank = |used: &Option<MacUse>| used.map(|used| (used.has_several, used.last_seen));
+        let rank = |used: &Option<MacUse>| used.map(|used| (used.has_several(), used.last_seen));
         if let Some(place) = self.macs.iter_mut().min_by_key(|used| rank(used)) {
             *place = Some(MacUse {
                 mac,
-                address: tag(address, key),
-                has_several: false,
-                last_seen: now,
+                address: tag,
+                last_seen: second,
             });
         }
     }
@@ -266,7 +355,7 @@ impl Entry {
 
 #[derive(Debug, Clone, Copy)]
 struct Carrier {
-    mac: Mac,
+    mac: MacWord,
     networks: [Option<u64>; NETWORKS_OF_ROUTER],
     last_seen: Timestamp,
 }
@@ -282,24 +371,26 @@ pub(super) struct Carriers {
 impl Carriers {
     /// Learns from one segment of a connection's start or end.
     #[inline]
-    pub(super) fn learn(&mut self, segment: &Segment, now: Timestamp) {
+    pub(super) fn learn(&mut self, learned: &Learned) {
         let last = self.known.get_mut(self.last).and_then(Option::as_mut);
-        if let (Some(carrier), Some(link)) = (last, segment.link)
-            && carrier.mac == link.src
+        if let Some(carrier) = last
+            && Some(carrier.mac) == learned.mac
             && carrier.is_router()
-            && now.since(carrier.last_seen) < STALE_AFTER_NS
+            && learned.now.since(carrier.last_seen) < STALE_AFTER_NS
         {
-            carrier.last_seen = now;
+            carrier.last_seen = learned.now;
             return;
         }
-        self.learn_any(segment, now);
+        self.learn_any(learned);
     }
 
-    fn learn_any(&mut self, segment: &Segment, now: Timestamp) {
-        let Some(mac) = segment.link.map(|link| link.src) else {
+    #[inline(never)]
+    fn learn_any(&mut self, learned: &Learned) {
+        let Some(mac) = learned.mac else {
             return;
         };
-        let network = network(segment.tuple.src);
+        let now = learned.now;
+        let network = network(learned.source);
         let is_known = |c: &Option<Carrier>| c.is_some_and(|c| c.mac == mac);
         self.last = self.known.iter().position(is_known).unwrap_or(self.last);
         if let Some(carrier) = self.known.iter_mut().flatten().find(|c| c.mac == mac) {
@@ -336,12 +427,13 @@ impl Carriers {
             .iter()
             .flatten()
             .filter(fresh)
-            .for_each(|c| set.insert(c.mac));
+            .for_each(|c| set.insert(c.mac.mac()));
         set
     }
 
     /// When a MAC was heard last.
     pub(super) fn last_seen(&self, mac: Mac) -> Option<Timestamp> {
+        let mac = MacWord::of(Link::new(Some(mac), None))?;
         let carrier = self.known.iter().flatten().find(|c| c.mac == mac)?;
         Some(carrier.last_seen)
     }

@@ -11,12 +11,12 @@ use super::half::{
     SYN_COUNT_SHIFT, SYN_DF, SYN_STAMPED, WINDOW, has_ack, small,
 };
 use super::index::{Rank, Slot};
-use super::looks::{Link, Links, Look};
+use super::looks::{Links, Look};
 use super::packed::{Dictionaries, Packed};
 use super::store::FlowStore;
 use super::words::{Family, FlowWords};
 use crate::time::Timestamp;
-use crate::wire::{Segment, SeqNum};
+use crate::wire::{Glance, Link, SeqNum};
 
 /// An age that no TCP timestamp reaches (RFC 7323 §5.5): what a SYN's is taken for, once a later one
 /// stands in its place.
@@ -30,7 +30,7 @@ impl<F: Family> Packed<F> {
         shared: &mut Dictionaries,
         slot: Slot,
         (side, is_new): (Side, bool),
-        segment: &Segment,
+        segment: &Glance,
         time: Timestamp,
     ) -> bool {
         let Some(mut flow) = self.words.simple(slot, side, is_new) else {
@@ -54,32 +54,36 @@ const fn flag(is_set: bool, bit: u32) -> u32 {
     if is_set { bit } else { 0 }
 }
 
-fn link(segment: &Segment) -> Link {
-    Link::new(segment.link.map(|link| link.src), segment.vlan)
-}
-
 /// What every segment shows in the same way.
-fn shown(segment: &Segment) -> u32 {
+#[inline]
+fn shown(segment: &Glance) -> u32 {
+    let dont_fragment = match segment.dont_fragment {
+        Some(true) => DF_SET,
+        Some(false) => DF_CLEAR,
+        None => 0,
+    };
     flag(segment.flags.fin(), HAS_FIN)
-        | flag(segment.payload_len > 0, HAS_DATA)
-        | flag(segment.dont_fragment == Some(true), DF_SET)
-        | flag(segment.dont_fragment == Some(false), DF_CLEAR)
-        | flag(segment.options.timestamps.is_some(), HAS_STAMP)
+        | flag(segment.has_data, HAS_DATA)
+        | flag(segment.stamp.is_some(), HAS_STAMP)
+        | dont_fragment
 }
 
 /// The first segment of a flow, whose end is all zeroes.
-fn open(flow: &mut FlowWords<'_>, shared: &mut Dictionaries, side: Side, segment: &Segment) {
+#[inline]
+fn open(flow: &mut FlowWords<'_>, shared: &mut Dictionaries, side: Side, segment: &Glance) {
     let end = &mut *flow.end;
     let mut flags = shown(segment);
+    let ip_id = segment.ip_id;
+    let is_syn_ack = segment.flags.ack();
     if segment.flags.syn() {
-        let is_stamped = segment.options.timestamps.is_some();
-        let look = Look::of(&segment.options, segment.window);
+        let look = Look::of(segment.shape, segment.window);
+        let is_stamped = flags & HAS_STAMP != 0;
         flags |= HAS_SYN
             | ONLY_SYN
             | 1 << SYN_COUNT_SHIFT
-            | flag(segment.flags.ack(), IS_SYN_ACK)
+            | flag(is_syn_ack, IS_SYN_ACK)
             | flag(is_stamped, SYN_STAMPED | STAMP_OF_SYN)
-            | flag(segment.dont_fragment == Some(true), SYN_DF)
+            | flag(flags & DF_SET != 0, SYN_DF)
             | u32::from(shared.looks.take(look));
         end[ISN] = segment.seq.0;
         if let Some(label) = &mut flow.label {
@@ -90,102 +94,108 @@ fn open(flow: &mut FlowWords<'_>, shared: &mut Dictionaries, side: Side, segment
     end[END] = if has_ack(flags) {
         segment.ack.0
     } else {
-        segment.end().0
+        segment.end.0
     };
-    end[STAMP] = segment.options.timestamps.map_or(0, |stamps| stamps.value);
-    let ip_id = segment.ip_id.unwrap_or(0);
+    end[STAMP] = segment.stamp.unwrap_or(0);
     end[WINDOW] = u32::from(ip_id) << 16 | u32::from(segment.window);
-    let number = shared.links.number(link(segment));
+    let number = shared.links.number(segment.link);
     end[HOPS] = u32::from_le_bytes([segment.hop_limit, 0, 1, number]);
     if segment.flags.syn() {
-        let opening = segment.ip_id.filter(|_| !segment.flags.ack());
-        let originator = if segment.flags.ack() {
-            side.other()
-        } else {
-            side
+        let (originator, opening) = match is_syn_ack {
+            true => (side.other(), 0),
+            false => (side, ip_id),
         };
         flow.begin_with_syn(originator, opening);
     }
 }
 
 /// Another segment, and no SYN, of the end that was heard alone so far.
-fn follow(flow: &mut FlowWords<'_>, links: &mut Links, segment: &Segment, time: Timestamp) {
-    let before = flow.end[LOOK];
-    if has_ack(before) {
-        flow.end[END] = SeqNum(flow.end[ISN]).plus(1).0;
-    }
-    let is_copy = is_copy(flow, segment, time);
+#[inline]
+fn follow(flow: &mut FlowWords<'_>, links: &mut Links, segment: &Glance, time: Timestamp) {
+    const STAMPED: u32 = SYN_STAMPED | HAS_STAMP;
     let end = &mut *flow.end;
-    let had = |bit: u32| before & bit != 0;
-    let age = if had(STAMP_OF_SYN) { 0 } else { STAMP_AGE };
-    let stamp_of_syn = end[STAMP].wrapping_sub(age);
-    let stamps = segment.options.timestamps;
-    if let Some(stamps) = stamps {
-        end[STAMP] = stamps.value;
+    let before = end[LOOK];
+    if has_ack(before) {
+        end[END] = SeqNum(end[ISN]).plus(1).0;
     }
-    let mut flags = before & !(ONLY_SYN | STAMP_OF_SYN | 15 << STEPS_SHIFT)
-        | shown(segment)
-        | flag(is_copy, HAS_COPIES);
-    let is_first_stamp = had(SYN_STAMPED) && had(HAS_STAMP) && end[STAMP] == stamp_of_syn;
-    flags |= flag(is_first_stamp, STAMP_OF_SYN);
-    let (steps, jumps) = ip_id_steps(end[WINDOW] >> 16, before, segment.ip_id);
-    flags |= u32::from(steps) << STEPS_SHIFT | u32::from(jumps) << JUMPS_SHIFT;
-    if stamps.is_some() || !had(HAS_STAMP) {
+    let after = segment.end;
+    let ip_id = u32::from(segment.ip_id);
+    let last_id = end[WINDOW] >> 16;
+    // See `fold::is_copy`.
+    let is_copy = ip_id != 0
+        && ip_id == last_id
+        && end[END] == after.0
+        && time.since(super::words::last_time(*flow.last, time)) < DUPLICATE_NS;
+    let mut flags = before & !(ONLY_SYN | STAMP_OF_SYN) | shown(segment);
+    let age = if before & STAMP_OF_SYN != 0 {
+        0
+    } else {
+        STAMP_AGE
+    };
+    let stamp_of_syn = end[STAMP].wrapping_sub(age);
+    let stamp = segment.stamp.unwrap_or(end[STAMP]);
+    end[STAMP] = stamp;
+    let is_first_stamp = before & STAMPED == STAMPED && stamp == stamp_of_syn;
+    flags |= flag(is_copy, HAS_COPIES) | flag(is_first_stamp, STAMP_OF_SYN);
+    if segment.stamp.is_some() || before & HAS_STAMP == 0 {
         *flow.last = super::words::last_ticks(time);
     }
-    end[LOOK] = flags;
-    if segment.end().is_after(SeqNum(end[END])) {
-        end[END] = segment.end().0;
+    if ip_id != 0 {
+        let by = ip_id.wrapping_sub(last_id) & 0xffff;
+        if last_id != 0 && by != 0 {
+            flags = with_step(flags, by <= u32::from(IP_ID_STEP));
+        }
+        end[WINDOW] = ip_id << 16;
     }
-    let ip_id = match segment.ip_id {
-        Some(id) if id != 0 => u32::from(id) << 16,
-        _ => end[WINDOW] & 0xffff_0000,
-    };
-    end[WINDOW] = ip_id | u32::from(segment.window);
+    end[WINDOW] = end[WINDOW] & 0xffff_0000 | u32::from(segment.window);
+    end[LOOK] = flags;
+    if after.is_after(SeqNum(end[END])) {
+        end[END] = after.0;
+    }
     end[HOPS] = hops(end[HOPS], segment, links);
 }
 
-/// See `fold::is_copy`.
-fn is_copy(flow: &FlowWords<'_>, segment: &Segment, time: Timestamp) -> bool {
-    let Some(id) = segment.ip_id.filter(|id| *id != 0) else {
-        return false;
-    };
-    flow.end[WINDOW] >> 16 == u32::from(id)
-        && flow.end[END] == segment.end().0
-        && time.since(super::words::last_time(*flow.last, time)) < DUPLICATE_NS
+/// One more step of the IP ID, or one more jump.
+#[inline]
+fn with_step(flags: u32, is_step: bool) -> u32 {
+    let shift = if is_step { STEPS_SHIFT } else { JUMPS_SHIFT };
+    if flags >> shift & 3 < 3 {
+        return flags + (1 << shift);
+    }
+    let count = |shift: u32| u16::from(flags.to_be_bytes()[0] >> (shift - 24)) & 3;
+    let (steps, jumps) = (count(STEPS_SHIFT), count(JUMPS_SHIFT));
+    let (steps, jumps) = small(steps + u16::from(is_step), jumps + u16::from(!is_step), 3);
+    flags & !(15 << STEPS_SHIFT) | u32::from(steps) << STEPS_SHIFT | u32::from(jumps) << JUMPS_SHIFT
 }
 
-/// Steps and jumps of the IP ID, as they fit.
-fn ip_id_steps(last: u32, before: u32, ip_id: Option<u16>) -> (u16, u16) {
-    let (steps, jumps) = (before >> STEPS_SHIFT & 3, before >> JUMPS_SHIFT & 3);
-    let by = match ip_id {
-        Some(id) if id != 0 && last != 0 => u32::from(id).wrapping_sub(last) & 0xffff,
-        _ => 0,
-    };
-    let is_step = (1..=u32::from(IP_ID_STEP)).contains(&by);
-    let steps = steps + u32::from(is_step);
-    let jumps = jumps + u32::from(by != 0 && !is_step);
-    small(
-        u16::try_from(steps).unwrap_or(0),
-        u16::try_from(jumps).unwrap_or(0),
-        3,
-    )
-}
+/// Where the counter of the first hop limit stands in its word, and how much is room for there.
+const SEEN_SHIFT: u32 = 16;
+const SEEN_MASK: u32 = 15;
 
 /// The hop limits with one more seen, and the link's number.
-fn hops(before: u32, segment: &Segment, links: &mut Links) -> u32 {
+#[inline]
+fn hops(before: u32, segment: &Glance, links: &mut Links) -> u32 {
+    let [first, .., number] = before.to_le_bytes();
+    let has_room = before >> SEEN_SHIFT & SEEN_MASK < SEEN_MASK;
+    if segment.hop_limit == first && has_room && links.get(number) == segment.link {
+        return before + (1 << SEEN_SHIFT);
+    }
+    hops_of_any(before, segment.hop_limit, segment.link, links)
+}
+
+#[inline(never)]
+fn hops_of_any(before: u32, hop_limit: u8, link: Link, links: &mut Links) -> u32 {
     let [first, other, counts, number] = before.to_le_bytes();
     let (seen, seen_other) = (u16::from(counts & 15), u16::from(counts >> 4));
-    let (other, seen, seen_other) = if segment.hop_limit == first {
+    let (other, seen, seen_other) = if hop_limit == first {
         (other, seen + 1, seen_other)
-    } else if segment.hop_limit == other && seen_other > 0 {
+    } else if hop_limit == other && seen_other > 0 {
         (other, seen, seen_other + 1)
     } else {
-        (segment.hop_limit, seen, 1)
+        (hop_limit, seen, 1)
     };
     let (seen, seen_other) = small(seen, seen_other, COUNT_MAX);
     let counts = u8::try_from(seen.max(1) | seen_other << 4).unwrap_or(u8::MAX);
-    let link = link(segment);
     let number = if links.get(number) == link {
         number
     } else {
@@ -204,7 +214,7 @@ mod tests {
     use crate::flow::tests::{Dice, segment, tuple};
     use crate::flow::words::{Family, V4, V6};
     use crate::time::Timestamp;
-    use crate::wire::{Flags, FourTuple, Segment};
+    use crate::wire::{Flags, FourTuple, Glance, Segment};
 
     const SECRET: [u64; 2] = [3, 9];
 
@@ -222,7 +232,9 @@ mod tests {
             let (slot, is_new) = store
                 .entry(shared, &F::pack_key(&key), hash(&key, SECRET), time)
                 .expect("a packed table takes every flow");
-            if may_be_quick && store.fold_quickly(shared, slot, (side, is_new), segment, time) {
+            if may_be_quick
+                && store.fold_simple(shared, slot, (side, is_new), &Glance::of(segment), time)
+            {
                 return true;
             }
             if !is_new && fold::opens_anew(store, shared, (slot, side), segment, time) {

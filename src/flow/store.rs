@@ -5,7 +5,6 @@
 use super::index::{Rank, TableCounters};
 use super::{FlowKey, HalfFlow, Side};
 use crate::time::{SECOND, Timestamp};
-use crate::wire::Segment;
 
 /// How long an ended flow is kept: Linux's TIME-WAIT (60 s, `TCP_TIMEWAIT_LEN`), in which late
 /// segments are still to be understood.
@@ -105,19 +104,6 @@ pub(super) trait FlowStore {
         half: &HalfFlow,
         now: Timestamp,
     );
-
-    /// Folds a segment into its sender's end where that takes less than the full form of it, with
-    /// the same result, and where it surely belongs there; `false` when nothing was done.
-    fn fold_quickly(
-        &mut self,
-        _shared: &mut Self::Shared,
-        _place: Self::Place,
-        (_side, _is_new): (Side, bool),
-        _segment: &Segment,
-        _now: Timestamp,
-    ) -> bool {
-        false
-    }
 
     /// Forgets everything of the flow but its key: another connection begins.
     fn reopen(&mut self, shared: &mut Self::Shared, place: Self::Place, now: Timestamp);

@@ -1,23 +1,19 @@
-//! Folds segments into the flow table. What makes a baseline and what does not is decided here:
-//! resets never do, nor does anything that the purported sender of a reset sends afterwards, nor a
-//! SYN-ACK from the end that sent the SYN (some injectors forge those).
+//! The memory of one worker: its flows, and what else is remembered of addresses. What a reset meets there,
+//! and what others say of a flow (a worker that saw a reset, the kernel). How segments get in: `take_in`.
 
 use std::net::IpAddr;
 
-use super::ahead::Ahead;
 use super::capture::Captured;
-use super::fold;
-use super::hash::{hash, hash_ipv4};
+use super::hash::hash;
 use super::index::{Rank, TableCounters};
-use super::key::Ipv4Key;
 use super::packed::{Dictionaries, Packed};
 use super::store::FlowStore;
-use super::words::{Family, V4, V6};
+use super::words::{V4, V6};
 use super::{Confirmed, FlowFacts, FlowKey, PassedFlow, PassedReset, PathTable, Side, Sighting};
 use crate::host::SocketView;
 use crate::time::Timestamp;
-use crate::vantage::{Path, Vantage};
-use crate::wire::{FourTuple, Segment};
+use crate::vantage::Vantage;
+use crate::wire::Segment;
 
 /// Addresses remembered for each flow of capacity: peers open several connections each.
 const FLOWS_PER_ADDRESS: usize = 4;
@@ -40,7 +36,7 @@ pub struct TrackerConfig {
 pub(super) struct Live {
     pub(super) v4: Packed<V4>,
     pub(super) v6: Packed<V6>,
-    shared: Dictionaries,
+    pub(super) shared: Dictionaries,
 }
 
 /// Where the flows are.
@@ -50,22 +46,8 @@ pub(super) enum Tables {
     Capture(Box<Captured>),
 }
 
-/// A segment's connection, found out once.
-#[derive(Debug, Clone, Copy)]
-struct Known {
-    key: FlowKey,
-    side: Side,
-    hash: u64,
-}
-
-impl Known {
-    #[inline]
-    fn of(tuple: FourTuple, secret: [u64; 2]) -> Self {
-        let (key, side) = FlowKey::of(tuple);
-        let hash = hash(&key, secret);
-        Self { key, side, hash }
-    }
-}
+/// When and where a segment was seen, and what it is.
+pub(super) type Seen<'a> = (Timestamp, Vantage, &'a Segment);
 
 /// The memory of one worker.
 #[derive(Debug)]
@@ -73,7 +55,6 @@ pub struct Tracker {
     pub(super) tables: Tables,
     pub(super) paths: PathTable,
     pub(super) secret: [u64; 2],
-    pub(super) ahead: Ahead,
 }
 
 /// Runs an expression with the store that a key belongs to and what that store shares.
@@ -125,7 +106,6 @@ impl Tracker {
             tables,
             paths: PathTable::new(addresses, config.key[0]),
             secret: config.key,
-            ahead: Ahead::default(),
         }
     }
 
@@ -175,51 +155,16 @@ impl Tracker {
         }
     }
 
-    /// Takes one segment in. Answers with a [`Sighting`] when it is a reset, or when its sender is
-    /// said to have sent one before.
-    #[inline]
-    pub fn observe(
-        &mut self,
-        time: Timestamp,
-        vantage: Vantage,
-        segment: &Segment,
-        socket: Option<SocketView>,
-    ) -> Option<Sighting> {
-        let seen = (time, vantage, segment);
-        let needs_facts = segment.flags.rst() || self.take_in(seen)?;
-        needs_facts.then(|| self.sight(seen, socket))
-    }
-
-    /// Takes a segment in that is no reset; whether its sender is said to have sent one before.
-    #[inline]
-    fn take_in(&mut self, seen: (Timestamp, Vantage, &Segment)) -> Option<bool> {
-        let (paths, tuple) = (&mut self.paths, &seen.2.tuple);
-        let live = match &mut self.tables {
-            Tables::Live(live) => &mut **live,
-            Tables::Capture(captured) => {
-                let Known { key, side, hash } = Known::of(*tuple, self.secret);
-                return take_in(&mut **captured, &mut (), paths, (&key, side, hash), seen);
-            }
-        };
-        let shared = &mut live.shared;
-        if let Some((key, side)) = Ipv4Key::of(tuple) {
-            let hash = hash_ipv4(key, self.secret);
-            return take_in(&mut live.v4, shared, paths, (&key, side, hash), seen);
-        }
-        let Known { key, side, hash } = Known::of(*tuple, self.secret);
-        let key = V6::pack_key(&key);
-        take_in(&mut live.v6, shared, paths, (&key, side, hash), seen)
-    }
-
     /// The flow as a reset meets it, or what follows one.
     #[cold]
     #[inline(never)]
-    fn sight(
+    pub(super) fn sight(
         &mut self,
-        (time, vantage, segment): (Timestamp, Vantage, &Segment),
+        (time, vantage, segment): Seen<'_>,
         socket: Option<SocketView>,
     ) -> Sighting {
-        let Known { key, side, hash } = Known::of(segment.tuple, self.secret);
+        let (key, side) = FlowKey::of(segment.tuple);
+        let hash = hash(&key, self.secret);
         let flow = self.facts(&key, side, time);
         if segment.flags.rst() {
             let is_living = socket.is_some_and(|socket| socket.sequence().is_some());
@@ -334,36 +279,6 @@ const fn is_ipv4(key: &FlowKey) -> bool {
         (key.low.address, key.high.address),
         (IpAddr::V4(_), IpAddr::V4(_))
     )
-}
-
-const fn outbound() -> Path {
-    Path::Egress { forwarded: false }
-}
-
-/// Takes a segment in that is no reset; whether its sender is said to have sent one before.
-#[inline]
-fn take_in<S: FlowStore>(
-    store: &mut S,
-    shared: &mut S::Shared,
-    paths: &mut PathTable,
-    (key, side, hash): (&S::Key, Side, u64),
-    (time, vantage, segment): (Timestamp, Vantage, &Segment),
-) -> Option<bool> {
-    let (place, is_new) = store.entry(shared, key, hash, time)?;
-    let is_folded = store.fold_quickly(shared, place, (side, is_new), segment, time) || {
-        if !is_new && fold::opens_anew(store, shared, (place, side), segment, time) {
-            store.reopen(shared, place, time);
-        }
-        if store.state(place, time).reset_from[side.index()] {
-            return Some(true);
-        }
-        fold::fold(store, shared, (place, side), segment, time)
-    };
-    let begins_or_ends = segment.flags.syn() || segment.flags.fin() || is_new;
-    if is_folded && begins_or_ends && vantage.path != outbound() {
-        paths.learn(segment, segment.flags.syn(), time);
-    }
-    Some(false)
 }
 
 /// The place of a key's flow, new or not.

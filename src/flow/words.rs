@@ -3,11 +3,10 @@
 //! All zeroes is an empty set, so that memory need not be touched before it is used.
 
 use std::marker::PhantomData;
-use std::net::IpAddr;
 
 use super::half::{self, Around, HALF_WORDS};
 use super::index::{SET_BYTES, Slot, WAYS};
-use super::key::Ipv4Key;
+use super::key::{Ipv4Key, WideKey};
 use super::looks::Looks;
 use super::store::{ENDED_KEPT_NS, FlowState};
 use super::ticks::{
@@ -112,35 +111,23 @@ impl Family for V6 {
     const END_WORDS: usize = HALF_WORDS + 1;
     const IS_IPV4: bool = false;
 
-    type Key = [u32; 9];
+    type Key = WideKey;
 
-    #[inline]
-    fn is_key(flow: &[u32], key: &[u32; 9]) -> bool {
-        flow.first_chunk() == Some(key)
+    fn pack_key(key: &FlowKey) -> WideKey {
+        WideKey::of(&key.tuple_from(Side::Low)).0
     }
 
     #[inline]
-    fn write_key(flow: &mut [u32], key: &[u32; 9]) {
+    fn is_key(flow: &[u32], key: &WideKey) -> bool {
+        flow.first_chunk() == Some(&key.0)
+    }
+
+    #[inline]
+    fn write_key(flow: &mut [u32], key: &WideKey) {
         if let Some(own) = flow.first_chunk_mut() {
-            *own = *key;
+            *own = key.0;
         }
     }
-
-    fn pack_key(key: &FlowKey) -> [u32; 9] {
-        let words = |address: IpAddr| {
-            let bits = match address {
-                IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
-                IpAddr::V6(v6) => v6.to_bits(),
-            };
-            [96, 64, 32, 0].map(|shift| u32::try_from(bits >> shift & 0xffff_ffff).unwrap_or(0))
-        };
-        let ([a, b, c, d], [e, f, g, h]) = (words(key.low.address), words(key.high.address));
-        [a, b, c, d, e, f, g, h, ports(key)]
-    }
-}
-
-fn ports(key: &FlowKey) -> u32 {
-    u32::from(key.low.port) << 16 | u32::from(key.high.port)
 }
 
 const fn flow_words<F: Family>() -> usize {
@@ -189,13 +176,14 @@ impl FlowWords<'_> {
     }
 
     /// The flow, of which nothing was known, begins with a SYN or a SYN-ACK. `ip_id` is a SYN's.
-    pub(super) fn begin_with_syn(&mut self, originator: Side, ip_id: Option<u16>) {
+    #[inline]
+    pub(super) fn begin_with_syn(&mut self, originator: Side, ip_id: u16) {
         let high = if originator == Side::High {
             ORIGINATOR_HIGH
         } else {
             0
         };
-        *self.flags |= HAS_ORIGINATOR | high | u32::from(ip_id.unwrap_or(0)) << 16;
+        *self.flags |= HAS_ORIGINATOR | high | u32::from(ip_id) << 16;
     }
 }
 

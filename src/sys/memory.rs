@@ -53,6 +53,12 @@ pub fn bring_near<T: ?Sized>(object: &T) {
     }
 }
 
+/// The same for the first line alone of an object that is aligned to one.
+#[inline]
+pub fn bring_line_near<T>(object: &T) {
+    prefetch(std::ptr::from_ref(object).cast());
+}
+
 #[inline]
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 fn prefetch(address: *const u8) {

@@ -4,6 +4,7 @@
 //! (checksums in captures are often wrong; addresses were rewritten by their authors).
 
 pub mod ethernet;
+mod glance;
 pub mod ipv4;
 pub mod ipv6;
 pub mod network;
@@ -15,6 +16,7 @@ pub mod tcp;
 use std::net::{IpAddr, Ipv4Addr};
 
 pub use ethernet::Mac;
+pub use glance::{Glance, Link, Shape};
 pub use network::{Network, NetworkError};
 pub use parse::{LinkLayer, parse};
 pub use quick::parse_into;

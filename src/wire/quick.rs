@@ -11,12 +11,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::ethernet::{self, TYPE_IPV4, TYPE_IPV6};
 use super::ipv4::PROTOCOL_TCP;
 use super::{
-    Flags, FourTuple, LinkAddresses, LinkLayer, Mac, PAYLOAD_HEAD, Reject, Segment, SeqNum, ipv6,
-    parse, tcp,
+    Flags, LinkAddresses, LinkLayer, Mac, PAYLOAD_HEAD, Reject, Segment, SeqNum, ipv6, parse, tcp,
 };
 
 /// Bytes of an IPv4 header without options.
 const IPV4_LEN: usize = 20;
+/// Where TCP begins behind it.
+const TCP_OF_IPV4: usize = ethernet::HEADER_LEN + IPV4_LEN;
+/// Where TCP begins behind an IPv6 header.
+const TCP_OF_IPV6: usize = ethernet::HEADER_LEN + ipv6::HEADER_LEN;
 
 /// Reads one Ethernet frame over `segment`, all of whose fields are written; the same as [`parse()`].
 ///
@@ -34,49 +37,58 @@ pub fn parse_into(frame: &[u8], segment: &mut Segment) -> Result<(), Reject> {
 /// `None` when the frame is not one of the usual; then some fields may be written.
 #[inline]
 fn read_usual(frame: &[u8], segment: &mut Segment) -> Option<()> {
-    let (link, packet) = frame.split_first_chunk::<{ ethernet::HEADER_LEN }>()?;
-    let (to, rest) = link.split_first_chunk::<6>()?;
-    let (from, ether_type) = rest.split_first_chunk::<6>()?;
-    match u16::from_be_bytes(*ether_type.first_chunk()?) {
-        TYPE_IPV4 => read_ipv4(packet, segment)?,
-        TYPE_IPV6 => read_ipv6(packet, segment)?,
+    let link = frame.first_chunk::<{ ethernet::HEADER_LEN }>()?;
+    let len = match u16::from_be_bytes([link[12], link[13]]) {
+        TYPE_IPV4 => read_ipv4(frame.first_chunk()?, segment)?,
+        TYPE_IPV6 => read_ipv6(frame.first_chunk()?, segment)?,
         _ => return None,
-    }
+    };
+    let [a, b, c, d, e, f, g, h, i, j, k, l, ..] = *link;
     segment.link = Some(LinkAddresses {
-        src: Mac(*from),
-        dst: Some(Mac(*to)),
+        src: Mac([g, h, i, j, k, l]),
+        dst: Some(Mac([a, b, c, d, e, f])),
     });
     segment.vlan = None;
-    Some(())
+    match len {
+        Len::Ipv4(len) => read_options(frame.get(TCP_OF_IPV4..)?, len, segment),
+        Len::Ipv6(len) => read_options(frame.get(TCP_OF_IPV6..)?, len, segment),
+    }
+}
+
+/// Bytes of TCP header and payload, by the IP header.
+#[derive(Clone, Copy)]
+enum Len {
+    Ipv4(usize),
+    Ipv6(usize),
 }
 
 #[inline]
-fn read_ipv4(packet: &[u8], segment: &mut Segment) -> Option<()> {
-    let (ip, rest) = packet.split_first_chunk::<IPV4_LEN>()?;
+fn read_ipv4(head: &[u8; TCP_OF_IPV4 + tcp::HEADER_LEN], segment: &mut Segment) -> Option<Len> {
+    let (ip, fixed) = head[ethernet::HEADER_LEN..].split_first_chunk::<IPV4_LEN>()?;
     let fragment = u16::from_be_bytes([ip[6], ip[7]]);
     if ip[0] != 0x45 || ip[9] != PROTOCOL_TCP || fragment & 0x3fff != 0 {
         return None;
     }
     // A length of 0, which captures may hold, is left to `parse`.
     let len = usize::from(u16::from_be_bytes([ip[2], ip[3]])).checked_sub(IPV4_LEN)?;
-    let (src, dst) = ip[12..].split_first_chunk::<4>()?;
-    segment.tuple.src = IpAddr::V4(Ipv4Addr::from(*src));
-    segment.tuple.dst = IpAddr::V4(Ipv4Addr::from(*dst.first_chunk::<4>()?));
+    segment.tuple.src = IpAddr::V4(Ipv4Addr::new(ip[12], ip[13], ip[14], ip[15]));
+    segment.tuple.dst = IpAddr::V4(Ipv4Addr::new(ip[16], ip[17], ip[18], ip[19]));
     segment.hop_limit = ip[8];
     segment.ip_id = Some(u16::from_be_bytes([ip[4], ip[5]]));
     segment.dont_fragment = Some(fragment & 0x4000 != 0);
     segment.traffic_class = ip[1];
     segment.flow_label = None;
-    read_tcp(rest, len, segment)
+    read_fixed(fixed.first_chunk()?, segment);
+    Some(Len::Ipv4(len))
 }
 
 #[inline]
-fn read_ipv6(packet: &[u8], segment: &mut Segment) -> Option<()> {
-    let (ip, rest) = packet.split_first_chunk::<{ ipv6::HEADER_LEN }>()?;
+fn read_ipv6(head: &[u8; TCP_OF_IPV6 + tcp::HEADER_LEN], segment: &mut Segment) -> Option<Len> {
+    let (ip, fixed) = head[ethernet::HEADER_LEN..].split_first_chunk::<{ ipv6::HEADER_LEN }>()?;
     if ip[0] >> 4 != 6 || ip[6] != PROTOCOL_TCP {
         return None;
     }
-    // A length of 0 fails in `read_tcp`, and is left to `parse` too.
+    // A length of 0 fails in `read_options`, and is left to `parse` too.
     let len = usize::from(u16::from_be_bytes([ip[4], ip[5]]));
     let (src, dst) = ip[8..].split_first_chunk::<16>()?;
     segment.tuple.src = IpAddr::V6(Ipv6Addr::from(*src));
@@ -86,39 +98,46 @@ fn read_ipv6(packet: &[u8], segment: &mut Segment) -> Option<()> {
     segment.dont_fragment = None;
     segment.traffic_class = ip[0] << 4 | ip[1] >> 4;
     segment.flow_label = Some(u32::from_be_bytes([0, ip[1] & 0x0f, ip[2], ip[3]]));
-    read_tcp(rest, len, segment)
+    read_fixed(fixed.first_chunk()?, segment);
+    Some(Len::Ipv6(len))
 }
 
-/// `len`: bytes of header and payload, by the IP header.
+/// The TCP header without its options.
 #[inline]
-fn read_tcp(bytes: &[u8], len: usize, segment: &mut Segment) -> Option<()> {
-    let (fixed, rest) = bytes.split_first_chunk::<{ tcp::HEADER_LEN }>()?;
-    let data_offset = usize::from(fixed[12] >> 4) * 4;
-    let payload_len = len.checked_sub(data_offset)?;
-    let options = rest.get(..data_offset.checked_sub(tcp::HEADER_LEN)?)?;
-    let FourTuple {
-        src_port, dst_port, ..
-    } = &mut segment.tuple;
-    *src_port = u16::from_be_bytes([fixed[0], fixed[1]]);
-    *dst_port = u16::from_be_bytes([fixed[2], fixed[3]]);
-    segment.seq = SeqNum(u32::from_be_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]));
-    segment.ack = SeqNum(u32::from_be_bytes([
-        fixed[8], fixed[9], fixed[10], fixed[11],
-    ]));
+fn read_fixed(fixed: &[u8; tcp::HEADER_LEN], segment: &mut Segment) {
+    let word =
+        |at: usize| u32::from_be_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]]);
+    segment.tuple.src_port = u16::from_be_bytes([fixed[0], fixed[1]]);
+    segment.tuple.dst_port = u16::from_be_bytes([fixed[2], fixed[3]]);
+    segment.seq = SeqNum(word(4));
+    segment.ack = SeqNum(word(8));
     segment.flags = Flags(fixed[13]);
     segment.reserved = fixed[12] & 0x0f;
     segment.window = u16::from_be_bytes([fixed[14], fixed[15]]);
+}
+
+/// What follows it. `bytes` begin with it; `len` is that of header and payload, by the IP header.
+#[inline]
+fn read_options(bytes: &[u8], len: usize, segment: &mut Segment) -> Option<()> {
+    let (fixed, rest) = bytes.split_first_chunk::<{ tcp::HEADER_LEN }>()?;
+    let data_offset = usize::from(fixed[12] >> 4) * 4;
+    let payload_len = len.checked_sub(data_offset)?;
+    let (options, payload) = rest.split_at_checked(data_offset.checked_sub(tcp::HEADER_LEN)?)?;
     segment.options.read(options);
     segment.payload_len = u32::try_from(payload_len).unwrap_or(u32::MAX);
     segment.payload_head = [0; PAYLOAD_HEAD];
     if payload_len > 0 {
-        let captured = rest.get(options.len()..).unwrap_or_default();
-        let kept = payload_len.min(PAYLOAD_HEAD);
-        for (to, from) in segment.payload_head.iter_mut().zip(captured).take(kept) {
-            *to = *from;
-        }
+        read_payload(payload, payload_len, &mut segment.payload_head);
     }
     Some(())
+}
+
+#[inline(never)]
+fn read_payload(captured: &[u8], payload_len: usize, head: &mut [u8; PAYLOAD_HEAD]) {
+    let kept = payload_len.min(PAYLOAD_HEAD);
+    for (to, from) in head.iter_mut().zip(captured).take(kept) {
+        *to = *from;
+    }
 }
 
 #[cfg(test)]

@@ -145,37 +145,49 @@ impl Options {
     /// (`tcp_options_write`).
     #[inline]
     pub(super) fn read(&mut self, bytes: &[u8]) {
-        let word = |at: usize| {
-            let word = bytes.get(at..at + 4).and_then(<[u8]>::first_chunk);
-            word.map_or(0, |word| u32::from_be_bytes(*word))
-        };
-        let stamps = |at: usize| {
+        let stamps = |value: [u8; 4], echo: [u8; 4]| {
             Some(Timestamps {
-                value: word(at),
-                echo: word(at + 4),
+                value: u32::from_be_bytes(value),
+                echo: u32::from_be_bytes(echo),
             })
         };
-        match bytes.len() {
-            0 => *self = Self::NONE,
-            12 if word(0) == 0x0101_080a => {
+        match *bytes {
+            [] => *self = Self::NONE,
+            [1, 1, 8, 10, a, b, c, d, e, f, g, h] => {
                 *self = Self {
-                    timestamps: stamps(4),
+                    timestamps: stamps([a, b, c, d], [e, f, g, h]),
                     order: 0x118,
                     len: 12,
                     ..Self::NONE
                 }
             }
-            20 if word(0) >> 16 == 0x0204
-                && word(4) == 0x0402_080a
-                && word(16) >> 8 == 0x01_0303 =>
-            {
-                let [.., high, low] = word(0).to_be_bytes();
-                let [.., shift] = word(16).to_be_bytes();
+            [
+                2,
+                4,
+                high,
+                low,
+                4,
+                2,
+                8,
+                10,
+                a,
+                b,
+                c,
+                d,
+                e,
+                f,
+                g,
+                h,
+                1,
+                3,
+                3,
+                shift,
+            ] => {
                 *self = Self {
                     mss: Some(u16::from_be_bytes([high, low])),
                     window_scale: Some(shift),
                     sack_permitted: true,
-                    timestamps: stamps(8),
+                    timestamps: stamps([a, b, c, d], [e, f, g, h]),
                     order: 0x2_4813,
                     len: 20,
                     ..Self::NONE

@@ -1,15 +1,19 @@
 //! What a worker does with one frame's bytes: reads it, and tells the flow table of it. Pure
 //! functions, without rings, so that a test or a fuzzer can call them; whatever they answer, the
-//! frame goes back to the host. A worker reads all frames of a batch before it tells of any, and announces
-//! each as soon as it was read, so that the flow table can fetch what it will need from memory meanwhile.
+//! frame goes back to the host. Of the frames that nearly all are no more is read than the flow table
+//! needs ([`Glance`]); of the others, and where that is not enough, all. A worker announces each frame as soon
+//! as it was read and tells of it some frames later, so that the flow table can fetch what it will need
+//! from memory meanwhile.
 
-use crate::flow::{Confirmed, PassedFlow, PassedReset, Sighting, TableCounters, Tracker};
+use crate::flow::{
+    Announced, Confirmed, PassedFlow, PassedReset, Sighting, TableCounters, Tracker,
+};
 use crate::host::SocketView;
 use crate::host_bytes;
-use crate::sys::bring_near;
+use crate::sys::bring_line_near;
 use crate::time::Timestamp;
 use crate::vantage::Vantage;
-use crate::wire::{self, Reject, Segment};
+use crate::wire::{self, Flags, FourTuple, Glance, Reject, Segment};
 
 /// Bytes of `struct frame_meta` (bpf/shared.h), which stands right before a frame.
 pub const META_BYTES: usize = crate::host_bytes::FRAME_META_LEN;
@@ -25,12 +29,39 @@ pub trait Observe {
         socket: Option<SocketView>,
     ) -> Option<Sighting>;
 
-    /// This segment will be observed soon, in the order of these calls: time to bring near what is
-    /// known of its flow. Changes nothing that a verdict could see.
-    fn announce(&mut self, _segment: &Segment) {}
+    /// The same of a segment that was announced, with what was answered then.
+    fn observe_announced(
+        &mut self,
+        time: Timestamp,
+        vantage: Vantage,
+        segment: &Segment,
+        _announced: &Announced,
+        socket: Option<SocketView>,
+    ) -> Option<Sighting> {
+        self.observe(time, vantage, segment, socket)
+    }
 
-    /// No more segments will be announced before those that were are observed.
-    fn announced(&mut self) {}
+    /// What was seen at a glance of a segment that was announced and is no reset. `false` when that is not
+    /// enough; then nothing was done, and all of it is to be observed.
+    fn observe_glance(
+        &mut self,
+        _time: Timestamp,
+        _vantage: Vantage,
+        _glance: &Glance,
+        _announced: &Announced,
+    ) -> bool {
+        false
+    }
+
+    /// A segment between these ends will be observed soon. What was found out for that is written over
+    /// `_announced`. Changes nothing that a verdict could see, nor do the next two.
+    fn announce(&mut self, _tuple: &FourTuple, _announced: &mut Announced) {}
+
+    /// The first half of bringing near what is known of the flow of a segment that was announced.
+    fn approach(&mut self, _announced: &Announced) {}
+
+    /// The second half, to which the first one leads.
+    fn reach(&mut self, _announced: &Announced) {}
 
     /// The kernel says that this connection's handshake is complete. It may not be known here.
     fn confirm(&mut self, _confirmed: &Confirmed) {}
@@ -60,13 +91,41 @@ impl Observe for Tracker {
     }
 
     #[inline]
-    fn announce(&mut self, segment: &Segment) {
-        Self::announce(self, segment);
+    fn observe_announced(
+        &mut self,
+        time: Timestamp,
+        vantage: Vantage,
+        segment: &Segment,
+        announced: &Announced,
+        socket: Option<SocketView>,
+    ) -> Option<Sighting> {
+        Self::observe_announced(self, time, vantage, segment, announced, socket)
     }
 
     #[inline]
-    fn announced(&mut self) {
-        Self::announced(self);
+    fn observe_glance(
+        &mut self,
+        time: Timestamp,
+        vantage: Vantage,
+        glance: &Glance,
+        announced: &Announced,
+    ) -> bool {
+        Self::observe_glance(self, time, vantage, glance, announced)
+    }
+
+    #[inline]
+    fn announce(&mut self, tuple: &FourTuple, announced: &mut Announced) {
+        Self::announce(self, tuple, announced);
+    }
+
+    #[inline]
+    fn approach(&mut self, announced: &Announced) {
+        Self::approach(self, announced);
+    }
+
+    #[inline]
+    fn reach(&mut self, announced: &Announced) {
+        Self::reach(self, announced);
     }
 
     fn confirm(&mut self, confirmed: &Confirmed) {
@@ -83,16 +142,32 @@ impl Observe for Tracker {
 }
 
 /// One frame as it was read, before anybody is told of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct Parsed {
-    /// The segment, or the reason why the frame is none.
-    pub segment: Result<Segment, Reject>,
+    /// What was seen at a glance, where that was enough so far.
+    glance: Glance,
+    has_glance: bool,
+    /// All of it otherwise, or the reason why the frame is no segment.
+    segment: Result<Segment, Reject>,
     /// When it arrived, as `steer` says; the worker's time where it does not.
     pub time: Timestamp,
     /// The local socket that it met, where `steer` could ask.
     pub socket: Option<SocketView>,
     /// `steer` had put metadata before it.
     pub had_meta: bool,
+    /// What was found out when it was announced, if it was.
+    announced: Announced,
+}
+
+/// What else than the flow table asks of a segment.
+#[derive(Debug, Clone, Copy)]
+pub struct Headers<'a> {
+    /// Addresses and ports.
+    pub tuple: &'a FourTuple,
+    /// Control bits.
+    pub flags: Flags,
+    /// It has payload.
+    pub has_data: bool,
 }
 
 /// What came of one frame.
@@ -109,23 +184,76 @@ pub struct Examined {
 impl Parsed {
     /// A place for what will be read.
     pub const BLANK: Self = Self {
+        glance: Glance::BLANK,
+        has_glance: false,
         segment: Ok(Segment::BLANK),
         time: Timestamp::from_nanos(0),
         socket: None,
         had_meta: false,
+        announced: Announced::NONE,
     };
+
+    /// Ends, flags and payload; `None` for what is no segment.
+    #[must_use]
+    #[inline]
+    pub fn headers(&self) -> Option<Headers<'_>> {
+        if self.has_glance {
+            let Glance { tuple, flags, .. } = &self.glance;
+            return Some(Headers {
+                tuple,
+                flags: *flags,
+                has_data: self.glance.has_data,
+            });
+        }
+        self.segment.as_ref().ok().map(|segment| Headers {
+            tuple: &segment.tuple,
+            flags: segment.flags,
+            has_data: segment.payload_len > 0,
+        })
+    }
+
+    /// Reads all of the frame.
+    #[inline(never)]
+    fn read_whole(&mut self, bytes: &[u8]) {
+        self.has_glance = false;
+        if self.segment.is_err() {
+            self.segment = Ok(Segment::BLANK);
+        }
+        if let Ok(segment) = &mut self.segment
+            && let Err(reject) = wire::parse_into(bytes, segment)
+        {
+            self.segment = Err(reject);
+        }
+    }
+
+    /// Lets `observer` fetch what it will need.
+    #[inline]
+    fn announce<O: Observe>(&mut self, observer: &mut O) {
+        if self.has_glance {
+            observer.announce(&self.glance.tuple, &mut self.announced);
+        } else if let Ok(segment) = &self.segment {
+            observer.announce(&segment.tuple, &mut self.announced);
+        }
+    }
 }
 
-/// Bytes of a frame's front in which all its headers stand: Ethernet, IPv6, TCP with options.
-const FRONT_BYTES: usize = 14 + 40 + 60;
+/// A byte in the last line of what nearly all frames have of headers: Ethernet, IPv6, TCP, the options of a
+/// Linux SYN.
+const LAST_BYTE: usize = 14 + 40 + 20 + 20 - 1;
 
 /// Brings a frame near that will be read soon. The kernel wrote it, perhaps on another CPU.
 #[inline]
 pub fn fetch_frame(bytes: &[u8], meta_bytes: Option<&[u8]>) {
-    bring_near(bytes.get(..FRONT_BYTES).unwrap_or(bytes));
-    if let Some(meta) = meta_bytes {
-        // Its last line is the one in which the frame begins.
-        bring_near(meta);
+    if let Some(last) = bytes.get(LAST_BYTE).or(bytes.last()) {
+        bring_line_near(last);
+    }
+    if let Some(first) = bytes.first() {
+        bring_line_near(first);
+    }
+    // Its last line is the one in which the frame begins, or the one before.
+    if let Some([first, .., last]) = meta_bytes {
+        bring_line_near(first);
+        bring_line_near(last);
     }
 }
 
@@ -140,41 +268,95 @@ pub fn read_frame(now: Timestamp, bytes: &[u8], meta_bytes: Option<&[u8]>, parse
         parsed.time = now;
         parsed.socket = None;
     }
-    if parsed.segment.is_err() {
-        parsed.segment = Ok(Segment::BLANK);
-    }
-    if let Ok(segment) = &mut parsed.segment
-        && let Err(reject) = wire::parse_into(bytes, segment)
-    {
-        parsed.segment = Err(reject);
+    parsed.announced.clear();
+    parsed.has_glance = parsed.glance.read(bytes);
+    if !parsed.has_glance {
+        parsed.read_whole(bytes);
     }
 }
 
-/// Tells `observer` of one frame; what it answers goes to `found`. It is a kilobyte that most frames
-/// do not have, and is not to be moved about for them.
+/// The frames of a batch, and who wants to know what came of them.
+pub trait Batch {
+    /// The frame's bytes, and those before it where its metadata may stand.
+    fn frame(&self, at: usize) -> (&[u8], Option<&[u8]>);
+
+    /// Its metadata was read, and is not needed any more.
+    fn was_read(&mut self, _at: usize) {}
+
+    /// What came of the frame: nothing to tell, or the reason why it is no segment.
+    fn told(&mut self, parsed: &Parsed, told: Result<(), Reject>);
+
+    /// A sighting came of a frame. It is a kilobyte that most frames do not have, and is not to be
+    /// moved about for them.
+    fn found(&mut self, sighting: Sighting);
+}
+
+/// Takes in a batch: reads all frames into their places and announces them to `observer`, has it fetch what
+/// it will need of each, and tells of them, in the order of arrival. `now` stands in for the time of a
+/// frame without metadata.
 ///
-/// # Errors
-///
-/// Why the frame is no segment; then there was nothing to tell.
+/// Each step for the whole batch before the next: fetches in loops of their own wait for memory together. When
+/// they stood among other work, a frame took a fifth longer (benches/runs/2026-11-21-frame).
 #[inline]
-pub fn observe_frame<O: Observe>(
+pub fn take_in<O: Observe, B: Batch>(
+    observer: &mut O,
+    (now, vantage): (Timestamp, Vantage),
+    batch: &mut B,
+    places: &mut [Parsed],
+) {
+    for (at, parsed) in places.iter_mut().enumerate() {
+        let (bytes, meta_bytes) = batch.frame(at);
+        read_frame(now, bytes, meta_bytes, parsed);
+        batch.was_read(at);
+        parsed.announce(observer);
+    }
+    places
+        .iter()
+        .for_each(|parsed| observer.approach(&parsed.announced));
+    places
+        .iter()
+        .for_each(|parsed| observer.reach(&parsed.announced));
+    for (at, parsed) in places.iter_mut().enumerate() {
+        let told = observe_frame(observer, vantage, parsed, batch, at);
+        batch.told(parsed, told);
+    }
+}
+
+/// Tells `observer` of one frame; what it answers goes to the batch.
+#[inline]
+fn observe_frame<O: Observe, B: Batch>(
+    observer: &mut O,
+    vantage: Vantage,
+    parsed: &mut Parsed,
+    batch: &mut B,
+    at: usize,
+) -> Result<(), Reject> {
+    if parsed.has_glance {
+        let (glance, announced) = (&parsed.glance, &parsed.announced);
+        if observer.observe_glance(parsed.time, vantage, glance, announced) {
+            return Ok(());
+        }
+        parsed.read_whole(batch.frame(at).0);
+    }
+    observe_whole(observer, vantage, parsed, batch)
+}
+
+#[inline(never)]
+fn observe_whole<O: Observe, B: Batch>(
     observer: &mut O,
     vantage: Vantage,
     parsed: &Parsed,
-    found: impl FnOnce(Sighting),
+    batch: &mut B,
 ) -> Result<(), Reject> {
-    match &parsed.segment {
-        Ok(segment) => {
-            if let Some(sighting) = observer.observe(parsed.time, vantage, segment, parsed.socket) {
-                found(sighting);
-            }
-            Ok(())
-        }
-        Err(reject) => Err(*reject),
+    let segment = parsed.segment.as_ref().map_err(|reject| *reject)?;
+    let (time, socket, announced) = (parsed.time, parsed.socket, &parsed.announced);
+    if let Some(sighting) = observer.observe_announced(time, vantage, segment, announced, socket) {
+        batch.found(sighting);
     }
+    Ok(())
 }
 
-/// Both for a single frame.
+/// The same for a single frame, which is not announced.
 pub fn examine<O: Observe>(
     observer: &mut O,
     now: Timestamp,
@@ -184,11 +366,144 @@ pub fn examine<O: Observe>(
 ) -> Examined {
     let mut parsed = Parsed::BLANK;
     read_frame(now, bytes, meta_bytes, &mut parsed);
-    let mut sighting = None;
-    let told = observe_frame(observer, vantage, &parsed, |found| sighting = Some(found));
+    parsed.read_whole(bytes);
+    let Parsed {
+        segment,
+        time,
+        socket,
+        had_meta,
+        ..
+    } = parsed;
     Examined {
-        outcome: told.map(|()| sighting),
-        time: parsed.time,
-        had_meta: parsed.had_meta,
+        outcome: segment.map(|segment| observer.observe(time, vantage, &segment, socket)),
+        time,
+        had_meta,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Batch, Parsed, examine, take_in};
+    use crate::flow::{Sighting, Tracker, TrackerConfig};
+    use crate::time::Timestamp;
+    use crate::vantage::{InterfaceId, Path, Vantage};
+    use crate::wire::Reject;
+
+    const VANTAGE: Vantage = Vantage {
+        interface: InterfaceId(0),
+        path: Path::Ingress,
+    };
+
+    /// Batches of some thirty frames; under Miri, each takes seconds.
+    const ROUNDS: u64 = if cfg!(miri) { 8 } else { 300 };
+
+    struct Frames {
+        frames: Vec<Vec<u8>>,
+        found: Vec<Sighting>,
+        rejects: Vec<Option<Reject>>,
+    }
+
+    impl Batch for Frames {
+        fn frame(&self, at: usize) -> (&[u8], Option<&[u8]>) {
+            (&self.frames[at], None)
+        }
+
+        fn told(&mut self, _: &Parsed, told: Result<(), Reject>) {
+            self.rejects.push(told.err());
+        }
+
+        fn found(&mut self, sighting: Sighting) {
+            self.found.push(sighting);
+        }
+    }
+
+    /// xorshift64*: seeded, so that a failure comes again.
+    fn roll(state: &mut u64) -> u8 {
+        *state ^= *state >> 12;
+        *state ^= *state << 25;
+        *state ^= *state >> 27;
+        state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_be_bytes()[0]
+    }
+
+    /// A frame of one of a few flows, from either end: SYN, SYN-ACK, FIN, with or without payload, resets;
+    /// some that is no TCP.
+    fn frame(dice: &mut u64) -> Vec<u8> {
+        const STAMPS: [u8; 12] = [1, 1, 8, 10, 0, 0, 1, 7, 0, 0, 0, 9];
+        const FLAGS: [u8; 8] = [2, 2, 0x12, 0x11, 0x11, 0x19, 4, 0x14];
+        let options = if roll(dice) < 128 { &STAMPS[..] } else { &[] };
+        let payload = if roll(dice) < 40 { &b"data"[..] } else { &[] };
+        let mut ends = [[100, 0, 0, roll(dice) & 3], [10, 0, 0, 1]];
+        let mut ports = [[0x9c, roll(dice) & 7], [1, 0xbb]];
+        if roll(dice) < 40 {
+            ends.reverse();
+            ports.reverse();
+        }
+        let mut tcp = ports.concat();
+        tcp.extend([0, 0, 0, roll(dice) & 1, 0, 0, 0, 9]);
+        let data_offset = if options.is_empty() { 0x50 } else { 0x80 };
+        let flags = FLAGS[usize::from(roll(dice) & 7)];
+        tcp.extend([data_offset, flags, 0xfa, 0xf0, 0, 0, 0, 0]);
+        tcp.extend(options);
+        tcp.extend(payload);
+        let mut bytes = vec![
+            2,
+            0,
+            0,
+            0,
+            0,
+            1,
+            2,
+            0,
+            0,
+            0,
+            0,
+            roll(dice) & 1,
+            8,
+            0,
+            0x45,
+            0,
+        ];
+        bytes.extend(u16::try_from(20 + tcp.len()).unwrap().to_be_bytes());
+        let protocol = if roll(dice) < 8 { 17 } else { 6 };
+        let hop_limit = 57 + (roll(dice) & 1);
+        bytes.extend([0, roll(dice) & 3, 0x40, 0, hop_limit, protocol, 0, 0]);
+        bytes.extend(ends.concat());
+        bytes.extend(tcp);
+        bytes
+    }
+
+    /// A glance, and what was found out ahead, change nothing of what comes of a frame.
+    #[test]
+    fn a_batch_brings_the_sightings_that_its_frames_bring_one_by_one() {
+        let config = TrackerConfig {
+            capacity: 64,
+            key: [3, 5],
+        };
+        let (mut ahead, mut alone) = (Tracker::new(config), Tracker::new(config));
+        let mut parsed = vec![Parsed::BLANK; 64];
+        let (mut dice, mut sightings) = (7, 0);
+        for round in 1..ROUNDS {
+            let now = Timestamp::from_nanos(round << 30);
+            let count = usize::from(roll(&mut dice) & 63);
+            let mut batch = Frames {
+                frames: (0..count).map(|_| frame(&mut dice)).collect(),
+                found: Vec::new(),
+                rejects: Vec::new(),
+            };
+            take_in(&mut ahead, (now, VANTAGE), &mut batch, &mut parsed[..count]);
+            let one_by_one = batch.frames.iter();
+            let outcomes: Vec<_> = one_by_one
+                .map(|bytes| examine(&mut alone, now, VANTAGE, bytes, None).outcome)
+                .collect();
+            let rejects: Vec<_> = outcomes.iter().map(|outcome| outcome.err()).collect();
+            let found: Vec<_> = outcomes.iter().flatten().flatten().copied().collect();
+            assert_eq!(batch.rejects, rejects);
+            assert_eq!(batch.found, found);
+            assert_eq!(ahead.memory(), alone.memory());
+            assert_eq!(ahead.counters(), alone.counters());
+            sightings += found.len();
+        }
+        let least = usize::try_from(ROUNDS * 7).unwrap();
+        assert!(sightings > least, "{sightings} sightings");
     }
 }

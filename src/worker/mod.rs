@@ -16,6 +16,7 @@ mod latency;
 mod mock;
 mod news;
 mod port;
+mod received;
 mod rings;
 mod route;
 #[cfg(test)]
@@ -32,7 +33,8 @@ use rustix::time::ClockId;
 pub use buckets::{BOUNDS_NS, Buckets};
 pub use counters::{Counters, Health, Shared};
 pub use examine::{
-    Examined, META_BYTES, Observe, Parsed, examine, fetch_frame, observe_frame, read_frame,
+    Batch, Examined, Headers, META_BYTES, Observe, Parsed, examine, fetch_frame, read_frame,
+    take_in,
 };
 pub use latency::LatencySummary;
 pub use news::NewsItem;
@@ -44,7 +46,7 @@ use crate::sys::{self, BATCH_FRAMES, Error, Gate, Wake};
 use crate::time::{MILLISECOND, SECOND, Timestamp};
 use crate::vantage::{InterfaceId, Path, Vantage};
 use latency::Latency;
-use waiting::enqueue;
+use received::Received;
 
 /// Wake-ups of the TX ring in one turn: a batch of 64 needs two where the kernel sends 32 at a
 /// time, and what was left from earlier turns is caught up with four times as fast as it comes.
@@ -290,37 +292,29 @@ impl<R: Rings, O: Observe> Worker<R, O> {
         for frame in &self.batch {
             fetch_frame(self.rings.bytes(frame), self.rings.meta(frame, META_BYTES));
         }
-        for (frame, parsed) in self.batch.iter_mut().zip(&mut self.parsed) {
-            let bytes = self.rings.bytes(frame);
-            let meta = self.rings.meta(frame, META_BYTES);
-            read_frame(now, bytes, meta, parsed);
-            self.rings.clear_meta(frame);
-            if let Ok(segment) = &parsed.segment {
-                self.observer.announce(segment);
-            }
-        }
-        self.observer.announced();
-        let batch = self.parsed.get(..received).unwrap_or_default();
+        let places = self.parsed.get_mut(..received).unwrap_or_default();
+        let mut batch = Received {
+            rings: &self.rings,
+            frames: &mut self.batch,
+            sightings: &self.sightings,
+            counters: &mut self.counters,
+        };
+        take_in(&mut self.observer, (now, vantage), &mut batch, places);
         // In order of arrival: the first one is the oldest.
-        self.oldest_ns = batch.first().map(|parsed| parsed.time.as_nanos());
-        for parsed in batch {
-            self.counters.without_meta += u64::from(!parsed.had_meta);
-            let (sightings, counters) = (&self.sightings, &mut self.counters);
-            let found = |sighting| match enqueue(sightings, sighting) {
-                true => counters.sightings += 1,
-                false => counters.sightings_lost += 1,
-            };
-            let told = observe_frame(&mut self.observer, vantage, parsed, found);
-            if let Err(reject) = told {
-                self.counters.count_reject(reject);
-            }
-        }
-        if self.may_burst() {
-            let lengths = self.batch.iter().map(|frame| self.rings.bytes(frame).len());
-            let segments = batch.iter().map(|parsed| &parsed.segment);
-            self.live_mask = route::live_mask(segments.zip(lengths));
-        }
+        self.oldest_ns = places.first().map(|parsed| parsed.time.as_nanos());
+        self.live_mask = self.live_mask_of(received);
         received
+    }
+
+    /// Which frames of the batch may go back live.
+    fn live_mask_of(&self, received: usize) -> u64 {
+        if !self.may_burst() {
+            return 0;
+        }
+        let batch = self.parsed.get(..received).unwrap_or_default();
+        let lengths = self.batch.iter().map(|frame| self.rings.bytes(frame).len());
+        let headers = batch.iter().map(Parsed::headers);
+        route::live_mask(headers.zip(lengths))
     }
 
     fn may_burst(&self) -> bool {

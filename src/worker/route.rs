@@ -4,7 +4,8 @@
 use std::net::IpAddr;
 
 use crate::sys::{BATCH_FRAMES, BURST_BYTES};
-use crate::wire::{FourTuple, Reject, Segment};
+use crate::wire::FourTuple;
+use crate::worker::Headers;
 
 /// Fewest frames that go back live. A call costs some 16 us whatever it carries and saves half a
 /// microsecond a frame: below two dozen the veth is cheaper (benches/path.rs).
@@ -50,16 +51,16 @@ impl Flows {
 /// Each frame as it was read, and its length.
 pub(super) fn live_mask<'a, F>(frames: F) -> u64
 where
-    F: Iterator<Item = (&'a Result<Segment, Reject>, usize)> + Clone,
+    F: Iterator<Item = (Option<Headers<'a>>, usize)> + Clone,
 {
     let (mut mask, mut count) = (0_u64, 0_usize);
     for (at, (segment, len)) in frames.clone().take(BATCH_FRAMES).enumerate() {
         // Nobody knows the flow of what is no segment: it keeps the batch together.
-        let Ok(segment) = segment else {
+        let Some(segment) = segment else {
             return 0;
         };
         let is_brief = segment.flags.syn() || segment.flags.rst();
-        let is_empty = segment.payload_len == 0 && !segment.flags.fin();
+        let is_empty = !segment.has_data && !segment.flags.fin();
         if is_brief && is_empty && len <= BURST_BYTES {
             mask |= 1 << at;
         }
@@ -76,14 +77,14 @@ where
 /// Whether a frame of the mask may be of one flow with a frame that is not.
 fn share_a_flow<'a, F>(frames: F, mask: u64) -> bool
 where
-    F: Iterator<Item = (&'a Result<Segment, Reject>, usize)> + Clone,
+    F: Iterator<Item = (Option<Headers<'a>>, usize)> + Clone,
 {
     let hashes = |is_live: bool| {
         let frames = frames.clone().take(BATCH_FRAMES).enumerate();
         frames
             .filter(move |(at, _)| (mask >> at & 1 != 0) == is_live)
-            .filter_map(|(_, (segment, _))| segment.as_ref().ok())
-            .map(|segment| hash(&segment.tuple))
+            .filter_map(|(_, (segment, _))| segment)
+            .map(|segment| hash(segment.tuple))
     };
     let mut others = Flows::new();
     hashes(false).for_each(|hash| others.insert(hash));
@@ -116,7 +117,8 @@ fn hash(tuple: &FourTuple) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::{LIVE_MIN, live_mask};
-    use crate::wire::{LinkLayer, parse};
+    use crate::time::Timestamp;
+    use crate::worker::{Parsed, read_frame};
 
     const FIN: u8 = 1;
     const SYN: u8 = 2;
@@ -134,9 +136,13 @@ mod tests {
     }
 
     fn mask(frames: &[Vec<u8>]) -> u64 {
-        let read = |frame: &Vec<u8>| (parse(LinkLayer::Ethernet, frame), frame.len());
+        let read = |frame: &Vec<u8>| {
+            let mut parsed = Parsed::BLANK;
+            read_frame(Timestamp::default(), frame, None, &mut parsed);
+            (parsed, frame.len())
+        };
         let read: Vec<_> = frames.iter().map(read).collect();
-        live_mask(read.iter().map(|(segment, len)| (segment, *len)))
+        live_mask(read.iter().map(|(parsed, len)| (parsed.headers(), *len)))
     }
 
     fn syns(count: usize) -> Vec<Vec<u8>> {

@@ -1,0 +1,190 @@
+//! Folds segments into the flow table. What makes a baseline and what does not is decided here:
+//! resets never do, nor does anything that the purported sender of a reset sends afterwards, nor a
+//! SYN-ACK from the end that sent the SYN (some injectors forge those).
+
+use super::ahead::{Announced, Whose};
+use super::fold;
+use super::hash::hash;
+use super::packed::{Dictionaries, Packed};
+use super::prefix::{Learned, MacWord};
+use super::store::FlowStore;
+use super::tracker::{Live, Seen, Tables, Tracker};
+use super::words::Family;
+use super::{FlowKey, PathTable, Side, Sighting};
+use crate::host::SocketView;
+use crate::time::Timestamp;
+use crate::vantage::{Path, Vantage};
+use crate::wire::{Glance, Segment};
+
+impl Tracker {
+    /// Takes one segment in. Answers with a [`Sighting`] when it is a reset, or when its sender is
+    /// said to have sent one before.
+    #[inline]
+    pub fn observe(
+        &mut self,
+        time: Timestamp,
+        vantage: Vantage,
+        segment: &Segment,
+        socket: Option<SocketView>,
+    ) -> Option<Sighting> {
+        self.observe_announced(time, vantage, segment, &Announced::NONE, socket)
+    }
+
+    /// The same of a segment that was announced.
+    #[inline]
+    pub fn observe_announced(
+        &mut self,
+        time: Timestamp,
+        vantage: Vantage,
+        segment: &Segment,
+        announced: &Announced,
+        socket: Option<SocketView>,
+    ) -> Option<Sighting> {
+        let seen = (time, vantage, segment);
+        let needs_facts = segment.flags.rst() || self.take_in(announced, seen);
+        needs_facts.then(|| self.sight(seen, socket))
+    }
+
+    /// Takes in what was seen of a segment that is no reset, where that is one of the two things that most do
+    /// to a flow: to open it, or to follow a segment of the same end. `false` when it is not, and nothing
+    /// was done.
+    #[inline]
+    pub fn observe_glance(
+        &mut self,
+        time: Timestamp,
+        vantage: Vantage,
+        glance: &Glance,
+        found: &Announced,
+    ) -> bool {
+        let Tables::Live(live) = &mut self.tables else {
+            return false;
+        };
+        let Live { v4, v6, shared } = &mut **live;
+        let (hash, side) = (found.hash, found.side);
+        let seen = (time, glance);
+        let Some(is_new) = (match found.whose {
+            Whose::V4 => fold_simple(v4, shared, (&found.ipv4_key(), side, hash), seen),
+            Whose::Wide => fold_simple(v6, shared, (found.wide_key(), side, hash), seen),
+            Whose::Captured | Whose::Unknown => None,
+        }) else {
+            return false;
+        };
+        let flags = glance.flags;
+        if (flags.syn() || flags.fin() || is_new) && vantage.path != outbound() {
+            let learned = Learned {
+                source: glance.tuple.src,
+                hop_limit: glance.hop_limit,
+                mac: MacWord::of(glance.link),
+                opens_flow: flags.syn(),
+                now: time,
+            };
+            self.paths.learn_at(found.places, &learned);
+        }
+        true
+    }
+
+    /// Takes a segment in that is no reset; whether its sender is said to have sent one before.
+    #[inline(never)]
+    fn take_in(&mut self, found: &Announced, seen: Seen<'_>) -> bool {
+        let (time, vantage, segment) = seen;
+        if self.observe_glance(time, vantage, &Glance::of(segment), found) {
+            return false;
+        }
+        let (hash, side) = (found.hash, found.side);
+        let paths = &mut self.paths;
+        match (&mut self.tables, found.whose) {
+            (Tables::Live(live), Whose::V4) => {
+                let (key, shared) = (found.ipv4_key(), &mut live.shared);
+                take_in(&mut live.v4, shared, paths, (&key, side, hash), seen)
+            }
+            (Tables::Live(live), Whose::Wide) => {
+                let (key, shared) = (found.wide_key(), &mut live.shared);
+                take_in(&mut live.v6, shared, paths, (key, side, hash), seen)
+            }
+            (Tables::Live(_), Whose::Captured | Whose::Unknown) => self.take_in_unknown(seen),
+            (Tables::Capture(_), _) => self.take_in_captured(found, seen),
+        }
+    }
+
+    /// A segment that was not announced.
+    #[inline(never)]
+    fn take_in_unknown(&mut self, seen: Seen<'_>) -> bool {
+        let mut found = Announced::NONE;
+        found.find_out(&seen.2.tuple, self.secret, &self.paths);
+        self.take_in(&found, seen)
+    }
+
+    #[inline(never)]
+    fn take_in_captured(&mut self, found: &Announced, seen: Seen<'_>) -> bool {
+        let Tables::Capture(captured) = &mut self.tables else {
+            return false;
+        };
+        let tuple = &seen.2.tuple;
+        let (key, side) = FlowKey::of(*tuple);
+        let hash = match found.whose {
+            Whose::Captured => found.hash,
+            _ => hash(&key, self.secret),
+        };
+        let paths = &mut self.paths;
+        take_in(&mut **captured, &mut (), paths, (&key, side, hash), seen)
+    }
+}
+
+const fn outbound() -> Path {
+    Path::Egress { forwarded: false }
+}
+
+/// Finds a segment's flow, or begins it, and folds the segment in when that is simple; whether the flow
+/// is new.
+#[inline]
+fn fold_simple<F: Family>(
+    store: &mut Packed<F>,
+    shared: &mut Dictionaries,
+    (key, side, hash): (&F::Key, Side, u64),
+    (time, glance): (Timestamp, &Glance),
+) -> Option<bool> {
+    let (slot, is_new) = store.entry(shared, key, hash, time)?;
+    let is_simple = store.fold_simple(shared, slot, (side, is_new), glance, time);
+    is_simple.then_some(is_new)
+}
+
+/// Takes a segment in that is no reset; whether its sender is said to have sent one before.
+fn take_in<S: FlowStore>(
+    store: &mut S,
+    shared: &mut S::Shared,
+    paths: &mut PathTable,
+    (key, side, hash): (&S::Key, Side, u64),
+    (time, vantage, segment): Seen<'_>,
+) -> bool {
+    let Some((place, is_new)) = store.entry(shared, key, hash, time) else {
+        return false;
+    };
+    let folded = fold_fully(store, shared, place, (side, is_new), segment, time);
+    let Some(is_folded) = folded else {
+        return true;
+    };
+    let begins_or_ends = segment.flags.syn() || segment.flags.fin() || is_new;
+    if is_folded && begins_or_ends && vantage.path != outbound() {
+        paths.learn(segment, segment.flags.syn(), time);
+    }
+    false
+}
+
+/// Folds a segment in by the general way; whether it entered a baseline. `None` when its sender is said to
+/// have sent a reset before.
+fn fold_fully<S: FlowStore>(
+    store: &mut S,
+    shared: &mut S::Shared,
+    place: S::Place,
+    (side, is_new): (Side, bool),
+    segment: &Segment,
+    time: Timestamp,
+) -> Option<bool> {
+    if !is_new && fold::opens_anew(store, shared, (place, side), segment, time) {
+        store.reopen(shared, place, time);
+    }
+    if store.state(place, time).reset_from[side.index()] {
+        return None;
+    }
+    Some(fold::fold(store, shared, (place, side), segment, time))
+}
