@@ -343,7 +343,10 @@ fn too_much_credit_is_set_right() {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "asks the scheduler for a slice, which Miri does not know")]
+#[cfg_attr(
+    miri,
+    ignore = "asks the scheduler for a slice, which Miri does not know"
+)]
 fn stopping_hands_back_what_is_under_way_and_reports_it() {
     let mut bench = Bench::new(256, 8);
     bench.turn();
