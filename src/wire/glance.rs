@@ -317,23 +317,8 @@ impl Glance {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::{Glance, Shape};
-    use crate::wire::{Flags, LinkLayer, Options, parse};
-
-    /// xorshift64*: seeded, so that a failure comes again.
-    struct Dice(u64);
-
-    impl Dice {
-        fn below(&mut self, bound: usize) -> usize {
-            self.0 ^= self.0 >> 12;
-            self.0 ^= self.0 << 25;
-            self.0 ^= self.0 >> 27;
-            let roll = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
-            usize::try_from(roll).unwrap() % bound
-        }
-    }
+    use crate::wire::{Flags, LinkLayer, Options, parse, testing};
 
     const STAMPS: &[u8] = &[1, 1, 8, 10, 0, 0, 1, 7, 0, 0, 0, 9];
     const LINUX: &[u8] = &[
@@ -341,25 +326,7 @@ mod tests {
     ];
 
     fn frame(is_ipv4: bool, flags: u8, options: &[u8], payload: &[u8]) -> Vec<u8> {
-        let mut tcp = vec![0x9c, 0x40, 1, 0xbb, 0, 0, 0, 5, 0, 0, 0, 9];
-        let data_offset = u8::try_from(20 + options.len()).unwrap() << 2;
-        tcp.extend([data_offset, flags, 2, 0, 0, 0, 0, 0]);
-        tcp.extend(options);
-        tcp.extend(payload);
-        let mut bytes = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0xfe];
-        let len = u16::try_from(tcp.len()).unwrap();
-        if is_ipv4 {
-            bytes.extend([8, 0, 0x45, 3]);
-            bytes.extend((len + 20).to_be_bytes());
-            bytes.extend([7, 8, 0x40, 0, 57, 6, 0, 0, 100, 1, 2, 3, 10, 0, 0, 1]);
-        } else {
-            bytes.extend([0x86, 0xdd, 0x6a, 0xbc, 0xde, 0xf1]);
-            bytes.extend(len.to_be_bytes());
-            bytes.extend([6, 57]);
-            bytes.extend(32..64);
-        }
-        bytes.extend(tcp);
-        bytes
+        testing::frame(is_ipv4, (0, flags), options, payload)
     }
 
     /// Whether a glance was enough; if so, holds it against all of the frame.
@@ -401,25 +368,13 @@ mod tests {
             seeds.push(frame(at % 2 == 1, Flags::FIN, options, &[]));
             seeds.push(frame(at % 2 == 0, Flags::FIN, options, b"data"));
         }
-        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/frame");
+        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/frame");
         for file in std::fs::read_dir(corpus).unwrap() {
             seeds.push(std::fs::read(file.unwrap().path()).unwrap());
         }
-        let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
-        let (mut glance, mut enough) = (Glance::BLANK, 0);
-        for round in 0..200_000 {
-            let mut bytes = seeds[dice.below(seeds.len())].clone();
-            for _ in 0..round % 4 {
-                if !bytes.is_empty() {
-                    let at = dice.below(bytes.len().min(80));
-                    bytes[at] = u8::try_from(dice.below(256)).unwrap();
-                }
-            }
-            if round % 5 == 0 {
-                bytes.truncate(dice.below(bytes.len() + 1));
-            }
-            enough += u32::from(compare(&bytes, &mut glance));
-        }
+        assert!(seeds.len() > 20, "the corpus is not there");
+        let mut glance = Glance::BLANK;
+        let enough = testing::count_mutants(&seeds, |bytes| compare(bytes, &mut glance));
         assert!(enough > 10_000, "{enough} glances");
     }
 

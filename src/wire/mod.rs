@@ -12,6 +12,8 @@ mod parse;
 mod quick;
 pub mod seq;
 pub mod tcp;
+#[cfg(test)]
+mod testing;
 
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -142,23 +142,8 @@ fn read_payload(captured: &[u8], payload_len: usize, head: &mut [u8; PAYLOAD_HEA
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::{parse_into, read_usual};
-    use crate::wire::{LinkLayer, Segment, parse};
-
-    /// xorshift64*: seeded, so that a failure comes again.
-    struct Dice(u64);
-
-    impl Dice {
-        fn below(&mut self, bound: usize) -> usize {
-            self.0 ^= self.0 >> 12;
-            self.0 ^= self.0 << 25;
-            self.0 ^= self.0 >> 27;
-            let roll = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
-            usize::try_from(roll).unwrap() % bound
-        }
-    }
+    use crate::wire::{LinkLayer, Segment, parse, testing};
 
     /// Options that the quick way knows, some that it does not, and some that only look alike.
     const LISTS: [&[u8]; 7] = [
@@ -175,26 +160,10 @@ mod tests {
         &[2, 4, 5, 0xb4, 0, 0, 0, 0],
     ];
 
+    /// With one of the reserved bits, and as many bytes of payload.
     fn frame(is_ipv4: bool, options: &[u8], payload: usize) -> Vec<u8> {
-        let mut tcp = vec![0x9c, 0x40, 1, 0xbb, 0, 0, 0, 5, 0, 0, 0, 9];
-        let data_offset = u8::try_from(20 + options.len()).unwrap() << 2;
-        tcp.extend([data_offset | 1, 0x12, 2, 0, 0, 0, 0, 0]);
-        tcp.extend(options);
-        tcp.extend((1..=u8::try_from(payload).unwrap()).rev());
-        let mut bytes = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
-        let len = u16::try_from(tcp.len()).unwrap();
-        if is_ipv4 {
-            bytes.extend([8, 0, 0x45, 3]);
-            bytes.extend((len + 20).to_be_bytes());
-            bytes.extend([7, 8, 0x40, 0, 57, 6, 0, 0, 100, 1, 2, 3, 10, 0, 0, 1]);
-        } else {
-            bytes.extend([0x86, 0xdd, 0x6a, 0xbc, 0xde, 0xf1]);
-            bytes.extend(len.to_be_bytes());
-            bytes.extend([6, 57]);
-            bytes.extend(32..64);
-        }
-        bytes.extend(tcp);
-        bytes
+        let payload: Vec<u8> = (1..=u8::try_from(payload).unwrap()).rev().collect();
+        testing::frame(is_ipv4, (1, 0x12), options, &payload)
     }
 
     /// Both ways over a segment that held something else; whether it was one of the usual frames.
@@ -229,26 +198,13 @@ mod tests {
             seeds.push(frame(at % 2 == 0, options, at * 5));
             seeds.push(frame(at % 2 == 1, options, 0));
         }
-        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/frame");
+        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/frame");
         for file in std::fs::read_dir(corpus).unwrap() {
             seeds.push(std::fs::read(file.unwrap().path()).unwrap());
         }
         assert!(seeds.len() > 20, "the corpus is not there");
-        let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
-        let (mut segment, mut usual) = (Segment::BLANK, 0);
-        for round in 0..200_000 {
-            let mut bytes = seeds[dice.below(seeds.len())].clone();
-            for _ in 0..round % 4 {
-                if !bytes.is_empty() {
-                    let at = dice.below(bytes.len().min(80));
-                    bytes[at] = u8::try_from(dice.below(256)).unwrap();
-                }
-            }
-            if round % 5 == 0 {
-                bytes.truncate(dice.below(bytes.len() + 1));
-            }
-            usual += u32::from(compare(&bytes, &mut segment));
-        }
+        let mut segment = Segment::BLANK;
+        let usual = testing::count_mutants(&seeds, |bytes| compare(bytes, &mut segment));
         assert!(usual > 20_000, "{usual} usual frames");
     }
 }
