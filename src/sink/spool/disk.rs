@@ -1,16 +1,15 @@
-//! The files of one spool: segments that are only ever appended to, and a cursor. Records are numbered
-//! without gaps, so that whatever is missing can be counted. It decides nothing about what to do when
-//! the disk is full: its errors are the caller's.
+//! The segments of one spool, files that are only ever appended to. Records are numbered without gaps, so
+//! that whatever is missing can be counted. It decides nothing about what to do when the disk is full:
+//! its errors are the caller's.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{FlockOperation, flock};
-
+use super::held::{FILE_MODE, Held};
 use super::segment::{self, Next, Reader};
 use crate::sink::entry::Entry;
 
@@ -21,11 +20,6 @@ const SEGMENT_BYTES: u64 = 16 << 20;
 const SEGMENTS_MIN: u64 = 8;
 /// Bytes of one write: some fifty records, and what stays allocated for them.
 const WRITE_BYTES: usize = 256 << 10;
-/// Records name hosts and users' traffic: not for everybody to read.
-const FILE_MODE: u32 = 0o640;
-const FOLDER_MODE: u32 = 0o750;
-const CURSOR: &str = "cursor";
-const LOCK: &str = "lock";
 
 /// One file of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +54,6 @@ pub(super) struct Taken {
 /// The files.
 #[derive(Debug)]
 pub(super) struct Disk {
-    folder: PathBuf,
     limit: u64,
     segment_bytes: u64,
     segments: VecDeque<Segment>,
@@ -74,28 +67,17 @@ pub(super) struct Disk {
     buffer: Vec<u8>,
     /// Number of the next record that is written.
     pub(super) next: u64,
-    /// Held as long as the spool is open: one process a spool.
-    _lock: File,
+    held: Held,
 }
 
 impl Disk {
     /// Opens the spool in a folder, which is made where it is not there. Gives also the number of the
     /// first record that is not delivered.
     pub(super) fn open(folder: &Path, limit: u64) -> io::Result<(Self, u64, Found)> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(FOLDER_MODE)
-            .create(folder)?;
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(FILE_MODE)
-            .open(folder.join(LOCK))?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        let held = Held::take(folder)?;
         let mut found = Found::default();
         let segments = survey(folder, &mut found)?;
-        let cursor = read_cursor(folder);
+        let cursor = held.cursor();
         let first = segments.front().map(|segment| segment.first);
         let end = segments.back().map_or(0, |segment| segment.next);
         let next = end.max(cursor.unwrap_or(0));
@@ -103,7 +85,6 @@ impl Disk {
         found.missing = cursor.map_or(0, |cursor| read.saturating_sub(cursor));
         found.waiting = next - read;
         let mut disk = Self {
-            folder: folder.to_owned(),
             limit,
             segment_bytes: SEGMENT_BYTES.min(limit / SEGMENTS_MIN),
             segments,
@@ -112,7 +93,7 @@ impl Disk {
             unsynced: Vec::new(),
             buffer: Vec::new(),
             next,
-            _lock: lock,
+            held,
         };
         disk.forget_before(read);
         Ok((disk, read, found))
@@ -198,7 +179,7 @@ impl Disk {
     }
 
     fn begin_segment(&mut self) -> io::Result<Arc<File>> {
-        let path = segment::path(&self.folder, self.next);
+        let path = segment::path(self.held.path(), self.next);
         let file = OpenOptions::new()
             .create(true)
             .append(true)
@@ -206,7 +187,7 @@ impl Disk {
             .open(&path)?;
         // A name that is there already can only hold what was not counted as written.
         file.set_len(0)?;
-        File::open(&self.folder)?.sync_all()?;
+        File::open(self.held.path())?.sync_all()?;
         self.segments.retain(|segment| segment.first != self.next);
         self.segments.push_back(Segment {
             first: self.next,
@@ -222,7 +203,7 @@ impl Disk {
     fn abandon_segment(&mut self) {
         self.writer = None;
         if let Some(segment) = self.segments.pop_back() {
-            let _ = fs::remove_file(segment::path(&self.folder, segment.first));
+            let _ = fs::remove_file(segment::path(self.held.path(), segment.first));
         }
     }
 
@@ -249,7 +230,7 @@ impl Disk {
         if let Some(segment) = self.segments.pop_front() {
             // A file that cannot be removed is found again at the next start, where the cursor tells
             // that it is done.
-            let _ = fs::remove_file(segment::path(&self.folder, segment.first));
+            let _ = fs::remove_file(segment::path(self.held.path(), segment.first));
             self.unsynced.retain(|(first, _)| *first != segment.first);
             if self
                 .reader
@@ -318,7 +299,7 @@ impl Disk {
             .filter(|(first, reader)| *first == segment.first && reader.next <= number);
         let mut reader = match matching {
             Some((_, reader)) => reader,
-            None => match Reader::open(&self.folder, segment.first) {
+            None => match Reader::open(self.held.path(), segment.first) {
                 Ok(reader) => reader,
                 // Somebody removed it.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -341,23 +322,17 @@ impl Disk {
         self.unsynced.drain(..).map(|(_, file)| file).collect()
     }
 
-    /// Remembers the first record that is not delivered, so that a start after a crash begins there.
-    pub(super) fn save_cursor(folder: &Path, number: u64) -> io::Result<()> {
-        let text = cursor_text(number);
-        let new = folder.join("cursor.new");
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .mode(FILE_MODE)
-            .open(&new)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_data()?;
-        fs::rename(&new, folder.join(CURSOR))
+    pub(super) fn folder(&self) -> &Path {
+        self.held.path()
     }
 
-    pub(super) fn folder(&self) -> &Path {
-        &self.folder
+    /// Ends a spool in which nothing is left, so that it leaves nothing behind. Segments go before the
+    /// cursor, which says that they are done with.
+    pub(super) fn remove(mut self) {
+        while !self.segments.is_empty() {
+            self.remove_oldest();
+        }
+        self.held.remove();
     }
 }
 
@@ -407,26 +382,13 @@ fn last_segment(folder: &Path, first: u64, length: u64, found: &mut Found) -> io
     })
 }
 
-fn cursor_text(number: u64) -> String {
-    let digits = format!("{number:016x}");
-    let sum = crc32c::crc32c(digits.as_bytes());
-    format!("{digits} {sum:08x}\n")
-}
-
-/// `None` when there is none or it is damaged: then everything that is here is delivered again.
-fn read_cursor(folder: &Path) -> Option<u64> {
-    let text = fs::read_to_string(folder.join(CURSOR)).ok()?;
-    let number = u64::from_str_radix(text.get(..16)?, 16).ok()?;
-    (text == cursor_text(number)).then_some(number)
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs::{self, OpenOptions};
     use std::io::Write;
     use std::sync::Arc;
 
-    use super::{CURSOR, Disk, Found};
+    use super::{Disk, Found, Held};
     use crate::sink::entry::Entry;
     use crate::sink::scratch::folder;
     use crate::sink::spool::segment;
@@ -472,7 +434,7 @@ mod tests {
         }
         assert_eq!(texts(&mut disk, 1), ["1:b", "2:c"]);
         assert_eq!(texts(&mut disk, 0), ["0:a", "1:b", "2:c"]);
-        Disk::save_cursor(&folder, 2).unwrap();
+        Held::save_cursor(&folder, 2).unwrap();
         assert!(
             Disk::open(&folder, LIMIT).is_err(),
             "two processes, one spool"
@@ -563,7 +525,7 @@ mod tests {
         assert!(disk.bytes() <= 800, "{}", disk.bytes());
         assert!(disk.first() > 75, "{}", disk.first());
         drop(disk);
-        Disk::save_cursor(&folder, 10).unwrap();
+        Held::save_cursor(&folder, 10).unwrap();
         let (disk, read, found) = Disk::open(&folder, 800).unwrap();
         assert_eq!(found.missing, read - 10, "dropped before anybody got them");
         assert_eq!(found.waiting, disk.next - read);
@@ -576,8 +538,8 @@ mod tests {
         append(&mut disk, "a");
         append(&mut disk, "b");
         drop(disk);
-        Disk::save_cursor(&folder, 1).unwrap();
-        let path = folder.join(CURSOR);
+        Held::save_cursor(&folder, 1).unwrap();
+        let path = folder.join("cursor");
         let text = fs::read_to_string(&path).unwrap();
         for odd in ["", "1", "zz", &text.replace('1', "2"), &text[..10]] {
             fs::write(&path, odd).unwrap();
@@ -592,7 +554,7 @@ mod tests {
         let (mut disk, ..) = Disk::open(&folder, LIMIT).unwrap();
         append(&mut disk, "a");
         drop(disk);
-        Disk::save_cursor(&folder, 1).unwrap();
+        Held::save_cursor(&folder, 1).unwrap();
         let (mut disk, read, _) = Disk::open(&folder, LIMIT).unwrap();
         assert_eq!((read, disk.bytes(), disk.next), (1, 0, 1));
         append(&mut disk, "b");

@@ -4,6 +4,7 @@
 //! has it, not before.
 
 mod disk;
+mod held;
 mod recent;
 mod segment;
 mod state;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use disk::Disk;
 pub use disk::Found;
+use held::Held;
 use state::State;
 
 use super::clock;
@@ -311,7 +313,7 @@ impl Spool {
         };
         // First: a segment whose records are all delivered need not come to disk any more.
         if let (Some(number), Some(folder)) = (save, &self.folder) {
-            match Disk::save_cursor(folder, number) {
+            match Held::save_cursor(folder, number) {
                 Ok(()) => {
                     let mut state = self.lock();
                     state.saved = state.saved.max(number);

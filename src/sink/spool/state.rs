@@ -134,10 +134,13 @@ impl State {
         }
     }
 
-    /// Lets go of disk and memory.
+    /// Lets go of disk and memory. A spool in which nothing waits leaves nothing behind.
     pub(super) fn let_go(&mut self) {
         self.is_gone = true;
-        self.disk = None;
+        match self.disk.take() {
+            Some(disk) if self.committed == self.next => disk.remove(),
+            _ => {}
+        }
         self.memory.clear();
         self.memory_bytes = 0;
     }
