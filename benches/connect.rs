@@ -37,6 +37,15 @@ fn connect(address: SocketAddr) -> f64 {
     spent
 }
 
+/// A sensor at one of the two addresses, which writes its records to a file in this folder.
+fn start(network: &Namespaces, folder: &std::path::Path) -> Program {
+    std::fs::create_dir(folder).expect("a new folder");
+    let output = format!("file://{}/records", folder.display());
+    let spool = folder.join("spool").display().to_string();
+    let words = ["--output", &output, "--spool", &spool];
+    Program::start(network.name(1), "sv42", &words)
+}
+
 fn main() {
     if !is_root("connect") {
         return;
@@ -51,9 +60,8 @@ fn main() {
         // Accepts for as long as the bench runs.
         thread::spawn(move || listener.incoming().for_each(drop));
     }
-    let records = std::env::temp_dir().join(format!("rstscope-bench-{}.jsonl", std::process::id()));
-    let output = format!("file://{}", records.display());
-    let sensor = Program::start(network.name(1), "sv42", &["--output", &output]);
+    let folder = std::env::temp_dir().join(format!("rstscope-bench-{}", std::process::id()));
+    let sensor = start(&network, &folder);
     // A pause lets the worker fall asleep: then every SYN has to wake it.
     // On a veth a frame is received by the CPU that sent it; a NIC's interrupt comes at its queue's CPU,
     // where the worker is (near). Free: wherever the scheduler puts the client.
@@ -107,5 +115,5 @@ fn main() {
     let share = total / IDLE.as_nanos() as f64 * 100.0;
     report("connect", "idle_all_threads", share, "% of a CPU", "<= 1");
     drop(sensor);
-    let _ = std::fs::remove_file(records);
+    let _ = std::fs::remove_dir_all(folder);
 }

@@ -201,7 +201,11 @@ fn with_the_units_capabilities_it_starts_gives_them_up_and_does_what_is_late() {
     let before = lab.state();
     fs::set_permissions(&lab.dir, fs::Permissions::from_mode(0o777)).unwrap();
     let config = lab.dir.join("rstscope.toml");
-    write(&config, &format!("output = [\"{}\"]\n", lab.output()));
+    let (output, spool) = (lab.output(), lab.spool());
+    write(
+        &config,
+        &format!("output = [{output:?}]\nspool = {spool:?}\n"),
+    );
     let address = lab.dir.join("notify");
     let manager = UnixDatagram::bind(&address).unwrap();
     fs::set_permissions(&address, fs::Permissions::from_mode(0o777)).unwrap();

@@ -30,7 +30,7 @@ fn places(config: &RunConfig) -> Places {
     }
     // A configuration file may name outputs with a spool later.
     let may_come = config.typed.config.is_some();
-    if may_come || config.outputs.iter().any(Target::is_durable) {
+    if may_come || config.outputs.iter().any(has_spool) {
         // It must be there to be named; that it cannot be made, its output says itself.
         let _ = std::fs::create_dir_all(&config.spool);
         places.folders.push(config.spool.clone());
@@ -41,10 +41,20 @@ fn places(config: &RunConfig) -> Places {
 /// A file is made anew when it was moved away, so that its folder is needed; a device or a pipe never
 /// is, and its folder holds others.
 fn add(places: &mut Places, path: &Path) {
-    match path.metadata() {
-        Ok(found) if !found.is_file() => places.files.push(path.to_owned()),
-        _ => places.folders.extend(path.parent().map(Path::to_owned)),
+    if is_device(path) {
+        places.files.push(path.to_owned());
+    } else {
+        places.folders.extend(path.parent().map(Path::to_owned));
     }
+}
+
+/// Something is there already, and it is no file that can be made anew.
+fn is_device(path: &Path) -> bool {
+    path.metadata().is_ok_and(|found| !found.is_file())
+}
+
+fn has_spool(target: &Target) -> bool {
+    target.is_durable() && !matches!(&target.kind, Kind::File(file) if is_device(&file.path))
 }
 
 /// What is to be said of an enforcement that is not whole.

@@ -164,7 +164,10 @@ impl Delivery {
             Ok(0) => {}
             Ok(count) => {
                 self.settle(course, count);
-                self.recovered(course);
+                // What is pending was not taken: the receiver has only what it had before that.
+                if course.pending.is_empty() {
+                    self.recovered(course);
+                }
             }
             Err(failure) => {
                 // They are in the spool still; what is pending stands behind them there.
@@ -381,6 +384,29 @@ mod tests {
         assert_eq!(course.seen, [vec!["0", "1", "2"], vec!["1", "2"]]);
         assert_eq!(Counters::get(&course.counters.delivered), 3);
         assert_eq!(Counters::get(&course.counters.waiting), 0);
+    }
+
+    #[test]
+    fn a_receiver_works_again_when_it_takes_what_it_did_not_and_not_when_it_has_what_came_before() {
+        let counters = Arc::new(Counters::default());
+        let spool = Spool::in_memory(Arc::clone(&counters));
+        let mut attempts = 0;
+        let answer = move |batch: &[Arc<Entry>]| {
+            attempts += 1;
+            let mut delivered = match attempts {
+                1..=3 => Delivered::failed(batch.len(), Failure::new("full")),
+                _ => Delivered::all(batch.len(), Fate::Sent),
+            };
+            if attempts == 1 {
+                delivered.fates[0] = Fate::Sent;
+            }
+            delivered
+        };
+        let course = play(spool, counters, 2, answer, vec![Ok(1)], 1);
+        assert_eq!(course.seen.len(), 4, "{:?}", course.seen);
+        assert_eq!(course.told.len(), 1, "{:?}", course.told);
+        assert!(course.told[0].contains("full"), "{:?}", course.told);
+        assert_eq!(Counters::get(&course.counters.delivered), 2);
     }
 
     #[test]

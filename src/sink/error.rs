@@ -152,7 +152,7 @@ mod tests {
             rotate_every: None,
             keep: 1,
         };
-        let error: Error = FileTransport::open("f", target, Arc::default()).unwrap_err();
+        let error: Error = FileTransport::open("f", target, Arc::default(), false).unwrap_err();
         error.to_string()
     }
 

@@ -1,6 +1,7 @@
 //! `file:///PATH`: lines at the end of a file, turned by size and age. A file that was moved away (log
 //! rotation) is made anew, with or without a signal. After any crash the file ends in whole lines, or
-//! the next line begins on a line of its own.
+//! the next line begins on a line of its own. Where records wait in a spool, they leave it when the disk
+//! has them: what a power failure takes from the file is still there. It never reads what it wrote.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -8,6 +9,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use super::entry::Entry;
 use super::lines::write_on;
@@ -17,6 +19,9 @@ use super::{Error, clock, write_error};
 
 /// Records name hosts and users' traffic: not for everybody to read.
 const FILE_MODE: u32 = 0o640;
+/// How often the file is forced to disk, as often as spools are: so much of a flood stays in the spool, and
+/// is written twice when the sensor is killed.
+const SYNC_EVERY: Duration = Duration::from_millis(500);
 
 /// A file that records are appended to.
 #[derive(Debug)]
@@ -27,6 +32,17 @@ pub struct FileTransport {
     /// Times that somebody asked for the file to be opened anew.
     reopened: Arc<AtomicU64>,
     seen: u64,
+    unsynced: Option<Unsynced>,
+}
+
+/// What was written and is not yet forced to disk.
+#[derive(Debug)]
+struct Unsynced {
+    records: usize,
+    /// Files that were left since: turned, or moved away by somebody.
+    left: Vec<File>,
+    /// The last time that it was forced.
+    since: Instant,
 }
 
 #[derive(Debug)]
@@ -42,23 +58,67 @@ struct Open {
 
 impl FileTransport {
     /// Opens the file, which is made when it is not there. `reopened` counts up when it shall be opened
-    /// anew.
+    /// anew. With `is_spooled` a record counts as delivered when it was forced to disk; without, and in a
+    /// device or a pipe, when it was written.
     ///
     /// # Errors
     ///
     /// [`Error::Open`].
-    pub fn open(name: &str, target: FileTarget, reopened: Arc<AtomicU64>) -> Result<Self, Error> {
+    pub fn open(
+        name: &str,
+        target: FileTarget,
+        reopened: Arc<AtomicU64>,
+        is_spooled: bool,
+    ) -> Result<Self, Error> {
         let open = Open::append_to(&target.path).map_err(|source| Error::Open {
             path: target.path.clone(),
             source,
         })?;
+        let unsynced = (is_spooled && open.regular).then(|| Unsynced {
+            records: 0,
+            left: Vec::new(),
+            since: clock::now(),
+        });
         Ok(Self {
             name: name.to_owned(),
             target,
             open: Some(open),
             seen: reopened.load(Ordering::Relaxed),
             reopened,
+            unsynced,
         })
+    }
+
+    /// Records wait for it in a spool on disk: neither a device nor a pipe has anything to lose.
+    pub fn is_spooled(&self) -> bool {
+        self.unsynced.is_some()
+    }
+
+    /// Gives the file up, but for what must still be forced to disk.
+    fn leave(&mut self) {
+        if let (Some(open), Some(unsynced)) = (self.open.take(), &mut self.unsynced) {
+            unsynced.left.push(open.file);
+        }
+    }
+
+    /// Forces to disk what was written; says how many records that were.
+    fn force(&mut self) -> Result<usize, Failure> {
+        let Some(unsynced) = &mut self.unsynced else {
+            return Ok(0);
+        };
+        unsynced.since = clock::now();
+        let records = std::mem::take(&mut unsynced.records);
+        let left = std::mem::take(&mut unsynced.left);
+        if records == 0 {
+            return Ok(0);
+        }
+        let open = self.open.as_ref().map(|open| &open.file);
+        for file in left.iter().chain(open) {
+            // The system forgets what it could not write: it must come from the spool again.
+            file.sync_data()
+                .map_err(|source| Failure::new(write_error(&source)))?;
+        }
+        Ok(records)
     }
 
     fn write(&mut self, batch: &[Arc<Entry>]) -> (usize, Option<io::Error>) {
@@ -94,7 +154,7 @@ impl FileTransport {
             .as_ref()
             .is_some_and(|open| identity.as_ref().is_ok_and(|found| *found == open.identity));
         if !same || asked != self.seen {
-            self.open = None;
+            self.leave();
             self.open = Some(Open::append_to(&self.target.path)?);
             self.seen = asked;
         }
@@ -134,7 +194,7 @@ impl FileTransport {
             }
         }
         fs::rename(&self.target.path, numbered(1))?;
-        self.open = None;
+        self.leave();
         self.open = Some(Open::append_to(&self.target.path)?);
         Ok(())
     }
@@ -202,13 +262,31 @@ fn ends_inside_a_line(path: &Path) -> bool {
 impl Transport for FileTransport {
     fn deliver(&mut self, batch: &[Arc<Entry>]) -> Delivered {
         let (done, error) = self.write(batch);
-        let mut delivered = Delivered::all(done, Fate::Taken);
+        let fate = match &mut self.unsynced {
+            Some(unsynced) => {
+                unsynced.records += done;
+                Fate::Sent
+            }
+            None => Fate::Taken,
+        };
+        let mut delivered = Delivered::all(done, fate);
         delivered.fates.resize(batch.len(), Fate::Again);
         delivered.failure = error.map(|source| Failure::new(write_error(&source)));
         if delivered.failure.is_none() && done < batch.len() {
             delivered.failure = Some(Failure::new(format!("{} takes nothing", self.name)));
         }
         delivered
+    }
+
+    fn confirmed(&mut self) -> Result<usize, Failure> {
+        match &self.unsynced {
+            Some(unsynced) if clock::now() >= unsynced.since + SYNC_EVERY => self.force(),
+            _ => Ok(0),
+        }
+    }
+
+    fn finish(&mut self, _: Instant) -> usize {
+        self.force().unwrap_or_default()
     }
 }
 
@@ -220,7 +298,8 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::Duration;
 
-    use super::FileTransport;
+    use super::{FileTransport, SYNC_EVERY};
+    use crate::sink::clock;
     use crate::sink::entry::Entry;
     use crate::sink::scratch::folder;
     use crate::sink::target::FileTarget;
@@ -236,7 +315,7 @@ mod tests {
     }
 
     fn open(target: FileTarget) -> FileTransport {
-        FileTransport::open("file", target, Arc::default()).unwrap()
+        FileTransport::open("file", target, Arc::default(), false).unwrap()
     }
 
     fn entries(texts: &[&str]) -> Vec<Arc<Entry>> {
@@ -334,7 +413,8 @@ mod tests {
     fn a_file_is_opened_anew_when_somebody_asks() {
         let path = folder("file-reopen").join("f");
         let reopened = Arc::new(AtomicU64::new(0));
-        let mut file = FileTransport::open("file", target(&path), Arc::clone(&reopened)).unwrap();
+        let asked = Arc::clone(&reopened);
+        let mut file = FileTransport::open("file", target(&path), asked, false).unwrap();
         file.deliver(&entries(&["a"]));
         // What `copytruncate` of logrotate does.
         fs::write(&path, "").unwrap();
@@ -342,5 +422,26 @@ mod tests {
         file.deliver(&entries(&["b"]));
         assert_eq!(fs::read_to_string(&path).unwrap(), "b\n");
         assert_eq!(file.open.as_ref().unwrap().bytes, 2);
+    }
+    #[test]
+    fn with_a_spool_a_record_is_delivered_when_the_disk_has_it_in_whichever_file_it_is() {
+        let path = folder("file-forced").join("f");
+        let turned = FileTarget {
+            rotate_size: Some(3),
+            ..target(&path)
+        };
+        let mut file = FileTransport::open("file", turned, Arc::default(), true).unwrap();
+        assert_eq!(
+            file.deliver(&entries(&["a", "b"])).fates,
+            [Fate::Sent, Fate::Sent]
+        );
+        assert_eq!(file.confirmed(), Ok(0), "at once");
+        assert_eq!(file.unsynced.as_ref().unwrap().left.len(), 1);
+        std::thread::sleep(SYNC_EVERY);
+        assert_eq!(file.confirmed(), Ok(2));
+        assert_eq!(file.deliver(&entries(&["c"])).fates, [Fate::Sent]);
+        assert_eq!(file.finish(clock::now()), 1);
+        assert_eq!(file.unsynced.as_ref().unwrap().left.len(), 0);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "c\n");
     }
 }

@@ -116,14 +116,16 @@ pub fn open(target: &Target, style: Style, place: &Place) -> Result<Outlet, Erro
             counters: Arc::default(),
         });
     }
+    let mut spool = place.spool.as_ref().filter(|_| target.is_durable());
     let transport: Box<dyn Transport> = match &target.kind {
         // Told apart above.
         Kind::Standard => return Err(Error::Closed),
-        Kind::File(file) => Box::new(FileTransport::open(
-            &name,
-            file.clone(),
-            Arc::clone(&place.reopened),
-        )?),
+        Kind::File(file) => {
+            let reopened = Arc::clone(&place.reopened);
+            let file = FileTransport::open(&name, file.clone(), reopened, spool.is_some())?;
+            spool = spool.filter(|_| file.is_spooled());
+            Box::new(file)
+        }
         Kind::Syslog(syslog) => syslog::open(&name, syslog)?,
         Kind::Http(http) => Box::new(http::HttpTransport::open(&name, http)?),
         #[cfg(feature = "kafka")]
@@ -137,8 +139,8 @@ pub fn open(target: &Target, style: Style, place: &Place) -> Result<Outlet, Erro
         }
     };
     let counters = Arc::new(Counters::default());
-    let (spool, found) = match &place.spool {
-        Some(folder) if target.is_durable() => {
+    let (spool, found) = match spool {
+        Some(folder) => {
             let path = folder.join(target.folder_name());
             let (limit, shared) = (target.spool_bytes, Arc::clone(&counters));
             let opened = match place.inherits {
@@ -151,7 +153,7 @@ pub fn open(target: &Target, style: Style, place: &Place) -> Result<Outlet, Erro
                 source,
             })?
         }
-        _ => (Spool::in_memory(Arc::clone(&counters)), Found::default()),
+        None => (Spool::in_memory(Arc::clone(&counters)), Found::default()),
     };
     Ok(Outlet {
         name,

@@ -244,7 +244,7 @@ impl Target {
         })
     }
 
-    /// What is not delivered stays on disk.
+    /// What is not delivered stays on disk; of a file, unless it turns out to be a device or a pipe.
     #[must_use]
     pub const fn is_durable(&self) -> bool {
         self.kind.is_durable()
@@ -273,12 +273,12 @@ impl Target {
 }
 
 impl Kind {
-    /// All but standard output, files (which are on disk) and UDP (which has no answer).
+    /// All but standard output and UDP, which has no answer.
     const fn is_durable(&self) -> bool {
         match self {
-            Self::Standard | Self::File(_) => false,
+            Self::Standard => false,
             Self::Syslog(syslog) => !matches!(syslog.way, SyslogWay::Udp(..)),
-            Self::Http(_) | Self::Kafka(_) => true,
+            Self::File(_) | Self::Http(_) | Self::Kafka(_) => true,
         }
     }
 }
@@ -558,7 +558,7 @@ mod tests {
             ("-?format=xml", "formats are"),
             ("-?colour=red", "no such option"),
             ("-?retry_max=1s", "no such option"),
-            ("file:///x?spool_size=1M", "no such option"),
+            ("-?spool_size=1M", "no such option"),
             ("syslog+udp://h?spool_size=1M", "no such option"),
             ("https://u:p@host/x", "no place for a user"),
             ("syslog+tcp://u@host", "no place for a user"),
@@ -595,7 +595,7 @@ mod tests {
     fn only_what_answers_is_durable() {
         for (url, durable) in [
             ("-", false),
-            ("file:///x", false),
+            ("file:///x", true),
             ("syslog+udp://h", false),
             ("syslog+tcp://h", true),
             ("syslog+unix:///dev/log", true),

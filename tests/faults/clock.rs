@@ -64,8 +64,10 @@ fn a_jump_of_the_clock_costs_no_connection_and_no_verdict() {
         format!("LD_PRELOAD={library}"),
         format!("LAB_CLOCK={offset}"),
     );
-    let output = lab.output();
-    let words = ["env", &preload, &clock, BINARY, "run", "--output", &output];
+    let (output, spool) = (lab.output(), lab.spool());
+    let words = [
+        "env", &preload, &clock, BINARY, "run", "--output", &output, "--spool", &spool,
+    ];
     let mut run = lab.exec("lb", &words);
     let mut sensor = Sensor::spawn({
         run.args(crate::lab::INTERFACES);

@@ -11,8 +11,9 @@ fn start(lab: &Lab, script: &str) -> (bool, String) {
     let state = lab.state();
     assert_prompt("before", lab.rate(100));
     let run = format!(
-        "{BINARY} run --iface up0 --iface dn0 --output {}",
-        lab.output()
+        "{BINARY} run --iface up0 --iface dn0 --output {} --spool {}",
+        lab.output(),
+        lab.spool()
     );
     let script = script.replace("RUN", &run);
     let mut sensor = Sensor::spawn(lab.exec("lb", &["sh", "-c", &script]));
@@ -78,8 +79,9 @@ fn a_clock_that_is_not_the_kernels_is_refused_with_a_word() {
     for mode in ["inline", "mirror"] {
         let script = format!(
             "exec timeout 20 unshare --time --monotonic 86400 --fork {BINARY} run --mode {mode} \
-             --iface up0 --output {}",
-            lab.output()
+             --iface up0 --output {} --spool {}",
+            lab.output(),
+            lab.spool()
         );
         let (rate, done) = during(&lab, 200, || {
             lab.exec("lb", &["sh", "-c", &script]).output().unwrap()

@@ -1,11 +1,15 @@
 //! The outputs: a full disk, a reader that went away, a reader that does not read.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
+use std::path::PathBuf;
 use std::process::Stdio;
 
+use serde_json::Value;
+
 use super::traffic::{assert_all, assert_prompt, during};
-use crate::lab::{BINARY, INTERFACES, Lab, Sensor};
+use crate::lab::{BINARY, INTERFACES, Lab, Sensor, command, text};
 
 /// Makes some records, by connections that are aborted.
 fn abort_some(lab: &Lab) {
@@ -24,7 +28,8 @@ fn a_full_disk_is_named_and_costs_no_connection() {
     // The file system is mounted in the mount namespace of this command only.
     let script = format!(
         "mount -t tmpfs -o size=16k tmpfs {dir} && \
-         exec {BINARY} run --iface up0 --iface dn0 --settle 0 --output file://{dir}/records"
+         exec {BINARY} run --iface up0 --iface dn0 --settle 0 --spool {dir}/spool \
+         --output file://{dir}/records"
     );
     let mut sensor = Sensor::spawn(lab.exec("lb", &["sh", "-c", &script]));
     assert!(
@@ -45,6 +50,100 @@ fn a_full_disk_is_named_and_costs_no_connection() {
     assert_eq!(sensor.stop(), Some(1), "{}", sensor.said());
     super::traffic::assert_ledgers(&sensor, &["up0", "dn0"]);
     assert_prompt("after the end", lab.rate(100));
+}
+
+/// A file system for the records that holds some of them, unmounted when it is dropped.
+struct Small(PathBuf);
+
+impl Small {
+    fn mount(lab: &Lab) -> Self {
+        let path = lab.dir.join("small");
+        fs::create_dir(&path).unwrap();
+        let small = Self(path);
+        small.run("mount", &["-t", "tmpfs", "-o", "size=16k", "tmpfs"]);
+        small
+    }
+
+    fn grow(&self) {
+        self.run("mount", &["-o", "remount,size=4m"]);
+    }
+
+    fn run(&self, program: &str, words: &[&str]) {
+        let done = command(program, words).arg(&self.0).status();
+        assert!(done.unwrap().success(), "{program}");
+    }
+
+    fn sensor(&self, lab: &Lab) -> Sensor {
+        let output = format!("file://{}/records?retry_max=200ms", self.0.display());
+        let sensor = lab.start(&["--settle", "0", "--output", &output]);
+        assert!(sensor.await_line("rstscope: ready"), "{}", sensor.said());
+        sensor
+    }
+
+    /// Ports of the clients in all whole lines.
+    fn ports(&self) -> BTreeSet<u64> {
+        let text = fs::read_to_string(self.0.join("records")).unwrap();
+        let records = text.lines().map(serde_json::from_str::<Value>);
+        records
+            .filter_map(|record| record.ok()?["source"]["port"].as_u64())
+            .collect()
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = command("umount", &["-l"]).arg(&self.0).status();
+    }
+}
+
+/// What the sensor's numbers say of its only output.
+fn of_the_output(lab: &Lab, what: &str) -> u64 {
+    let said = text(&lab.exec("lb", &[BINARY, "stats"]).output().unwrap().stdout);
+    // Zeros have no row, and the numbers are a second old.
+    let row = said.lines().find(|line| line.contains(what));
+    row.map_or(0, |row| row.rsplit(' ').next().unwrap().parse().unwrap())
+}
+
+#[test]
+#[ignore = "needs root"]
+fn what_a_full_disk_does_not_take_waits_in_the_spool_through_a_kill_and_comes_when_there_is_room() {
+    let lab = Lab::up();
+    let small = Small::mount(&lab);
+    let mut sensor = small.sensor(&lab);
+    let play = || {
+        let words = ["--run", "client_abort", "--repeat", "20"];
+        let said = lab.python("scenarios.py", &words).output().unwrap();
+        let said = text(&said.stdout);
+        let port = |line| serde_json::from_str::<Value>(line).unwrap()["source_port"].as_u64();
+        said.lines().filter_map(port).collect::<BTreeSet<_>>()
+    };
+    let mut wanted = play();
+    assert!(sensor.await_line("free some space"), "{}", sensor.said());
+    for _ in 0..100 {
+        if of_the_output(&lab, "file accepted") >= 20 {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    assert!(!small.ports().is_superset(&wanted), "the disk is not full");
+    sensor.signal("KILL");
+    sensor.end();
+
+    let mut sensor = small.sensor(&lab);
+    wanted.append(&mut play());
+    small.grow();
+    for _ in 0..200 {
+        if small.ports().is_superset(&wanted) {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    assert_eq!(sensor.stop(), Some(0), "{}", sensor.said());
+    let missing: Vec<_> = wanted.difference(&small.ports()).copied().collect();
+    assert!(missing.is_empty(), "{missing:?}: {}", sensor.said());
+    // Nothing waits any more: nothing is left of the spool.
+    let left: Vec<_> = fs::read_dir(lab.spool()).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 /// A sensor whose records go into a pipe.

@@ -130,7 +130,8 @@ class Sensor:
         with open(self.said, "w", encoding="utf-8") as said:
             self.process = subprocess.Popen(
                 ["ip", "netns", "exec", lab.prefix + "lb", program, "run", "--iface", "up0",
-                 "--iface", "dn0", "--output", f"file://{self.records}"], stderr=said,
+                 "--iface", "dn0", "--output", f"file://{self.records}",
+                 "--spool", directory / "spool"], stderr=said,
                 # CPUs are shared by session: it is another host than its peers.
                 start_new_session=True)
         end = time.monotonic() + 20

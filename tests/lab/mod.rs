@@ -130,6 +130,11 @@ impl Lab {
         format!("file://{}", self.records_path().display())
     }
 
+    /// The folder of the sensor's spools, gone with the laboratory.
+    pub fn spool(&self) -> String {
+        self.dir.join("spool").display().to_string()
+    }
+
     /// What an operator would see of the load balancer host's network: links with their XDP
     /// programs, tc, offloads, addresses, routes, sysctls and firewall; without counters.
     pub fn state(&self) -> String {
@@ -158,15 +163,21 @@ impl Lab {
     }
 
     pub fn start(&self, more: &[&str]) -> Sensor {
+        let spool = self.spool();
         let mut words = vec![BINARY, "run"];
         words.extend(INTERFACES);
+        // Who says another has a configuration file for it, or a disk of its own.
+        if !more.contains(&"--spool") && !more.contains(&"--config") {
+            words.extend(["--spool", spool.as_str()]);
+        }
         words.extend(more);
         Sensor::spawn(self.exec("lb", &words))
     }
 
     /// Runs the sensor where it has to give up: its exit code and what it said.
     pub fn refused(&self, words: &[&str]) -> (Option<i32>, String) {
-        let mut all = vec!["timeout", "20", BINARY, "run"];
+        let spool = self.spool();
+        let mut all = vec!["timeout", "20", BINARY, "run", "--spool", &spool];
         all.extend(words);
         let done = self.exec("lb", &all).stdin(Stdio::null()).output().unwrap();
         (done.status.code(), text(&done.stderr))
