@@ -1,7 +1,9 @@
-//! The thread that distributes. Records reach it through a bounded queue: in `run` a full queue costs a
-//! record, counted, and never makes the engine wait; in `read` it makes the reader wait. It filters and
-//! forms them for each output and puts them into that output's spool; it never waits for a receiver
-//! itself, so that one bad output does not hold up the others.
+//! The threads behind the outputs, from their start to their end. Records reach the distributing one through
+//! a bounded queue: in `run` a full queue costs a record, counted, and never makes the engine wait; in
+//! `read` it makes the reader wait. Each output has a thread of its own for its receiver, so that one bad
+//! output does not hold up the others.
+
+mod distribute;
 
 use std::io;
 use std::sync::Arc;
@@ -14,17 +16,10 @@ use crossbeam::channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 use super::delivery::{Delivery, Tell};
 use super::open::{Outlet, Place, Way};
 use super::spool::{Patience, Spool, findings};
-use super::target::Target;
-use super::{Counters, Emitted, Entry, Error, Sink, clock};
-use crate::record::{Emission, Format, Record};
+use super::{Counters, Emitted, clock};
+use crate::record::{Emission, Record};
+use distribute::{Branch, End, distribute, write_directly};
 
-/// Records that are written together when many wait: some 200 KiB of JSON.
-const BATCH_RECORDS: usize = 64;
-/// Records that are formed and spooled together, at the most: one write of a spool.
-const TOGETHER: usize = 256;
-/// When records come one after the other, the next ones are let gather for so long: to be woken for each
-/// costs more than to form it. The queue holds a hundred times as many as come in this time.
-const GATHER: Duration = Duration::from_millis(4);
 /// Records that may wait for a direct output: standard output is read by somebody or is not.
 const DIRECT_RECORDS: usize = 1024;
 /// How often spools are forced to disk: what a power failure may cost (a crash of the program alone
@@ -166,18 +161,6 @@ impl Shared {
         let lost = self.outputs.iter().map(|(_, counters)| counters.lost());
         self.dropped.load(Ordering::Relaxed) + lost.sum::<u64>()
     }
-}
-
-/// An output as the distributor sees it.
-struct Branch {
-    target: Target,
-    counters: Arc<Counters>,
-    end: End,
-}
-
-enum End {
-    Direct(Sender<Arc<Emitted>>),
-    Spooled(Arc<Spool>),
 }
 
 /// The writer thread and those behind it.
@@ -451,107 +434,6 @@ fn start_sync(
             }
         })?;
     Ok(Some(thread))
-}
-
-/// Takes what came in together, forms it once a format, and hands it to the outputs together.
-fn distribute(records: &Receiver<Emitted>, branches: &[Branch], patience: Patience) {
-    let mut entries = vec![Vec::new(); branches.len()];
-    while let Ok(first) = records.recv() {
-        let mut count = 0;
-        for emitted in std::iter::once(first).chain(records.try_iter().take(TOGETHER - 1)) {
-            count += 1;
-            form(Arc::new(emitted), branches, &mut entries, patience);
-        }
-        for (branch, entries) in branches.iter().zip(&mut entries) {
-            if let (End::Spooled(spool), false) = (&branch.end, entries.is_empty()) {
-                spool.append(entries, patience);
-                entries.clear();
-            }
-        }
-        if (2..TOGETHER).contains(&count) {
-            thread::sleep(GATHER);
-        }
-    }
-}
-
-/// Puts a record in the form of each output that wants it; two outputs of one form share it.
-fn form(
-    emitted: Arc<Emitted>,
-    branches: &[Branch],
-    entries: &mut [Vec<Arc<Entry>>],
-    patience: Patience,
-) {
-    let mut formed: [Option<Option<Arc<Entry>>>; Format::ALL.len()] = Default::default();
-    for (branch, entries) in branches.iter().zip(entries) {
-        if !branch.target.filter.wants(&emitted.record) {
-            continue;
-        }
-        let format = branch.target.format;
-        match &branch.end {
-            End::Direct(sender) => branch.pass(sender, &emitted, patience),
-            End::Spooled(_) => {
-                let Some(known) = formed.get_mut(format as usize) else {
-                    continue;
-                };
-                let entry = known.get_or_insert_with(|| emitted.entry(format).map(Arc::new));
-                entries.extend(entry.clone());
-            }
-        }
-    }
-}
-
-impl Branch {
-    /// To an output that is written to directly.
-    fn pass(&self, sender: &Sender<Arc<Emitted>>, emitted: &Arc<Emitted>, patience: Patience) {
-        if self.counters.closed.load(Ordering::Relaxed) {
-            return;
-        }
-        Counters::add(&self.counters.accepted, 1);
-        let taken = match patience {
-            Patience::None => sender.try_send(Arc::clone(emitted)).is_ok(),
-            Patience::Wait(_) => sender.send(Arc::clone(emitted)).is_ok(),
-        };
-        if !taken && !self.counters.closed.load(Ordering::Relaxed) {
-            Counters::add(&self.counters.dropped, 1);
-        }
-    }
-}
-
-fn write_directly(
-    mut sink: Box<dyn Sink>,
-    records: &Receiver<Arc<Emitted>>,
-    counters: &Counters,
-    tell: &Tell,
-) {
-    let name = sink.name().to_owned();
-    while let Ok(first) = records.recv() {
-        let rest = records.try_iter().take(BATCH_RECORDS - 1);
-        for emitted in std::iter::once(first).chain(rest) {
-            sink.put(&emitted);
-        }
-        let flushed = sink.flush();
-        Counters::add(&counters.delivered, flushed.written);
-        let was_failing = counters.failing.load(Ordering::Relaxed);
-        match flushed.error {
-            Some(Error::Closed) => {
-                counters.closed.store(true, Ordering::Relaxed);
-                return;
-            }
-            Some(error) if !was_failing => {
-                counters.failing.store(true, Ordering::Relaxed);
-                tell(&format!("{error}; its records are lost until that changes"));
-            }
-            None if was_failing && flushed.written > 0 => {
-                counters.failing.store(false, Ordering::Relaxed);
-                let lost = counters.lost();
-                tell(&format!(
-                    "output {name}: works again; {lost} records were lost"
-                ));
-            }
-            Some(_) | None => {}
-        }
-        Counters::add(&counters.dropped, flushed.lost);
-    }
 }
 
 #[cfg(test)]
