@@ -1,101 +1,17 @@
 //! The JSON form of a record: docs/record.md, which follows ECS. What is not known is absent.
 
-use std::borrow::Cow;
-use std::fmt;
-use std::sync::Arc;
-
 use super::community::community;
+use super::coverage::coverage_fields;
+use super::emission::{Emission, Observer};
 use super::writer::{Object, append_object, object};
 use super::{
-    Aggregate, BaselineEntry, CoverageRecord, ECS_VERSION, Record, Related, ResetEntry,
-    ResetRecord, SCHEMA_VERSION,
+    Aggregate, BaselineEntry, ECS_VERSION, Record, Related, ResetEntry, ResetRecord, SCHEMA_VERSION,
 };
 use crate::evidence::{Evidence, SequenceFit, Value};
 use crate::flow::Endpoint;
 use crate::host::ResetReason;
-use crate::time::Timestamp;
 use crate::vantage::InterfaceId;
 use crate::verdict::{Cause, PRIOR_DB, Stage, Verdict};
-
-/// Who looked: the same for all records of a run, or of a capture.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Observer {
-    /// The sensor's host; `None` for a capture, whose host is not known.
-    pub hostname: Option<String>,
-    /// Interface names by [`InterfaceId`].
-    pub interfaces: Vec<Option<String>>,
-    /// First part of `event.id`: [`super::live_prefix`] or [`super::capture_prefix`].
-    pub id_prefix: String,
-}
-
-impl Observer {
-    pub(super) fn interface(&self, id: InterfaceId) -> Option<&str> {
-        self.interfaces.get(usize::from(id.0))?.as_deref()
-    }
-}
-
-/// The circumstances under which a record leaves the program.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Emission {
-    /// Who looked.
-    pub observer: Arc<Observer>,
-    /// Nanoseconds from the engine's clock to the time of day (since 1970, UTC); 0 for a capture,
-    /// whose clock is that already.
-    pub wall_offset_ns: i64,
-}
-
-impl Emission {
-    /// The time of day of an engine time; the nearest that can be written when it is out of range.
-    pub(super) const fn wall(&self, time: Timestamp) -> Wall {
-        Wall {
-            time,
-            offset_ns: self.wall_offset_ns,
-        }
-    }
-
-    /// The same in milliseconds since 1970.
-    pub(super) fn millis(&self, time: Timestamp) -> i64 {
-        self.wall(time).exact().as_millisecond()
-    }
-
-    /// The same as nanoseconds since 1970, UTC.
-    #[must_use]
-    pub fn wall_ns(&self, time: Timestamp) -> i64 {
-        i64::try_from(self.wall(time).exact().as_nanosecond()).unwrap_or_default()
-    }
-
-    /// `event.id` of the record with this number.
-    #[must_use]
-    pub fn event_id(&self, sequence: u64) -> String {
-        format!("{}-{sequence}", self.observer.id_prefix)
-    }
-}
-
-/// A time of day; prints as RFC 3339 in UTC with nine digits.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Wall {
-    time: Timestamp,
-    offset_ns: i64,
-}
-
-impl Wall {
-    /// In the calendar; the nearest that can be written when it is out of range.
-    pub(super) fn exact(self) -> jiff::Timestamp {
-        let nanos = i128::from(self.time.as_nanos()) + i128::from(self.offset_ns);
-        jiff::Timestamp::from_nanosecond(nanos).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
-    }
-
-    /// Nanoseconds since 1970, UTC, of a time that is not before.
-    pub(super) const fn nanos(self) -> Option<u64> {
-        self.time.as_nanos().checked_add_signed(self.offset_ns)
-    }
-}
-
-impl fmt::Display for Wall {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.9}", self.exact())
-    }
-}
 
 /// One record as one line of JSON, without the line's end.
 #[must_use]
@@ -181,7 +97,7 @@ fn event(o: &mut Object, record: &ResetRecord, emission: &Emission) {
     event_id(o, record.sequence, emission);
 }
 
-fn event_id(o: &mut Object, sequence: u64, emission: &Emission) {
+pub(super) fn event_id(o: &mut Object, sequence: u64, emission: &Emission) {
     o.numbered("id", &emission.observer.id_prefix, sequence);
 }
 
@@ -232,7 +148,7 @@ const fn direction(incoming: bool) -> &'static str {
     if incoming { "ingress" } else { "egress" }
 }
 
-fn observer(
+pub(super) fn observer(
     o: &mut Object,
     observer: &Observer,
     ingress: Option<InterfaceId>,
@@ -381,94 +297,6 @@ fn related(other: &Related, o: &mut Object, emission: &Emission) {
     o.number("delta_ns", other.delta_ns);
     o.fraction("confidence", other.confidence, 4);
     o.word("join", other.join);
-}
-
-fn coverage_fields(o: &mut Object, record: &CoverageRecord, emission: &Emission) {
-    o.time("@timestamp", emission.wall(record.end));
-    o.object("ecs", |o| o.word("version", ECS_VERSION));
-    o.text("message", &coverage_message(record, emission));
-    o.object("event", |o| {
-        o.word("kind", "metric");
-        o.texts("category", &["network"]);
-        o.texts("type", &["info"]);
-        o.word("action", "sensor-coverage");
-        o.time("start", emission.wall(record.start));
-        o.time("end", emission.wall(record.end));
-        o.number("duration", record.end.since(record.start));
-        o.word("dataset", "rstscope.coverage");
-        o.word("module", "rstscope");
-        event_id(o, record.sequence, emission);
-    });
-    o.object("observer", |o| {
-        observer(o, &emission.observer, Some(record.interface), None)
-    });
-    o.object("rstscope", |o| coverage(o, record));
-}
-
-/// The same of a coverage record.
-pub(super) fn coverage(o: &mut Object, record: &CoverageRecord) {
-    o.text("schema", SCHEMA_VERSION);
-    o.object("coverage", |o| {
-        o.number("observed", record.observed);
-        o.number_if("passed", record.passed);
-        o.number("bypassed", record.bypassed);
-        o.number("copied", record.copied);
-        o.number("lost", record.lost);
-        o.flag_if("complete", Some(record.complete));
-    });
-}
-
-/// What a coverage record says to a person.
-pub(super) fn coverage_message(record: &CoverageRecord, emission: &Emission) -> String {
-    let interface = emission
-        .observer
-        .interface(record.interface)
-        .unwrap_or("the interface");
-    let watched = if record.complete {
-        "watched all the time"
-    } else {
-        "had gaps"
-    };
-    let passed = record
-        .passed
-        .map(|passed| format!(", {passed} passed"))
-        .unwrap_or_default();
-    one_line(&format!(
-        "{interface}: {watched}; {} frames looked at{passed}, {} bypassed, {} headers copied, \
-         {} lost to the sensor",
-        record.observed, record.bypassed, record.copied, record.lost
-    ))
-    .into_owned()
-}
-
-/// What must not stand in a text raw: it ends a line for somebody, moves a terminal's cursor, or turns
-/// the order of what follows (the bidirectional overrides and isolates of UAX #9).
-pub(super) const fn is_unfit(c: char) -> bool {
-    matches!(c, '\u{0}'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{2028}'..='\u{202e}'
-        | '\u{2066}'..='\u{2069}')
-}
-
-/// A text without [`is_unfit`] characters: it goes to terminals and line-based logs.
-pub(super) fn one_line(text: &str) -> Cow<'_, str> {
-    // Nearly all texts are plain, which their bytes tell: unfit characters that are not ASCII begin with
-    // 0xC2 and 0xE2.
-    let suspect = text.bytes().fold(false, |odd, b| {
-        odd | (b < b' ') | (b == 0x7f) | (b == 0xc2) | (b == 0xe2)
-    });
-    if !suspect || !text.contains(is_unfit) {
-        return Cow::Borrowed(text);
-    }
-    let fit = text
-        .chars()
-        .map(|c| {
-            if is_unfit(c) {
-                char::REPLACEMENT_CHARACTER
-            } else {
-                c
-            }
-        })
-        .collect();
-    Cow::Owned(fit)
 }
 
 #[cfg(test)]

@@ -3,10 +3,13 @@
 
 mod advice;
 mod community;
+mod coverage;
 pub(crate) mod digits;
+mod emission;
 pub mod format;
 mod identity;
 mod json;
+mod one_line;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod schema;
@@ -15,9 +18,10 @@ mod text;
 mod writer;
 
 pub use community::community_id;
+pub use emission::{Emission, Observer};
 pub use format::Format;
 pub use identity::{capture_prefix, live_prefix};
-pub use json::{Emission, Observer, append_json, to_json};
+pub use json::{append_json, to_json};
 pub use story::story;
 pub use text::{Palette, to_line, to_story};
 

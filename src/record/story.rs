@@ -7,7 +7,7 @@ use std::fmt::Write;
 use serde_json::Value;
 
 use super::advice::{meaning, next_step};
-use super::json::one_line;
+use super::one_line::one_line;
 
 /// The story of one reset record; `None` when this is none. Ends with a line's end. Every text of
 /// the record is stripped of control characters: it may come from anywhere.

@@ -3,7 +3,9 @@
 
 use std::fmt::Write;
 
-use super::json::{Emission, coverage_message, one_line};
+use super::coverage::coverage_message;
+use super::emission::Emission;
+use super::one_line::one_line;
 use super::writer::rounded;
 use super::{CoverageRecord, Record, ResetRecord};
 use crate::evidence::{Evidence, Favors, Group, SequenceFit};

@@ -9,7 +9,8 @@ use std::net::IpAddr;
 use serde_json::{Number, Value};
 
 use super::digits::{self, Second};
-use super::json::{Wall, is_unfit, one_line};
+use super::emission::Wall;
+use super::one_line::{is_unfit, one_line};
 use crate::wire::{Flags, Mac};
 
 /// Bytes of a usual record.

@@ -9,7 +9,8 @@ use super::line::{NAME_BYTES, SENTENCE_BYTES, append, evidence_words, with_colon
 use super::severity::Severity;
 use crate::flow::Endpoint;
 use crate::host::ResetReason;
-use crate::record::json::{Emission, coverage_message};
+use crate::record::coverage::coverage_message;
+use crate::record::emission::Emission;
 use crate::record::{CoverageRecord, Record, ResetRecord, community_id};
 
 /// An event under construction.

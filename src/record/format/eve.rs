@@ -4,8 +4,11 @@
 
 use super::severity::Severity;
 use super::{ends, judgement, source_opened};
+use crate::record::coverage;
+use crate::record::emission::Emission;
 use crate::record::identity::hash;
-use crate::record::json::{self, Emission, one_line};
+use crate::record::json;
+use crate::record::one_line::one_line;
 use crate::record::writer::{Object, object};
 use crate::record::{CoverageRecord, Record, ResetRecord, community_id};
 use crate::time::{SECOND, Timestamp};
@@ -175,7 +178,7 @@ fn coverage_eve(record: &CoverageRecord, emission: &Emission) -> String {
         });
         o.object("rstscope", |o| {
             o.text("id", &emission.event_id(record.sequence));
-            json::coverage(o, record);
+            coverage::coverage(o, record);
         });
     })
 }

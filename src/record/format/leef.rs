@@ -6,7 +6,8 @@ use std::fmt::Display;
 
 use super::line::{NAME_BYTES, SENTENCE_BYTES, append, evidence_words, with_colons};
 use super::severity::Severity;
-use crate::record::json::{Emission, coverage_message};
+use crate::record::coverage::coverage_message;
+use crate::record::emission::Emission;
 use crate::record::{CoverageRecord, Record, ResetRecord, community_id};
 use crate::time::Timestamp;
 

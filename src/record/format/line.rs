@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use crate::evidence::Evidence;
-use crate::record::json::is_unfit;
+use crate::record::one_line::is_unfit;
 use crate::record::writer::rounded;
 use crate::wire::Mac;
 

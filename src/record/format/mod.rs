@@ -12,7 +12,8 @@ mod ocsf;
 mod severity;
 mod zeek;
 
-use super::json::{Emission, to_json};
+use super::emission::Emission;
+use super::json::to_json;
 use super::{Record, ResetRecord};
 use crate::flow::Endpoint;
 

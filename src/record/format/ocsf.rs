@@ -6,7 +6,10 @@ use super::severity::{Severity, confidence};
 use super::{ends, judgement, source_opened};
 use crate::flow::Endpoint;
 use crate::record::advice::next_step;
-use crate::record::json::{self, Emission, coverage_message, never_opened, one_line};
+use crate::record::coverage::{self, coverage_message};
+use crate::record::emission::Emission;
+use crate::record::json::{self, never_opened};
+use crate::record::one_line::one_line;
 use crate::record::writer::{Object, object, rounded};
 use crate::record::{CoverageRecord, Record, ResetRecord, community_id};
 use crate::time::Timestamp;
@@ -305,7 +308,7 @@ fn coverage(record: &CoverageRecord, emission: &Emission) -> String {
         common(o, &event, emission);
         device(o, emission, emission.observer.interface(record.interface));
         o.object("unmapped", |o| {
-            o.object("rstscope", |o| json::coverage(o, record));
+            o.object("rstscope", |o| coverage::coverage(o, record));
         });
     })
 }

@@ -4,8 +4,10 @@
 //! counts, `history`) is absent; `conn_state` is there where a reset alone decides it.
 
 use super::{ends, judgement, source_opened};
+use crate::record::coverage::coverage_message;
+use crate::record::emission::Emission;
 use crate::record::identity::hash;
-use crate::record::json::{Emission, coverage_message, one_line};
+use crate::record::one_line::one_line;
 use crate::record::writer::{Object, object};
 use crate::record::{CoverageRecord, Record, ResetRecord, community_id};
 use crate::time::Timestamp;
