@@ -3,9 +3,7 @@
 
 use std::net::IpAddr;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use sha1::{Digest, Sha1};
+use sha1::compress;
 
 use super::digits;
 use crate::flow::Endpoint;
@@ -31,27 +29,71 @@ pub(super) fn community(source: Endpoint, destination: Endpoint) -> Option<Commu
         true => (source, destination),
         false => (destination, source),
     };
-    // The longest: seed, two IPv6 addresses, protocol, a zero, two ports.
-    let mut bytes = [0; 2 + 16 + 16 + 2 + 4];
+    let mut block = [0; BLOCK];
     let ([a, b], [c, d]) = (low.port.to_be_bytes(), high.port.to_be_bytes());
     let ends = [PROTOCOL_TCP, 0, a, b, c, d];
-    let hashed = match (low.address, high.address) {
+    let filled = match (low.address, high.address) {
         (IpAddr::V4(low), IpAddr::V4(high)) => {
-            fill(&mut bytes, [&SEED, &low.octets(), &high.octets(), &ends])
+            fill(&mut block, [&SEED, &low.octets(), &high.octets(), &ends])
         }
         (IpAddr::V6(low), IpAddr::V6(high)) => {
-            fill(&mut bytes, [&SEED, &low.octets(), &high.octets(), &ends])
+            fill(&mut block, [&SEED, &low.octets(), &high.octets(), &ends])
         }
         _ => return None,
     };
-    let mut id = *b"1:                            ";
-    let [_, _, letters @ ..] = &mut id;
-    STANDARD.encode_slice(Sha1::digest(hashed), letters).ok()?;
+    let mut id = *b"1:                           =";
+    let [_, _, letters @ .., _] = &mut id;
+    base64(hash(block, filled), letters);
     Some(id)
 }
 
-/// These parts one behind the other.
-fn fill<'a>(bytes: &'a mut [u8], parts: [&[u8]; 4]) -> &'a [u8] {
+/// Bytes that SHA-1 takes in at a time. The longest that is hashed here (seed, two IPv6 addresses, protocol,
+/// a zero, two ports: 40 bytes) and its padding fill one.
+const BLOCK: usize = 64;
+
+/// What SHA-1 begins with (FIPS 180-4 §5.3.1).
+const SHA1_START: [u32; 5] = [
+    0x6745_2301,
+    0xefcd_ab89,
+    0x98ba_dcfe,
+    0x1032_5476,
+    0xc3d2_e1f0,
+];
+
+/// The SHA-1 of a message that leaves room for its padding (FIPS 180-4 §5.1.1): a one behind it, and its
+/// length in bits at the end.
+fn hash(mut block: [u8; BLOCK], len: usize) -> [u32; 5] {
+    if let Some(one) = block.get_mut(len) {
+        *one = 0x80;
+    }
+    if let Some(bits) = block.last_chunk_mut() {
+        *bits = (8 * len as u64).to_be_bytes();
+    }
+    let mut state = SHA1_START;
+    compress(&mut state, &[block.into()]);
+    state
+}
+
+/// The letters of a hash in base 64 (RFC 4648 §4), but for the equals sign at the end.
+fn base64(hash: [u32; 5], letters: &mut [u8; 27]) {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let [a, b, c, d, e] = hash.map(u64::from);
+    // Sixty bits at a time, with two zeros behind the last.
+    let parts = [
+        (a << 28 | b >> 4, 10),
+        ((b & 0xf) << 56 | c << 24 | d >> 8, 10),
+        ((d & 0xff) << 34 | e << 2, 7),
+    ];
+    let mut places = letters.iter_mut();
+    for (bits, count) in parts {
+        for (at, place) in (0..count).rev().zip(places.by_ref()) {
+            *place = LETTERS[(bits >> (6 * at) & 63) as usize];
+        }
+    }
+}
+
+/// These parts one behind the other; how long they are.
+fn fill(bytes: &mut [u8], parts: [&[u8]; 4]) -> usize {
     let mut filled = 0;
     for part in parts {
         if let Some(place) = bytes.get_mut(filled..filled + part.len()) {
@@ -59,7 +101,7 @@ fn fill<'a>(bytes: &'a mut [u8], parts: [&[u8]; 4]) -> &'a [u8] {
             filled += part.len();
         }
     }
-    bytes.get(..filled).unwrap_or_default()
+    filled
 }
 
 #[cfg(test)]

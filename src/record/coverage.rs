@@ -2,44 +2,42 @@
 //! sentence. What it holds is docs/record.md.
 
 use super::emission::Emission;
-use super::json::{event_id, observer};
+use super::json::{ecs, event_id, observer};
 use super::one_line::one_line;
-use super::writer::Object;
-use super::{CoverageRecord, ECS_VERSION, SCHEMA_VERSION};
+use super::writer::{Object, key};
+use super::{CoverageRecord, SCHEMA_VERSION};
 
 /// All fields of a coverage record.
 pub(super) fn coverage_fields(o: &mut Object, record: &CoverageRecord, emission: &Emission) {
-    o.time("@timestamp", emission.wall(record.end));
-    o.object("ecs", |o| o.word("version", ECS_VERSION));
-    o.text("message", &coverage_message(record, emission));
-    o.object("event", |o| {
-        o.word("kind", "metric");
-        o.texts("category", &["network"]);
-        o.texts("type", &["info"]);
-        o.word("action", "sensor-coverage");
-        o.time("start", emission.wall(record.start));
-        o.time("end", emission.wall(record.end));
-        o.number("duration", record.end.since(record.start));
-        o.word("dataset", "rstscope.coverage");
-        o.word("module", "rstscope");
+    o.time(key!("@timestamp"), emission.wall(record.end));
+    ecs(o);
+    o.text(key!("message"), &coverage_message(record, emission));
+    o.object(key!("event"), |o| {
+        o.ready(
+            r#""kind":"metric","category":["network"],"type":["info"],"action":"sensor-coverage","#,
+        );
+        o.time(key!("start"), emission.wall(record.start));
+        o.time(key!("end"), emission.wall(record.end));
+        o.number(key!("duration"), record.end.since(record.start));
+        o.ready(r#""dataset":"rstscope.coverage","module":"rstscope","#);
         event_id(o, record.sequence, emission);
     });
-    o.object("observer", |o| {
+    o.object(key!("observer"), |o| {
         observer(o, &emission.observer, Some(record.interface), None)
     });
-    o.object("rstscope", |o| coverage(o, record));
+    o.object(key!("rstscope"), |o| coverage(o, record));
 }
 
 /// What ECS has no name for; other formats carry it as it stands.
 pub(super) fn coverage(o: &mut Object, record: &CoverageRecord) {
-    o.text("schema", SCHEMA_VERSION);
-    o.object("coverage", |o| {
-        o.number("observed", record.observed);
-        o.number_if("passed", record.passed);
-        o.number("bypassed", record.bypassed);
-        o.number("copied", record.copied);
-        o.number("lost", record.lost);
-        o.flag_if("complete", Some(record.complete));
+    o.text(key!("schema"), SCHEMA_VERSION);
+    o.object(key!("coverage"), |o| {
+        o.number(key!("observed"), record.observed);
+        o.number_if(key!("passed"), record.passed);
+        o.number(key!("bypassed"), record.bypassed);
+        o.number(key!("copied"), record.copied);
+        o.number(key!("lost"), record.lost);
+        o.flag_if(key!("complete"), Some(record.complete));
     });
 }
 

@@ -59,18 +59,67 @@ fn pair(number: u32) -> [u8; 2] {
     PAIRS[(number % 100) as usize]
 }
 
+/// The text of a number below a thousand.
+#[derive(Clone, Copy)]
+struct Short {
+    /// As many digits as it has, and what does not count.
+    digits: [u8; 4],
+    /// Three digits, with zeros in front.
+    padded: [u8; 3],
+    len: u8,
+}
+
+/// The numbers below a thousand: a hop limit is one of them, and a port or a window two.
+static SHORT: [Short; 1000] = {
+    let nothing = Short {
+        digits: [b'0'; 4],
+        padded: [b'0'; 3],
+        len: 1,
+    };
+    let mut texts = [nothing; 1000];
+    let mut at = 0;
+    while at < texts.len() {
+        let number = at as u64;
+        let [hundreds, tens, ones] = [digit(number / 100), digit(number / 10), digit(number)];
+        let (digits, len) = match number {
+            100.. => ([hundreds, tens, ones, b' '], 3),
+            10.. => ([tens, ones, b' ', b' '], 2),
+            _ => ([ones, b' ', b' ', b' '], 1),
+        };
+        texts[at] = Short {
+            digits,
+            padded: [hundreds, tens, ones],
+            len,
+        };
+        at += 1;
+    }
+    texts
+};
+
+/// The text of the three last digits of a number.
+#[inline(always)]
+fn short(number: u64) -> &'static Short {
+    &SHORT[(number % 1000) as usize]
+}
+
 /// A number in decimal.
 pub fn decimal(out: &mut Vec<u8>, number: u64) {
-    // Pieces of known length, which are copied without a call.
+    // Few pieces of known length, which are copied without a call.
     match number {
-        0..10 => out.push(digit(number)),
-        10..100 => out.extend_from_slice(&padded::<2>(number)),
-        100..1_000 => out.extend_from_slice(&padded::<3>(number)),
-        1_000..10_000 => out.extend_from_slice(&padded::<4>(number)),
-        10_000..100_000 => out.extend_from_slice(&padded::<5>(number)),
+        0..1_000 => {
+            let Short { digits, len, .. } = short(number);
+            append(out, *digits, usize::from(*len));
+        }
+        1_000..1_000_000 => {
+            let Short { digits, len, .. } = short(number / 1_000);
+            append(out, *digits, usize::from(*len));
+            out.extend_from_slice(&short(number).padded);
+        }
         _ => {
-            decimal(out, number / 100_000);
-            out.extend_from_slice(&padded::<5>(number % 100_000));
+            decimal(out, number / 1_000_000);
+            let [a, b, c] = short(number / 1_000).padded;
+            let [d, e, f] = short(number).padded;
+            out.extend_from_slice(&[a, b, c, d, e, f]);
         }
     }
 }
@@ -134,16 +183,16 @@ fn point(out: &mut Vec<u8>, whole: u64, digits: &[u8]) {
     }
 }
 
-/// The text of every octet, and how many digits it has.
-static OCTETS: [([u8; 3], u8); 256] = {
-    let mut octets = [([b'0'; 3], 0); 256];
+/// The text of every octet with a point behind it, and how long it is.
+static OCTETS: [([u8; 4], u8); 256] = {
+    let mut octets = [([b'.'; 4], 0); 256];
     let mut number = 0_u8;
     loop {
         let [hundreds, tens, ones] = [number / 100, number / 10 % 10, number % 10];
         octets[number as usize] = match number {
-            100.. => ([b'0' + hundreds, b'0' + tens, b'0' + ones], 3),
-            10.. => ([b'0' + tens, b'0' + ones, b'0'], 2),
-            _ => ([b'0' + ones, b'0', b'0'], 1),
+            100.. => ([b'0' + hundreds, b'0' + tens, b'0' + ones, b'.'], 4),
+            10.. => ([b'0' + tens, b'0' + ones, b'.', b'.'], 3),
+            _ => ([b'0' + ones, b'.', b'.', b'.'], 2),
         };
         if number == u8::MAX {
             break octets;
@@ -153,19 +202,19 @@ static OCTETS: [([u8; 3], u8); 256] = {
 };
 
 #[inline]
-fn octet(out: &mut Vec<u8>, octet: u8) {
-    let (text, len) = OCTETS[usize::from(octet)];
-    append(out, text, usize::from(len));
-}
-
-#[inline]
 fn v4(out: &mut Vec<u8>, address: Ipv4Addr) {
-    let [a, b, c, d] = address.octets();
-    octet(out, a);
-    for next in [b, c, d] {
-        out.push(b'.');
-        octet(out, next);
+    let (mut text, mut len) = ([b'.'; 16], 0);
+    for octet in address.octets() {
+        let (digits, more) = OCTETS[usize::from(octet)];
+        if let Some((_, rest)) = text.split_at_mut_checked(len)
+            && let Some(place) = rest.first_chunk_mut()
+        {
+            *place = digits;
+        }
+        len += usize::from(more);
     }
+    // Without the last point.
+    append(out, text, len - 1);
 }
 
 /// An address.
@@ -186,36 +235,43 @@ pub fn endpoint(out: &mut Vec<u8>, endpoint: Endpoint) {
     decimal(out, u64::from(endpoint.port));
 }
 
+/// Every octet in two hexadecimal digits.
+static HEX: [[u8; 2]; 256] = {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    let mut texts = [[b'0'; 2]; 256];
+    let mut octet = 0;
+    while octet < texts.len() {
+        texts[octet] = [DIGITS[octet >> 4], DIGITS[octet & 15]];
+        octet += 1;
+    }
+    texts
+};
+
 /// An Ethernet address, as [`Mac`] shows itself.
 pub fn mac(out: &mut Vec<u8>, mac: Mac) {
-    const fn hex(nibble: u8) -> u8 {
-        match nibble {
-            0..10 => b'0' + nibble,
-            _ => b'A' + (nibble - 10),
-        }
-    }
-    let mut text = [b'-'; 17];
-    for (place, octet) in text.chunks_mut(3).zip(mac.0) {
-        if let [high, low, ..] = place {
-            (*high, *low) = (hex(octet >> 4), hex(octet & 15));
-        }
-    }
-    out.extend_from_slice(&text);
+    let [[a, b], [c, d], [e, f], [g, h], [i, j], [k, l]] =
+        mac.0.map(|octet| HEX[usize::from(octet)]);
+    let dash = b'-';
+    out.extend_from_slice(&[
+        a, b, dash, c, d, dash, e, f, dash, g, h, dash, i, j, dash, k, l,
+    ]);
 }
 
-/// The second that was written last, kept for the times that follow: those of one record are nearly all
-/// of one second.
+/// The time that was written last, kept for those that follow: those of one record are nearly all of one
+/// second, and half of them the same.
 #[derive(Debug, Clone, Copy)]
 pub struct Second {
+    nanos: u64,
     seconds: u64,
-    text: [u8; 20],
+    text: [u8; 30],
 }
 
 impl Default for Second {
     fn default() -> Self {
         Self {
+            nanos: 0,
             seconds: 0,
-            text: *b"1970-01-01T00:00:00.",
+            text: *b"1970-01-01T00:00:00.000000000Z",
         }
     }
 }
@@ -224,13 +280,23 @@ impl Second {
     /// Nanoseconds since 1970, UTC, as RFC 3339 in UTC with nine digits: `2023-11-14T22:13:20.000000000Z`.
     #[inline]
     pub fn time(&mut self, out: &mut Vec<u8>, nanos: u64) {
-        let (seconds, rest) = (nanos / SECOND, nanos % SECOND);
-        if seconds != self.seconds {
-            (self.seconds, self.text) = (seconds, to_the_point(seconds));
+        if nanos != self.nanos {
+            self.keep(nanos);
         }
         out.extend_from_slice(&self.text);
-        out.extend_from_slice(&padded::<9>(rest));
-        out.push(b'Z');
+    }
+
+    fn keep(&mut self, nanos: u64) {
+        let seconds = nanos / SECOND;
+        if let Some((whole, rest)) = self.text.split_first_chunk_mut::<20>() {
+            if seconds != self.seconds {
+                *whole = to_the_point(seconds);
+            }
+            if let Some(places) = rest.first_chunk_mut::<9>() {
+                *places = padded(nanos % SECOND);
+            }
+        }
+        (self.nanos, self.seconds) = (nanos, seconds);
     }
 }
 

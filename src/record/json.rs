@@ -3,15 +3,16 @@
 use super::community::community;
 use super::coverage::coverage_fields;
 use super::emission::{Emission, Observer};
-use super::writer::{Object, append_object, object};
+use super::writer::{Key, Object, Written, append_object, key, object};
 use super::{
     Aggregate, BaselineEntry, ECS_VERSION, Record, Related, ResetEntry, ResetRecord, SCHEMA_VERSION,
 };
-use crate::evidence::{Evidence, SequenceFit, Value};
+use crate::evidence::{Evidence, Favors, Group, SequenceFit, Value};
 use crate::flow::Endpoint;
 use crate::host::ResetReason;
 use crate::vantage::InterfaceId;
 use crate::verdict::{Cause, PRIOR_DB, Stage, Verdict};
+use crate::wire::Mac;
 
 /// One record as one line of JSON, without the line's end.
 #[must_use]
@@ -31,74 +32,89 @@ pub fn append_json(out: &mut Vec<u8>, record: &Record, emission: &Emission) {
 }
 
 fn reset_fields(o: &mut Object, record: &ResetRecord, emission: &Emission) {
-    o.time("@timestamp", emission.wall(record.start));
-    o.object("ecs", |o| o.word("version", ECS_VERSION));
-    o.line("message", &record.message);
-    o.object("event", |o| event(o, record, emission));
-    o.object("source", |o| {
-        endpoint(o, record.source);
-        if let Some(mac) = record.source_mac {
-            o.mac("mac", mac);
-        }
-    });
-    o.object("destination", |o| {
-        endpoint(o, record.destination);
-        if let Some(mac) = record.destination_mac {
-            o.mac("mac", mac);
-        }
-    });
-    if let Some(client) = record.client {
-        o.object("client", |o| endpoint(o, client));
-    }
-    if let Some(server) = record.server {
-        o.object("server", |o| endpoint(o, server));
-    }
-    o.object("network", |o| network(o, record));
+    o.time(key!("@timestamp"), emission.wall(record.start));
+    ecs(o);
+    o.line(key!("message"), &record.message);
+    o.object(key!("event"), |o| event(o, record, emission));
+    let ends = [
+        ended(o, key!("source"), record.source, record.source_mac),
+        ended(
+            o,
+            key!("destination"),
+            record.destination,
+            record.destination_mac,
+        ),
+    ];
+    role(o, key!("client"), record.client, &ends);
+    role(o, key!("server"), record.server, &ends);
+    o.object(key!("network"), |o| network(o, record));
     let (ingress, egress) = (record.ingress_interface, record.egress_interface);
-    o.object("observer", |o| {
+    o.object(key!("observer"), |o| {
         observer(o, &emission.observer, ingress, egress)
     });
     if let Some(process) = record.process {
-        o.object("process", |o| {
-            o.number("pid", process.pid);
+        o.object(key!("process"), |o| {
+            o.number(key!("pid"), process.pid);
             let name = process.name();
-            o.text_if("name", (!name.is_empty()).then_some(name.as_str()));
+            o.text_if(key!("name"), (!name.is_empty()).then_some(name.as_str()));
         });
     }
     if let Some(container) = &record.container {
-        o.object("container", |o| o.line("id", container));
+        o.object(key!("container"), |o| o.line(key!("id"), container));
     }
-    o.object("rstscope", |o| rstscope(o, record, emission));
+    o.object(key!("rstscope"), |o| rstscope(o, record, emission));
+}
+
+/// One end of the connection; answers where it stands.
+#[inline(always)]
+fn ended(o: &mut Object, key: Key, end: Endpoint, mac: Option<Mac>) -> (Endpoint, Written) {
+    let mut written = Written::default();
+    o.object(key, |o| {
+        written = o.written(|o| endpoint(o, end));
+        if let Some(mac) = mac {
+            o.mac(key!("mac"), mac);
+        }
+    });
+    (end, written)
+}
+
+/// The end that called, or was called: nearly always one of the two that were just written.
+#[inline(always)]
+fn role(o: &mut Object, key: Key, role: Option<Endpoint>, ends: &[(Endpoint, Written); 2]) {
+    let Some(role) = role else {
+        return;
+    };
+    match ends.iter().find(|(end, _)| *end == role) {
+        Some((_, written)) => o.object(key, |o| o.again(written)),
+        None => o.object(key, |o| endpoint(o, role)),
+    }
+}
+
+pub(super) fn ecs(o: &mut Object) {
+    o.object(key!("ecs"), |o| o.word(key!("version"), ECS_VERSION));
 }
 
 fn event(o: &mut Object, record: &ResetRecord, emission: &Emission) {
-    let injected = record.verdict == Verdict::Injected;
-    o.word("kind", if injected { "alert" } else { "event" });
-    o.texts(
-        "category",
-        if injected {
-            &["network", "intrusion_detection"]
-        } else {
-            &["network"]
-        },
-    );
-    let how = if never_opened(record) {
-        "denied"
+    if record.verdict == Verdict::Injected {
+        o.ready(r#""kind":"alert","category":["network","intrusion_detection"],"#);
     } else {
-        "end"
-    };
-    o.texts("type", &["connection", how]);
-    o.word("action", action(record.verdict));
-    o.time("start", emission.wall(record.start));
-    o.time("end", emission.wall(record.end));
-    o.number("duration", record.end.since(record.start));
-    o.word("dataset", "rstscope.reset");
-    o.word("module", "rstscope");
+        o.ready(r#""kind":"event","category":["network"],"#);
+    }
+    if never_opened(record) {
+        o.ready(r#""type":["connection","denied"],"#);
+    } else {
+        o.ready(r#""type":["connection","end"],"#);
+    }
+    o.word(key!("action"), action(record.verdict));
+    o.time(key!("start"), emission.wall(record.start));
+    o.time(key!("end"), emission.wall(record.end));
+    o.number(key!("duration"), record.end.since(record.start));
+    o.ready(r#""dataset":"rstscope.reset","module":"rstscope","#);
     event_id(o, record.sequence, emission);
 }
 
 pub(super) fn event_id(o: &mut Object, sequence: u64, emission: &Emission) {
-    o.numbered("id", &emission.observer.id_prefix, sequence);
+    o.numbered(key!("id"), &emission.observer.id_prefix, sequence);
 }
 
 const fn action(verdict: Verdict) -> &'static str {
@@ -118,34 +134,34 @@ pub(super) fn never_opened(record: &ResetRecord) -> bool {
 }
 
 fn endpoint(o: &mut Object, endpoint: Endpoint) {
-    o.address("ip", endpoint.address);
-    o.number("port", endpoint.port);
+    o.address(key!("ip"), endpoint.address);
+    o.number(key!("port"), endpoint.port);
 }
 
 fn network(o: &mut Object, record: &ResetRecord) {
-    o.word("transport", "tcp");
-    o.word(
-        "type",
-        if record.source.address.is_ipv4() {
-            "ipv4"
-        } else {
-            "ipv6"
-        },
-    );
+    if record.source.address.is_ipv4() {
+        o.ready(r#""transport":"tcp","type":"ipv4","#);
+    } else {
+        o.ready(r#""transport":"tcp","type":"ipv6","#);
+    }
     if let Some(incoming) = record.incoming {
-        o.word("direction", direction(incoming));
+        direction(o, incoming);
     }
     if let Some(id) = community(record.source, record.destination) {
-        o.plain("community_id", &id);
+        o.plain(key!("community_id"), &id);
     }
     if let Some(vlan) = record.vlan {
         // A keyword in ECS.
-        o.object("vlan", |o| o.shown("id", vlan));
+        o.object(key!("vlan"), |o| o.shown(key!("id"), vlan));
     }
 }
 
-const fn direction(incoming: bool) -> &'static str {
-    if incoming { "ingress" } else { "egress" }
+fn direction(o: &mut Object, incoming: bool) {
+    if incoming {
+        o.ready(r#""direction":"ingress","#);
+    } else {
+        o.ready(r#""direction":"egress","#);
+    }
 }
 
 pub(super) fn observer(
@@ -155,75 +171,81 @@ pub(super) fn observer(
     egress: Option<InterfaceId>,
 ) {
     if let Some(hostname) = &observer.hostname {
-        o.line("hostname", hostname);
+        o.line(key!("hostname"), hostname);
     }
-    for (way, interface) in [("ingress", ingress), ("egress", egress)] {
+    for (way, interface) in [(key!("ingress"), ingress), (key!("egress"), egress)] {
         if let Some(name) = interface.and_then(|id| observer.interface(id)) {
-            o.object(way, |o| o.object("interface", |o| o.line("name", name)));
+            o.object(way, |o| {
+                o.object(key!("interface"), |o| o.line(key!("name"), name))
+            });
         }
     }
-    o.word("product", "rstscope");
-    o.word("version", env!("CARGO_PKG_VERSION"));
-    o.word("type", "sensor");
+    o.ready(concat!(
+        r#""product":"rstscope","version":""#,
+        env!("CARGO_PKG_VERSION"),
+        r#"","type":"sensor","#
+    ));
 }
 
 /// What ECS has no name for; other formats carry it as it stands.
 pub(super) fn rstscope(o: &mut Object, record: &ResetRecord, emission: &Emission) {
-    o.word("schema", SCHEMA_VERSION);
-    o.word("verdict", record.verdict.name());
+    o.word(key!("schema"), SCHEMA_VERSION);
+    o.word(key!("verdict"), record.verdict.name());
     if let Some(cause) = record.cause {
-        o.word("cause", Cause::name(cause));
+        o.word(key!("cause"), Cause::name(cause));
     }
-    o.fraction("confidence", record.confidence, 4);
+    o.fraction(key!("confidence"), record.confidence, 4);
     if let Some(total) = record.total_db {
-        o.fraction("prior_db", PRIOR_DB, 2);
-        o.fraction("total_db", total, 2);
+        o.fraction(key!("prior_db"), PRIOR_DB, 2);
+        o.fraction(key!("total_db"), total, 2);
     }
     if let Some(device) = &record.device {
-        o.line("device", device);
+        o.line(key!("device"), device);
     }
-    o.word("stage", record.stage.name());
-    o.objects("evidence", &record.evidence, evidence);
-    o.objects("resets", &record.resets, |entry, o| {
+    o.word(key!("stage"), record.stage.name());
+    o.objects(key!("evidence"), &record.evidence, evidence);
+    o.objects(key!("resets"), &record.resets, |entry, o| {
         reset(entry, o, emission)
     });
-    o.number("reset_count", record.reset_count);
+    o.number(key!("reset_count"), record.reset_count);
     if let Some(known) = &record.baseline {
-        o.object("baseline", |o| baseline(o, known));
+        o.object(key!("baseline"), |o| baseline(o, known));
     }
-    o.number_if("bytes_in", record.bytes_in);
-    o.number_if("bytes_out", record.bytes_out);
-    o.number_if("age_ns", record.age_ns);
-    o.number_if("idle_ns", record.idle_ns);
-    o.object("kernel", |o| {
-        o.flag_if("accepted", record.kernel.accepted);
+    o.number_if(key!("bytes_in"), record.bytes_in);
+    o.number_if(key!("bytes_out"), record.bytes_out);
+    o.number_if(key!("age_ns"), record.age_ns);
+    o.number_if(key!("idle_ns"), record.idle_ns);
+    o.object(key!("kernel"), |o| {
+        o.flag_if(key!("accepted"), record.kernel.accepted);
         if let Some(reason) = record.kernel.reset_reason {
             match (reason.name(), reason) {
-                (Some(name), _) => o.text("reset_reason", name),
-                (None, ResetReason::Other(number)) => o.shown("reset_reason", number),
+                (Some(name), _) => o.text(key!("reset_reason"), name),
+                (None, ResetReason::Other(number)) => o.shown(key!("reset_reason"), number),
                 (None, ResetReason::Known(_)) => {}
             }
         }
         o.text_if(
-            "socket_state",
+            key!("socket_state"),
             record.kernel.socket_state.map(|state| state.name()),
         );
     });
-    o.objects("related", &record.related, |other, o| {
+    o.objects(key!("related"), &record.related, |other, o| {
         related(other, o, emission)
     });
     if let Some(many) = &record.aggregate {
-        o.object("aggregate", |o| aggregate(o, many));
+        o.object(key!("aggregate"), |o| aggregate(o, many));
     }
 }
 
 fn aggregate(o: &mut Object, many: &Aggregate) {
-    o.shown("network", many.network);
-    o.number("flows", many.flows);
-    o.objects("sample", &many.sample, |tuple, o| {
+    o.shown(key!("network"), many.network);
+    o.number(key!("flows"), many.flows);
+    o.objects(key!("sample"), &many.sample, |tuple, o| {
         let end = |address, port| Endpoint { address, port };
-        o.object("source", |o| endpoint(o, end(tuple.src, tuple.src_port)));
-        o.object("destination", |o| {
+        o.object(key!("source"), |o| {
+            endpoint(o, end(tuple.src, tuple.src_port))
+        });
+        o.object(key!("destination"), |o| {
             endpoint(o, end(tuple.dst, tuple.dst_port))
         });
     });
@@ -232,16 +254,36 @@ fn aggregate(o: &mut Object, many: &Aggregate) {
 /// Observed and expected are texts even where they are numbers: one field has one type, or a store
 /// that took the first record's type refuses the others.
 fn evidence(item: &Evidence, o: &mut Object) {
-    o.word("name", item.name);
-    o.word("group", item.group.name());
-    o.word("favors", item.favors.name());
-    o.fraction("weight_db", item.weight_db, 2);
-    for (key, value) in [("observed", &item.observed), ("expected", &item.expected)] {
-        match value {
-            Some(Value::Number(number)) => o.number_as_text(key, *number),
-            Some(Value::Text(text)) => o.line(key, text),
-            None => {}
-        }
+    o.word(key!("name"), item.name);
+    // Whole pieces: three words of unknown length took as long as all the rest of a fact.
+    match item.group {
+        Group::HopLimit => o.ready(r#""group":"hop_limit","#),
+        Group::IpId => o.ready(r#""group":"ip_id","#),
+        Group::Shape => o.ready(r#""group":"shape","#),
+        Group::Train => o.ready(r#""group":"train","#),
+        Group::Validity => o.ready(r#""group":"validity","#),
+        Group::Race => o.ready(r#""group":"race","#),
+        Group::Context => o.ready(r#""group":"context","#),
+        Group::Link => o.ready(r#""group":"link","#),
+        Group::Origin => o.ready(r#""group":"origin","#),
+    }
+    match item.favors {
+        Favors::Remote => o.ready(r#""favors":"remote","#),
+        Favors::Injected => o.ready(r#""favors":"injected","#),
+        Favors::Local => o.ready(r#""favors":"local","#),
+        Favors::Forwarded => o.ready(r#""favors":"forwarded","#),
+    }
+    o.fraction(key!("weight_db"), item.weight_db, 2);
+    value(o, key!("observed"), item.observed.as_ref());
+    value(o, key!("expected"), item.expected.as_ref());
+}
+
+#[inline(always)]
+fn value(o: &mut Object, key: Key, value: Option<&Value>) {
+    match value {
+        Some(Value::Number(number)) => o.number_as_text(key, *number),
+        Some(Value::Text(text)) => o.line(key, text),
+        None => {}
     }
 }
 
@@ -257,46 +299,46 @@ pub(super) const fn fit_name(fit: SequenceFit) -> &'static str {
 
 fn reset(entry: &ResetEntry, o: &mut Object, emission: &Emission) {
     let segment = &entry.segment;
-    o.time("time", emission.wall(entry.time));
+    o.time(key!("time"), emission.wall(entry.time));
     if let Some(incoming) = entry.incoming {
-        o.word("direction", direction(incoming));
+        direction(o, incoming);
     }
-    o.flags("flags", segment.flags);
-    o.number("seq", segment.seq.0);
+    o.flags(key!("flags"), segment.flags);
+    o.number(key!("seq"), segment.seq.0);
     // Without the ACK flag a genuine reset has 0 there, which acknowledges nothing; another value
     // is a mark of its maker.
     if segment.flags.ack() || segment.ack.0 != 0 {
-        o.number("ack", segment.ack.0);
+        o.number(key!("ack"), segment.ack.0);
     }
-    o.word("seq_fit", fit_name(entry.fit));
-    o.number_if("seq_offset", entry.offset);
-    o.number("hop_limit", segment.hop_limit);
-    o.number_if("ip_id", segment.ip_id);
-    o.number("window", segment.window);
+    o.word(key!("seq_fit"), fit_name(entry.fit));
+    o.number_if(key!("seq_offset"), entry.offset);
+    o.number(key!("hop_limit"), segment.hop_limit);
+    o.number_if(key!("ip_id"), segment.ip_id);
+    o.number(key!("window"), segment.window);
     if let Some(link) = segment.link {
-        o.mac("mac", link.src);
+        o.mac(key!("mac"), link.src);
     }
 }
 
 fn baseline(o: &mut Object, known: &BaselineEntry) {
-    o.number_if("hop_limit", known.hop_limit);
+    o.number_if(key!("hop_limit"), known.hop_limit);
     if let Some(mac) = known.mac {
-        o.mac("mac", mac);
+        o.mac(key!("mac"), mac);
     }
-    o.number_if("window", known.window);
-    o.flag_if("timestamps", known.timestamps);
-    o.word("source", known.source);
+    o.number_if(key!("window"), known.window);
+    o.flag_if(key!("timestamps"), known.timestamps);
+    o.word(key!("source"), known.source);
 }
 
 fn related(other: &Related, o: &mut Object, emission: &Emission) {
     if let Some(sequence) = other.record {
         event_id(o, sequence, emission);
     }
-    o.object("source", |o| endpoint(o, other.source));
-    o.object("destination", |o| endpoint(o, other.destination));
-    o.number("delta_ns", other.delta_ns);
-    o.fraction("confidence", other.confidence, 4);
-    o.word("join", other.join);
+    o.object(key!("source"), |o| endpoint(o, other.source));
+    o.object(key!("destination"), |o| endpoint(o, other.destination));
+    o.number(key!("delta_ns"), other.delta_ns);
+    o.fraction(key!("confidence"), other.confidence, 4);
+    o.word(key!("join"), other.join);
 }
 
 #[cfg(test)]
@@ -304,6 +346,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::to_json;
+    use crate::evidence::{Favors, Group};
+    use crate::flow::Endpoint;
     use crate::host::ResetReason;
     use crate::record::sample::{bare, coverage, emission, injected};
     use crate::record::{Record, ResetRecord};
@@ -404,6 +448,33 @@ mod tests {
         let line = to_json(&Record::Reset(Box::new(injected())), &emission());
         // The order of fields counts too: people read these lines.
         assert_eq!(line, expected.to_string());
+    }
+
+    #[test]
+    fn every_group_and_side_has_its_name() {
+        for (group, favors) in Group::ALL
+            .into_iter()
+            .flat_map(|group| Favors::ALL.map(|favors| (group, favors)))
+        {
+            let mut record = injected();
+            (record.evidence[0].group, record.evidence[0].favors) = (group, favors);
+            let fact = &read(record)["rstscope"]["evidence"][0];
+            assert_eq!(fact["group"], group.name());
+            assert_eq!(fact["favors"], favors.name());
+        }
+    }
+
+    #[test]
+    fn roles_that_are_neither_end_are_told_all_the_same() {
+        let mut record = injected();
+        let other = Endpoint {
+            address: "2001:db8::7".parse().unwrap(),
+            port: 9,
+        };
+        (record.client, record.server) = (Some(record.destination), Some(other));
+        let read = read(record);
+        assert_eq!(read["client"], json!({"ip": "198.51.100.10", "port": 443}));
+        assert_eq!(read["server"], json!({"ip": "2001:db8::7", "port": 9}));
     }
 
     #[test]
