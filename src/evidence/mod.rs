@@ -8,6 +8,8 @@ pub mod hop_limit;
 pub mod injectors;
 pub mod ip_id;
 pub mod link;
+mod moment;
+mod needs;
 pub mod race;
 pub mod sequence;
 pub mod shape;
@@ -19,6 +21,7 @@ pub mod train;
 
 pub use basis::{Stack, initial_hop_limit};
 pub use injectors::{InjectorFacts, InjectorMemory};
+pub use needs::Needs;
 pub use siblings::{SiblingFacts, SiblingMemory};
 
 use std::borrow::Cow;
@@ -212,55 +215,56 @@ impl Kind {
 /// A test: a pure function of one case.
 pub type Test = fn(&Case<'_>) -> Option<Evidence>;
 
-/// Every test, in the order of the evidence notes.
-pub const TESTS: &[Test] = &[
-    hop_limit::distance,
-    hop_limit::steady,
-    hop_limit::adjacent,
-    hop_limit::no_hops,
-    ip_id::counter,
-    ip_id::skipped,
-    ip_id::mirror,
-    ip_id::known,
-    ip_id::dont_fragment,
-    shape::window_on_bare_reset,
-    shape::timestamps_missing,
-    shape::hybrid,
-    shape::timestamps,
-    shape::window_mirrored,
-    shape::payload,
-    shape::flags,
-    shape::reserved,
-    shape::options,
-    shape::ack_without_flag,
-    shape::passive,
-    shape::refusal,
-    train::rising,
-    train::ack_steps,
-    train::repeats,
-    train::lock_step,
-    train::falling,
-    injectors::residue_repeats,
-    siblings::counter,
-    siblings::one_place,
-    sequence::exact,
-    sequence::inexact,
-    sequence::guesses,
-    sequence::ack,
-    sequence::syn_answer,
-    sequence::unprovoked,
-    race::sends_on,
-    race::acks_on,
-    race::answered,
-    race::syn_ack,
-    race::own_reset_follows,
-    link::mac,
-    link::vlan,
-    link::flow_label,
-    timing::first_flight,
-    timing::idle_timer,
-    injectors::residual,
-    acceptance::kernel,
+/// Every test, in the order of the evidence notes, each behind what a case must have for it to say
+/// anything: most cases lack most of it, and a look is cheaper than a test.
+pub const TESTS: &[(Needs, Test)] = &[
+    (Needs::NOTHING, hop_limit::distance),
+    (Needs::NOTHING, hop_limit::steady),
+    (Needs::NOTHING, hop_limit::adjacent),
+    (Needs::NO_HOPS, hop_limit::no_hops),
+    (Needs::ID.and(Needs::ACK).and(Needs::SENDER), ip_id::counter),
+    (Needs::ID.and(Needs::AFTER), ip_id::skipped),
+    (Needs::ID, ip_id::mirror),
+    (Needs::ID.and(Needs::ACK), ip_id::known),
+    (Needs::SENDER, ip_id::dont_fragment),
+    (Needs::BARE.and(Needs::WINDOW), shape::window_on_bare_reset),
+    (Needs::ACK.and(Needs::WINDOW), shape::timestamps_missing),
+    (Needs::ACK.and(Needs::SENDER), shape::hybrid),
+    (Needs::TIMESTAMPS, shape::timestamps),
+    (Needs::WINDOW.and(Needs::SENDER), shape::window_mirrored),
+    (Needs::PAYLOAD, shape::payload),
+    (Needs::NOTHING, shape::flags),
+    (Needs::NOTHING, shape::reserved),
+    (Needs::NOTHING, shape::options),
+    (Needs::BARE.and(Needs::SENDER), shape::ack_without_flag),
+    (Needs::BARE, shape::passive),
+    (Needs::ACK.and(Needs::REFUSAL), shape::refusal),
+    (Needs::TRAIN, train::rising),
+    (Needs::TRAIN, train::ack_steps),
+    (Needs::TRAIN.and(Needs::SENDER), train::repeats),
+    (Needs::TRAIN, train::lock_step),
+    (Needs::SEVERAL.and(Needs::ACK), train::falling),
+    (Needs::OTHERS, injectors::residue_repeats),
+    (Needs::OTHERS, siblings::counter),
+    (Needs::OTHERS, siblings::one_place),
+    (Needs::SOCKET, sequence::exact),
+    (Needs::SOCKET, sequence::inexact),
+    (Needs::SEVERAL, sequence::guesses),
+    (Needs::ACK, sequence::ack),
+    (Needs::REFUSAL, sequence::syn_answer),
+    (Needs::SOCKET.and(Needs::BARE), sequence::unprovoked),
+    (Needs::AFTER, race::sends_on),
+    (Needs::AFTER, race::acks_on),
+    (Needs::ANSWERED, race::answered),
+    (Needs::AFTER.and(Needs::REFUSAL), race::syn_ack),
+    (Needs::SEVERAL, race::own_reset_follows),
+    (Needs::NOTHING, link::mac),
+    (Needs::SENDER, link::vlan),
+    (Needs::SENDER.and(Needs::ACK), link::flow_label),
+    (Needs::SENDER.and(Needs::ACK), timing::first_flight),
+    (Needs::NOTHING, timing::idle_timer),
+    (Needs::OTHERS, injectors::residual),
+    (Needs::SOCKET, acceptance::kernel),
 ];
 
 /// Facts that a usual case has room for.
@@ -270,7 +274,16 @@ const USUAL_FACTS: usize = 8;
 #[must_use]
 pub fn gather(case: &Case<'_>) -> Vec<Evidence> {
     let mut found = Vec::with_capacity(USUAL_FACTS);
-    found.extend(TESTS.iter().filter_map(|test| test(case)));
+    let Some(has) = Needs::met_by(case) else {
+        return found;
+    };
+    for (needs, test) in TESTS {
+        if !needs.are_within(has) {
+            debug_assert_eq!(test(case), None, "asks for more than it needs: {needs:?}");
+        } else if let Some(fact) = test(case) {
+            found.push(fact);
+        }
+    }
     found
 }
 

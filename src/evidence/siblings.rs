@@ -2,12 +2,10 @@
 //! device that speaks for many from many that speak for themselves. Bounded memory of resets that
 //! met a connection; what is remembered of one never comes from its own flow.
 
-use std::net::IpAddr;
-
-use super::basis::{hops, is_far};
+use super::moment::{COUNTER_NS, Counter, Moment, Seen, Sender, sender};
 use super::{Case, Evidence, Group, Kind};
 use crate::flow::FlowFacts;
-use crate::time::{SECOND, Timestamp};
+use crate::time::Timestamp;
 use crate::wire::{FourTuple, Mac, Segment};
 
 /// One IP ID counter numbers this reset and those of other networks.
@@ -39,51 +37,16 @@ impl SiblingFacts {
     }
 }
 
-/// Resets of one moment: a device that loses its table resets its flows as their next segments
-/// come, within a second on a busy path (evidence notes E-T4).
-const AT_ONCE_NS: u64 = SECOND;
-/// And this long before it there were at most half as many: a steady trickle is no event.
-const CALM_NS: u64 = 10 * SECOND;
 /// From this many flows on they are many: browsers open six connections to one server.
 const FLOWS: u32 = 8;
 /// In so many networks: the two ends of a failover and one more.
-const NETWORKS: u32 = 3;
-/// Distances that differ by this many hops are no route's jitter.
-const APART: u8 = 2;
-
-/// Resets further apart say nothing about one counter: with [`STEPS_A_SECOND`] a tenth of a percent of
-/// all IDs would fit for each second.
-const COUNTER_NS: u64 = 30 * SECOND;
-/// Steps of one counter between two resets at one moment, and more for each second between them:
-/// VirtualBox' NAT counts 10 a second, the gateway of Zeek's Teredo trace 2.
-const STEPS: u64 = 16;
-const STEPS_A_SECOND: u64 = 16;
+pub(super) const NETWORKS: u32 = 3;
 /// Other flows from which on a counter is more than chance: each fits at 0.05 to 0.8 %.
 const WITNESSES: u32 = 2;
 
 /// Places (hop limit and MAC) that are remembered, and resets of each.
 const PLACES: usize = 256;
-const KEPT: usize = 64;
-
-/// Where the purported sender is known to stand, as the reset came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sender {
-    /// Where the reset came from, or so near that it may be its own.
-    Here,
-    /// So many hops away, elsewhere.
-    Elsewhere(u8),
-    Unknown,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Seen {
-    time: Timestamp,
-    tuple: FourTuple,
-    /// Of its source address.
-    network: u64,
-    ip_id: Option<u16>,
-    sender: Sender,
-}
+pub(super) const KEPT: usize = 64;
 
 #[derive(Debug, Clone)]
 struct Place {
@@ -141,13 +104,7 @@ impl SiblingMemory {
         if place.of_flow(&segment.tuple).any(is_one) {
             return;
         }
-        let seen = Seen {
-            time,
-            tuple: segment.tuple,
-            network: network(segment.tuple.src),
-            ip_id: segment.ip_id.filter(|id| *id != 0),
-            sender: sender(segment, flow),
-        };
+        let seen = Seen::of(segment, sender(segment, flow), time);
         match place.seen.get_mut(place.next) {
             Some(oldest) => *oldest = seen,
             None => place.seen.push(seen),
@@ -169,21 +126,21 @@ impl SiblingMemory {
         let Some(place) = place.filter(|p| p.hop_limit == hop_limit && p.mac == mac) else {
             return SiblingFacts::default();
         };
-        let own = Seen {
-            time,
-            tuple: segment.tuple,
-            network: network(segment.tuple.src),
-            ip_id: segment.ip_id.filter(|id| *id != 0),
-            sender: sender(segment, flow),
-        };
-        if own.sender == Sender::Here {
+        let sender = sender(segment, flow);
+        if sender == Sender::Here {
             return SiblingFacts::default();
         }
-        let mut others: Vec<&Seen> = Vec::with_capacity(place.seen.len());
-        others.extend(place.seen.iter().filter(|s| !is_same(&s.tuple, &own.tuple)));
-        let mut facts = at_once(&own, &others);
-        facts.on_counter = on_counter(&own, &others);
-        facts
+        let own = Seen::of(segment, sender, time);
+        let (mut counter, mut moment) = (Counter::default(), Moment::of(&own));
+        for other in place.seen.iter().filter(|s| !is_same(&s.tuple, &own.tuple)) {
+            let apart = own.time.distance(other.time);
+            counter.note(&own, other, apart);
+            moment.note(&own, other, apart);
+        }
+        SiblingFacts {
+            on_counter: counter.flows(),
+            ..moment.facts()
+        }
     }
 }
 
@@ -206,132 +163,6 @@ fn slot(hop_limit: u8, mac: Option<Mac>) -> usize {
         (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
     });
     usize::try_from(mixed >> 8).unwrap_or_default() % PLACES
-}
-
-/// Where the purported sender stands, by all that is known of it.
-fn sender(segment: &Segment, flow: &FlowFacts) -> Sender {
-    let path = flow.path.as_ref();
-    let known = [
-        flow.sender.map(|s| s.hop_limits),
-        path.map(|p| p.hop_limits),
-    ];
-    let near = |hop_limit: u8| !is_far(segment.hop_limit, hop_limit);
-    let modes = || known.iter().flatten().flat_map(|limits| limits.modes());
-    // Of its network a match is enough to doubt, a mismatch proves nothing.
-    let of_network = path.map(|p| p.prefix.hop_limits).unwrap_or_default();
-    let is_near = modes().any(|mode| near(mode.hop_limit))
-        || of_network.modes().any(|mode| near(mode.hop_limit));
-    match modes().map(|mode| mode.hop_limit).next() {
-        _ if is_near => Sender::Here,
-        Some(usual) => Sender::Elsewhere(hops(usual)),
-        None => Sender::Unknown,
-    }
-}
-
-/// IPv4 /24, IPv6 /48.
-fn network(address: IpAddr) -> u64 {
-    match address {
-        IpAddr::V4(v4) => u64::from(v4.to_bits() >> 8),
-        IpAddr::V6(v6) => 1 << 63 | u64::try_from(v6.to_bits() >> 80).unwrap_or_default(),
-    }
-}
-
-/// Flows of other networks on one counter with `own`. None where a reset that came from its true
-/// sender's place is on it too, which a NAT that numbers what it relays makes so; and none where
-/// more than one in four of those that could be on it is not.
-fn on_counter(own: &Seen, others: &[&Seen]) -> u32 {
-    let Some(id) = own.ip_id else {
-        return 0;
-    };
-    let (mut on, mut off) = (0, 0);
-    for other in others {
-        let apart = own.time.distance(other.time);
-        let Some(theirs) = other.ip_id.filter(|_| apart <= COUNTER_NS) else {
-            continue;
-        };
-        let is_later = other.time > own.time;
-        let step = match is_later {
-            true => theirs.wrapping_sub(id),
-            false => id.wrapping_sub(theirs),
-        };
-        let most = STEPS + STEPS_A_SECOND * apart.div_ceil(SECOND);
-        let fits = (1..=most).contains(&u64::from(step));
-        if fits && other.sender == Sender::Here {
-            return 0;
-        }
-        if other.network == own.network || other.sender == Sender::Here {
-            continue;
-        }
-        on += u32::from(fits);
-        off += u32::from(!fits);
-    }
-    if on >= 3 * off { on } else { 0 }
-}
-
-fn at_once(own: &Seen, others: &[&Seen]) -> SiblingFacts {
-    let strangers = || others.iter().filter(|s| s.sender != Sender::Here);
-    let is_now = |seen: &Seen| own.time.distance(seen.time) <= AT_ONCE_NS;
-    let (mut flows, mut before) = (1, 0);
-    for seen in strangers() {
-        if is_now(seen) {
-            flows += 1;
-        } else if seen.time < own.time && own.time.since(seen.time) <= CALM_NS {
-            before += 1;
-        }
-    }
-    if before * 2 > flows {
-        return SiblingFacts::default();
-    }
-    let (mut networks, mut elsewhere) = (Networks::new(), Networks::new());
-    let (mut nearest, mut farthest) = (u8::MAX, 0);
-    for seen in std::iter::once(&own).chain(strangers().filter(|seen| is_now(seen))) {
-        networks.note(seen.network);
-        // The first of a network stands for it.
-        if let Sender::Elsewhere(hops) = seen.sender
-            && elsewhere.note(seen.network)
-        {
-            (nearest, farthest) = (nearest.min(hops), farthest.max(hops));
-        }
-    }
-    SiblingFacts {
-        on_counter: 0,
-        at_once: flows,
-        networks: u32::try_from(networks.known.len()).unwrap_or(u32::MAX),
-        is_one_place: elsewhere.known.len() >= NETWORKS as usize
-            && farthest.saturating_sub(nearest) >= APART,
-    }
-}
-
-/// Different networks of up to as many resets as are kept.
-struct Networks {
-    known: Vec<u64>,
-    /// A bit for each that is known, by its last eight bits, in which networks mostly differ: a network
-    /// without its bit need not be looked for.
-    marks: [u64; 4],
-}
-
-impl Networks {
-    fn new() -> Self {
-        Self {
-            known: Vec::with_capacity(KEPT + 1),
-            marks: [0; 4],
-        }
-    }
-
-    /// Takes a network in; whether it is new.
-    fn note(&mut self, network: u64) -> bool {
-        let [last, ..] = network.to_le_bytes();
-        let bit = 1_u64 << (last % 64);
-        let Some(marks) = self.marks.get_mut(usize::from(last / 64)) else {
-            return false;
-        };
-        if *marks & bit != 0 && self.known.contains(&network) {
-            return false;
-        }
-        *marks |= bit;
-        self.known.push(network);
-        true
-    }
 }
 
 /// E-T4: one IP ID counter numbers the resets of several networks, which no two hosts share: one

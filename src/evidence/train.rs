@@ -41,6 +41,11 @@ fn train<'a>(case: &Case<'a>) -> impl Iterator<Item = &'a ResetSeen> + Clone {
     case.resets.iter().filter(is_member)
 }
 
+/// Whether there is a second member.
+pub(super) fn is_train(case: &Case<'_>) -> bool {
+    train(case).nth(1).is_some()
+}
+
 /// A device that answers late segments after the peer's own reset makes no train with it. A
 /// generator may step its hop limit, by as much as it steps the window.
 const fn is_one_sender(first: &Segment, other: &Segment) -> bool {

@@ -42,18 +42,6 @@ const LIKENESS: [Group; 6] = [
     Group::Origin,
 ];
 
-const GROUPS: [Group; 9] = [
-    Group::HopLimit,
-    Group::IpId,
-    Group::Shape,
-    Group::Train,
-    Group::Validity,
-    Group::Race,
-    Group::Context,
-    Group::Link,
-    Group::Origin,
-];
-
 /// Facts that no sender of the reset can show, however odd its stack: one of them and any second
 /// sign are enough.
 const IMPOSSIBLE: [&str; 5] = [
@@ -153,15 +141,12 @@ impl Sum {
         let mut for_third_party = 0.0;
         let mut for_endpoint = 0.0;
         let mut groups = 0;
-        for group in GROUPS {
-            let net = group_db(evidence, group);
+        for (group, net) in nets(evidence) {
             groups += usize::from(speaks_against(group, net));
-            if net > 0.0 {
+            if net > 0.0 || !LIKENESS.contains(&group) {
                 for_third_party += net;
-            } else if LIKENESS.contains(&group) {
-                for_endpoint += net;
             } else {
-                for_third_party += net;
+                for_endpoint += net;
             }
         }
         let stranger = evidence.iter().any(|e| STRANGER.contains(&e.name));
@@ -180,25 +165,29 @@ impl Sum {
 /// How many groups speak for a third party. Timing never convicts.
 #[must_use]
 pub fn groups_against(evidence: &[Evidence]) -> usize {
-    let against = |group: &&Group| speaks_against(**group, group_db(evidence, **group));
-    GROUPS.iter().filter(against).count()
+    let against = |(group, net): &(Group, f32)| speaks_against(*group, *net);
+    nets(evidence).filter(against).count()
 }
 
 fn speaks_against(group: Group, net_db: f32) -> bool {
     group != Group::Context && net_db >= GROUP_COUNTS_DB
 }
 
-/// What the facts of one group come to, within its cap.
-fn group_db(evidence: &[Evidence], group: Group) -> f32 {
-    let of_group = evidence.iter().filter(|e| e.group == group);
-    let net: f32 = of_group
-        .map(|e| match e.favors {
-            Favors::Injected => e.weight_db,
-            Favors::Remote => -e.weight_db,
-            Favors::Local | Favors::Forwarded => 0.0,
-        })
-        .sum();
-    net.clamp(-cap_db(group), cap_db(group))
+/// What the facts of each group come to, within its cap.
+fn nets(evidence: &[Evidence]) -> impl Iterator<Item = (Group, f32)> {
+    let mut sums = [0.0; Group::ALL.len()];
+    for fact in evidence {
+        // Groups are counted in the order of `Group::ALL`.
+        if let Some(sum) = sums.get_mut(fact.group as usize) {
+            *sum += match fact.favors {
+                Favors::Injected => fact.weight_db,
+                Favors::Remote => -fact.weight_db,
+                Favors::Local | Favors::Forwarded => 0.0,
+            };
+        }
+    }
+    let net = |(group, sum): (Group, f32)| (group, sum.clamp(-cap_db(group), cap_db(group)));
+    Group::ALL.into_iter().zip(sums).map(net)
 }
 
 /// The verdict, and what was missing for one.

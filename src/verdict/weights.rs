@@ -432,13 +432,17 @@ static INDEX: [u8; PLACES] = {
 /// What a kind of fact is worth; 0 for one that is not in the table.
 #[must_use]
 pub fn db_of(name: &str) -> f32 {
-    let (before, after) = INDEX.split_at(place(name));
-    after
-        .iter()
-        .chain(before)
-        .map_while(|number| WEIGHTS.get(usize::from(*number).checked_sub(1)?))
-        .find(|w| w.kind.name == name)
-        .map_or(0.0, |w| w.db)
+    let mut at = place(name);
+    loop {
+        let number = INDEX.get(at).map_or(0, |number| usize::from(*number));
+        let Some(weight) = number.checked_sub(1).and_then(|at| WEIGHTS.get(at)) else {
+            return 0.0;
+        };
+        if weight.kind.name == name {
+            return weight.db;
+        }
+        at = (at + 1) % PLACES;
+    }
 }
 
 #[cfg(test)]
