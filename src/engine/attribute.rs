@@ -46,7 +46,7 @@ impl Attribution {
 
 /// The attested origin of an episode's first reset; `None` when it has to be weighed.
 pub(super) fn attribute(
-    settled: &Settled,
+    settled: &Settled<'_>,
     config: &EngineConfig,
     legs: &Legs,
 ) -> Option<Attribution> {
@@ -58,7 +58,7 @@ pub(super) fn attribute(
     }
 }
 
-fn sent_here(settled: &Settled, config: &EngineConfig, legs: &Legs) -> Attribution {
+fn sent_here(settled: &Settled<'_>, config: &EngineConfig, legs: &Legs) -> Attribution {
     match event_of_first(settled) {
         Some(sent) => attested_by_kernel(settled, sent, legs),
         None => without_event(settled, config),
@@ -68,7 +68,7 @@ fn sent_here(settled: &Settled, config: &EngineConfig, legs: &Legs) -> Attributi
 /// The kernel event of the first reset, which this host sent. Which it is, order and form tell and no
 /// clock does: the kernel tells of an answer before it sends it (`tcp_v4_send_reset`) and of a socket's
 /// own reset after it (`tcp_send_active_reset`), and a virtual CPU may rest for long in between.
-fn event_of_first(settled: &Settled) -> Option<&Sent> {
+fn event_of_first<'a>(settled: &Settled<'a>) -> Option<&'a Sent> {
     let (view, sent) = (&settled.view, &settled.episode.sent);
     let first = &view.first;
     let is_answer = |reset: &ResetSeen| cause_by_shape(&reset.segment) == Some(Cause::Kernel);
@@ -89,7 +89,7 @@ fn event_of_first(settled: &Settled) -> Option<&Sent> {
         .or_else(|| sent.iter().filter(own).min_by_key(|event| event.time))
 }
 
-fn attested_by_kernel(settled: &Settled, sent: &Sent, legs: &Legs) -> Attribution {
+fn attested_by_kernel(settled: &Settled<'_>, sent: &Sent, legs: &Legs) -> Attribution {
     let form = if sent.active { "active" } else { "passive" };
     let observed = match sent.reason.and_then(ResetReason::name) {
         Some(reason) => format!("{form}, {reason}"),
@@ -129,7 +129,7 @@ fn cause_of_event(sent: &Sent) -> Cause {
 }
 
 /// A reset that a process sent because its other leg had been reset is forwarded.
-fn pass_on(settled: &Settled, attribution: &mut Attribution, time: Timestamp, legs: &Legs) {
+fn pass_on(settled: &Settled<'_>, attribution: &mut Attribution, time: Timestamp, legs: &Legs) {
     let sent = attribution.process.map(|process| Call { process, time });
     let Some(join) = legs.cause_of(&passed(settled, sent)) else {
         return;
@@ -152,7 +152,7 @@ fn pass_on(settled: &Settled, attribution: &mut Attribution, time: Timestamp, le
 }
 
 /// The reset that this host sent, as the one that may pass another on.
-fn passed(settled: &Settled, sent: Option<Call>) -> Passed {
+fn passed(settled: &Settled<'_>, sent: Option<Call>) -> Passed {
     let view = &settled.view;
     let key = settled.episode.key;
     Passed {
@@ -168,7 +168,7 @@ fn passed(settled: &Settled, sent: Option<Call>) -> Passed {
 /// An egress reset without a kernel event. Where its packet belongs to a socket, that of another network
 /// namespace sent it, or its addresses are translated. Else no socket sent it, as long as every event
 /// reached us, and for the answers to segments of no connection only where the kernel tells of them.
-fn without_event(settled: &Settled, config: &EngineConfig) -> Attribution {
+fn without_event(settled: &Settled<'_>, config: &EngineConfig) -> Attribution {
     let segment = &settled.view.first.segment;
     let by_shape = cause_by_shape(segment);
     if settled.view.first.socket.and_then(|s| s.sender()).is_some() {
@@ -218,12 +218,12 @@ fn cause_by_shape(segment: &Segment) -> Option<Cause> {
     })
 }
 
-fn routed(settled: &Settled) -> Attribution {
+fn routed(settled: &Settled<'_>) -> Attribution {
     Attribution {
         verdict: Verdict::Forwarded,
         cause: Some(Cause::Router),
         confidence: attested::ROUTED,
-        evidence: vec![routed_evidence(&settled.view.first)],
+        evidence: vec![routed_evidence(settled.view.first)],
         process: None,
         reason: None,
         join: None,
@@ -243,7 +243,7 @@ pub(super) fn routed_evidence(copy: &ResetSeen) -> Evidence {
 
 /// Neither flow nor socket: backscatter of somebody else's trouble, or a scan. Nothing of the kind is
 /// said where another network namespace, or another host behind this one, may have the socket.
-fn stray(settled: &Settled, config: &EngineConfig) -> Option<Attribution> {
+fn stray(settled: &Settled<'_>, config: &EngineConfig) -> Option<Attribution> {
     let to = settled.view.first.segment.tuple.dst;
     let own = config.own_addresses.as_ref();
     if own.is_some_and(|own| !own.contains(&to)) {
@@ -279,7 +279,7 @@ fn stray(settled: &Settled, config: &EngineConfig) -> Option<Attribution> {
     })
 }
 
-fn in_capture(settled: &Settled, config: &EngineConfig, legs: &Legs) -> Option<Attribution> {
+fn in_capture(settled: &Settled<'_>, config: &EngineConfig, legs: &Legs) -> Option<Attribution> {
     let tuple = settled.view.first.segment.tuple;
     let is_local = |address| config.local.iter().any(|network| network.contains(address));
     if is_local(tuple.src) && !is_local(tuple.dst) {
@@ -305,7 +305,7 @@ fn in_capture(settled: &Settled, config: &EngineConfig, legs: &Legs) -> Option<A
     })
 }
 
-fn local_in_capture(settled: &Settled, legs: &Legs) -> Attribution {
+fn local_in_capture(settled: &Settled<'_>, legs: &Legs) -> Attribution {
     let first = &settled.view.first;
     let evidence = vec![attested(
         "source_is_local",

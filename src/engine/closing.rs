@@ -2,7 +2,7 @@
 //! flow may need it. When that is, the engine's queue decides.
 
 use super::compose::{Context, compose, decide};
-use super::episode::{Episode, Settled};
+use super::episode::Episode;
 use super::{CLOSED_REMEMBERED, Closed, EPISODE_NS_MAX, EPISODE_SETTLES_MAX, Engine};
 use crate::flow::{FlowKey, Side};
 use crate::record::{Related, ResetEntry, ResetRecord};
@@ -17,7 +17,7 @@ impl Engine {
         is_last: bool,
         emit: &mut impl FnMut(ResetRecord),
     ) {
-        let Some(episode) = self.episodes.remove(key) else {
+        let Some(mut episode) = self.episodes.remove(key) else {
             return;
         };
         if !episode.has_reset() {
@@ -27,56 +27,52 @@ impl Engine {
         if let Some(record) = self.correction(&episode) {
             return self.send_out(key, record, emit);
         }
-        let Some(mut settled) = episode.settle(self.spare.take_room()) else {
+        episode.settle();
+        self.translated.complete(&mut episode);
+        let Some(settled) = episode.settled() else {
             return;
         };
-        self.translated.complete(&mut settled);
-        let context = Context {
-            config: &self.config,
-            legs: &self.legs,
-            injectors: &self.injectors,
-            siblings: &self.siblings,
-            earlier: self.closed.get(key).copied(),
-            sequence: self.sequence + 1,
-        };
+        let context = self.context(self.closed.get(key).copied());
         let decision = decide(&settled, &context);
         // Also what is not decided yet: other flows may have more to say of the same device.
         let is_open = matches!(decision.verdict, Verdict::Injected | Verdict::Undetermined);
         let lingers = is_open && !is_last;
-        if let Some(until) = self.linger_until(&settled).filter(|_| lingers) {
+        if let Some(until) = self.linger_until(&episode).filter(|_| lingers) {
             self.queue.push(until, *key);
-            let Settled { view, mut episode } = settled;
             episode.due = until;
             self.episodes.insert(*key, episode);
-            self.spare.keep_room(view.resets);
             return;
         }
         let record = compose(&settled, decision, &context);
         let may_be_corrected = matches!(record.verdict, Verdict::Remote | Verdict::Undetermined)
-            && settled.episode.accepted.is_some();
+            && episode.accepted.is_some();
         if may_be_corrected {
-            self.resting.keep(settled.episode, record.sequence);
+            self.resting.keep(episode, record.sequence);
         } else {
-            self.spare.keep(settled.episode);
+            self.spare.keep(episode);
         }
-        self.spare.keep_room(settled.view.resets);
         self.send_out(key, record, emit);
+    }
+
+    fn context(&self, earlier: Option<Closed>) -> Context<'_> {
+        Context {
+            config: &self.config,
+            legs: &self.legs,
+            injectors: &self.injectors,
+            siblings: &self.siblings,
+            earlier,
+            sequence: self.sequence + 1,
+        }
     }
 
     /// The record of a reset that was not called forged, and was: its purported sender is heard
     /// again, as this host's answer in `later` shows.
     fn correction(&self, later: &Episode) -> Option<ResetRecord> {
-        let (whole, corrected) = self.resting.woken_by(later)?;
-        let settled = whole.settle(Vec::new())?;
+        let (mut whole, corrected) = self.resting.woken_by(later)?;
+        whole.settle();
+        let settled = whole.settled()?;
         let delta_ns = later.opened.since(settled.view.first.time);
-        let context = Context {
-            config: &self.config,
-            legs: &self.legs,
-            injectors: &self.injectors,
-            siblings: &self.siblings,
-            earlier: None,
-            sequence: self.sequence + 1,
-        };
+        let context = self.context(None);
         let mut record = compose(&settled, decide(&settled, &context), &context);
         record.related.push(Related {
             record: Some(corrected),
@@ -135,8 +131,7 @@ impl Engine {
     /// Until when the episode of a reset that is not cleared is held open, where nobody waits for its record: what the
     /// two ends say to one another about it comes within some retransmissions. `None` once that
     /// time is over.
-    fn linger_until(&self, settled: &Settled) -> Option<Timestamp> {
-        let episode = &settled.episode;
+    fn linger_until(&self, episode: &Episode) -> Option<Timestamp> {
         let until = episode.last_reset.plus_nanos(self.config.forged_linger_ns);
         let longest = episode
             .opened

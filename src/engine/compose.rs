@@ -47,7 +47,11 @@ pub(super) struct Decision {
 }
 
 /// The record of an episode and of what was decided on it.
-pub(super) fn compose(settled: &Settled, decision: Decision, context: &Context<'_>) -> ResetRecord {
+pub(super) fn compose(
+    settled: &Settled<'_>,
+    decision: Decision,
+    context: &Context<'_>,
+) -> ResetRecord {
     let accepted = facts::accepted(settled, &settled.view, context.config);
     let first = &settled.view.first;
     let key = &settled.episode.key;
@@ -115,7 +119,7 @@ pub(super) fn compose(settled: &Settled, decision: Decision, context: &Context<'
     }
 }
 
-fn sentence(settled: &Settled, decision: &Decision, stage: Stage) -> String {
+fn sentence(settled: &Settled<'_>, decision: &Decision, stage: Stage) -> String {
     let key = &settled.episode.key;
     tell(&Told {
         verdict: decision.verdict,
@@ -133,7 +137,7 @@ fn sentence(settled: &Settled, decision: &Decision, stage: Stage) -> String {
 }
 
 /// Judges an episode.
-pub(super) fn decide(settled: &Settled, context: &Context<'_>) -> Decision {
+pub(super) fn decide(settled: &Settled<'_>, context: &Context<'_>) -> Decision {
     let mut decision = match attribute(settled, context.config, context.legs) {
         Some(attribution) => attested_or_told(settled, attribution, context),
         None => weigh(settled, &settled.view, context),
@@ -141,7 +145,7 @@ pub(super) fn decide(settled: &Settled, context: &Context<'_>) -> Decision {
     if decision.verdict != Verdict::Injected {
         let forged = settled
             .other_views()
-            .filter(|view| facts::incoming(&view.first, context.config) != Some(false))
+            .filter(|view| facts::incoming(view.first, context.config) != Some(false))
             .map(|view| weigh(settled, &view, context))
             .find(|decision| decision.verdict == Verdict::Injected);
         decision = forged.unwrap_or(decision);
@@ -162,7 +166,7 @@ pub(super) fn decide(settled: &Settled, context: &Context<'_>) -> Decision {
 /// a reset's flow makes it a stray only as long as the reset itself does not tell of a third party (a
 /// device that writes its name, a known injector's fingerprint).
 fn attested_or_told(
-    settled: &Settled,
+    settled: &Settled<'_>,
     attribution: Attribution,
     context: &Context<'_>,
 ) -> Decision {
@@ -175,12 +179,12 @@ fn attested_or_told(
     attested(settled, attribution)
 }
 
-fn weigh(settled: &Settled, view: &View, context: &Context<'_>) -> Decision {
+fn weigh(settled: &Settled<'_>, view: &View<'_>, context: &Context<'_>) -> Decision {
     let config = context.config;
     let interface = usize::from(view.first.vantage.interface.0);
     let judgement = judge(&Case {
         resets: &view.resets,
-        flow: &view.facts,
+        flow: view.facts,
         after: &view.after,
         answered: &view.answered,
         accepted: facts::accepted(settled, view, config),
@@ -194,7 +198,7 @@ fn weigh(settled: &Settled, view: &View, context: &Context<'_>) -> Decision {
         ),
         siblings: context
             .siblings
-            .facts(&view.first.segment, &view.facts, view.first.time),
+            .facts(&view.first.segment, view.facts, view.first.time),
     });
     let judged = view.resets.get(judgement.at..).unwrap_or_default();
     let device = (judgement.verdict == Verdict::Injected)
@@ -221,7 +225,7 @@ fn weigh(settled: &Settled, view: &View, context: &Context<'_>) -> Decision {
     }
 }
 
-fn attested(settled: &Settled, attribution: Attribution) -> Decision {
+fn attested(settled: &Settled<'_>, attribution: Attribution) -> Decision {
     let related = attribution
         .join
         .map(
@@ -261,7 +265,7 @@ fn attested(settled: &Settled, attribution: Attribution) -> Decision {
 }
 
 /// A reset that came in, was not forged, and left by another interface: this host routed it.
-fn as_forwarded(settled: &Settled, decision: &mut Decision) {
+fn as_forwarded(settled: &Settled<'_>, decision: &mut Decision) {
     // Only its leaving was seen: that is told already, and there is no other sighting to join.
     if settled.view.first.vantage.path == (Path::Egress { forwarded: true }) {
         return;
@@ -300,7 +304,7 @@ fn as_forwarded(settled: &Settled, decision: &mut Decision) {
 }
 
 /// A genuine reset on a flow that a forged one had broken a moment before.
-fn as_consequence(settled: &Settled, earlier: Option<&Closed>, decision: &mut Decision) {
+fn as_consequence(settled: &Settled<'_>, earlier: Option<&Closed>, decision: &mut Decision) {
     let Some(earlier) = earlier.filter(|earlier| earlier.verdict == Verdict::Injected) else {
         return;
     };

@@ -67,14 +67,17 @@ impl Due {
 
     /// The time of the first, and in which lane it is; beyond the lanes, the heap.
     fn first(&self) -> Option<(Timestamp, usize)> {
-        let lanes = self.lanes.iter().map(VecDeque::front);
         let heap = self.others.peek().map(|Reverse(entry)| entry);
-        lanes
-            .chain([heap])
-            .enumerate()
-            .filter_map(|(at, entry)| entry.map(|(time, count, _)| (*time, *count, at)))
-            .min()
-            .map(|(time, _, at)| (time, at))
+        let mut first = heap.map(|entry| (entry.0, entry.1, LANES));
+        for (at, lane) in self.lanes.iter().enumerate() {
+            let Some((time, count, _)) = lane.front() else {
+                continue;
+            };
+            if first.is_none_or(|first| (*time, *count) < (first.0, first.1)) {
+                first = Some((*time, *count, at));
+            }
+        }
+        first.map(|(time, _, at)| (time, at))
     }
 }
 

@@ -1,6 +1,8 @@
 //! All resets of one flow within the settle time, with what the kernel said about them and what
 //! came after: gathered here in whatever order it arrives, sorted by time before it is judged.
 
+use std::borrow::Cow;
+
 use crate::evidence::{AfterReset, AnsweredAfterReset, KEPT, ResetSeen};
 use crate::flow::{FlowFacts, FlowKey, Side};
 use crate::host::{Process, ResetReason, SocketView, TcpState};
@@ -34,8 +36,10 @@ pub(super) struct Episode {
     pub(super) opened: Timestamp,
     /// When it will be judged, unless another reset comes before.
     pub(super) due: Timestamp,
-    /// The first [`KEPT`] resets with their sending side; sorted by `settle`.
-    resets: Vec<(Side, ResetSeen)>,
+    /// The first [`KEPT`] resets; in order of time once it is settled.
+    resets: Vec<ResetSeen>,
+    /// Which side sent each.
+    sides: Vec<Side>,
     pub(super) reset_count: u64,
     pub(super) last_reset: Timestamp,
     /// The flow before the first reset of each side.
@@ -60,6 +64,7 @@ impl Episode {
             opened: now,
             due,
             resets: Vec::new(),
+            sides: Vec::new(),
             reset_count: 0,
             last_reset: now,
             facts: [None, None],
@@ -78,6 +83,7 @@ impl Episode {
         (self.key, self.opened, self.due) = (key, now, due);
         (self.reset_count, self.last_reset) = (0, now);
         self.resets.clear();
+        self.sides.clear();
         self.after.clear();
         self.sent.clear();
         self.routed.clear();
@@ -97,22 +103,19 @@ impl Episode {
         }
         self.reset_count += 1;
         self.last_reset = self.last_reset.max(reset.time);
-        let is_earliest = self
-            .resets
-            .iter()
-            .all(|(other, seen)| *other != side || reset.time < seen.time);
+        let is_earliest = self.of_side(side).all(|seen| reset.time < seen.time);
         if let (true, Some(facts)) = (is_earliest, facts) {
             self.facts[side.index()] = Some(*facts);
         }
         if self.resets.len() < KEPT {
-            self.resets.push((side, reset));
+            self.resets.push(reset);
+            self.sides.push(side);
         }
     }
 
     /// Takes in what another saw of the flow before that reset, where it was the first of its side.
     pub(super) fn complete(&mut self, side: Side, time: Timestamp, flow: &FlowFacts) {
-        let mut theirs = self.resets.iter().filter(|(sender, _)| *sender == side);
-        let is_earliest = theirs.all(|(_, seen)| time <= seen.time);
+        let is_earliest = self.of_side(side).all(|seen| time <= seen.time);
         if is_earliest && let Some(facts) = &mut self.facts[side.index()] {
             *facts = facts.completed(flow);
         }
@@ -134,8 +137,12 @@ impl Episode {
 
     /// Resets of that side so far, but for copies that this host routed on.
     pub(super) fn resets_of(&self, side: Side) -> usize {
-        let theirs = self.resets.iter().filter(|(sender, _)| *sender == side);
-        theirs.count()
+        self.of_side(side).count()
+    }
+
+    fn of_side(&self, side: Side) -> impl Iterator<Item = &ResetSeen> {
+        let sent = self.sides.iter().zip(&self.resets);
+        sent.filter_map(move |(sender, reset)| (*sender == side).then_some(reset))
     }
 
     /// Whether any reset was seen on the wire: kernel events alone make no record, since their
@@ -147,15 +154,15 @@ impl Episode {
     /// Whether its first reset is this host's answer to a segment of no connection: bare, by TCP and
     /// not by a socket.
     pub(super) fn answers_a_stranger(&self) -> bool {
-        let first = self.resets.iter().min_by_key(|(_, reset)| reset.time);
-        first.is_some_and(|(_, reset)| {
+        let first = self.resets.iter().min_by_key(|reset| reset.time);
+        first.is_some_and(|reset| {
             reset.vantage.path == (Path::Egress { forwarded: false }) && !reset.segment.flags.ack()
         }) && self.sent.iter().any(|sent| !sent.active)
     }
 
     /// This episode and a later one of the same connection, as one.
     pub(super) fn followed_by(mut self: Box<Self>, later: &Self) -> Box<Self> {
-        for (side, reset) in &later.resets {
+        for (side, reset) in later.sides.iter().zip(&later.resets) {
             self.add_reset(*side, *reset, later.facts[side.index()].as_ref());
         }
         for (side, after) in &later.after {
@@ -168,19 +175,36 @@ impl Episode {
         self
     }
 
-    /// Sorts everything by time. `room` is memory for the list of resets in that order.
-    pub(super) fn settle(mut self: Box<Self>, room: Vec<ResetSeen>) -> Option<Settled> {
+    /// Sorts everything by time. It may go on to take in more afterwards.
+    pub(super) fn settle(&mut self) {
         if self.resets.is_empty() {
             // Only the routed copies were seen: the way in is not watched.
+            self.resets.clone_from(&self.routed);
             let side = |seen: &ResetSeen| FlowKey::of(seen.segment.tuple).1;
-            self.resets = self.routed.iter().map(|seen| (side(seen), *seen)).collect();
+            self.sides = self.routed.iter().map(side).collect();
             self.reset_count = self.resets.len() as u64;
         }
-        self.resets.sort_by_key(|(_, reset)| reset.time);
+        if !self.resets.is_sorted_by_key(|reset| reset.time) {
+            let mut sent: Vec<_> = self.sides.drain(..).zip(self.resets.drain(..)).collect();
+            sent.sort_by_key(|(_, reset)| reset.time);
+            (self.sides, self.resets) = sent.into_iter().unzip();
+        }
         self.after.sort_by_key(|(_, seen)| seen.time);
-        let view = self.seen_from(0, room)?;
+        let first = self.sides.first().copied();
+        for (side, reset) in self.sides.iter().zip(&mut self.resets) {
+            reset.from_sender = Some(*side) == first;
+        }
+    }
+
+    /// The first reset, once it is settled.
+    pub(super) fn first(&self) -> Option<&ResetSeen> {
+        self.resets.first()
+    }
+
+    /// The whole, once it is settled; `None` when there was no reset.
+    pub(super) fn settled(&self) -> Option<Settled<'_>> {
         Some(Settled {
-            view,
+            view: self.seen_from(0)?,
             episode: self,
         })
     }
@@ -192,7 +216,7 @@ impl Episode {
     /// Takes in a SYN that opens a connection. One from before the reset, which only now comes to be
     /// heard (it went another way through the sensor), opened the one that was reset.
     pub(super) fn note_syn(&mut self, time: Timestamp) {
-        if self.resets.iter().any(|(_, reset)| reset.time < time) {
+        if self.resets.iter().any(|reset| reset.time < time) {
             self.reopened.get_or_insert(time);
         }
     }
@@ -205,22 +229,26 @@ impl Episode {
             let state = state.and_then(SocketView::state);
             state.is_some_and(|s| !matches!(s, TcpState::SynSent | TcpState::SynRecv))
         };
-        let is_another = |(_, reset): &(Side, ResetSeen)| reset.time < time && met_open(reset);
+        let is_another = |reset: &ResetSeen| reset.time < time && met_open(reset);
         if self.resets.iter().any(is_another) {
             self.reopened.get_or_insert(time);
         }
     }
 
     /// The episode as it looks when the reset at `index` is the one to be judged.
-    fn seen_from(&self, index: usize, room: Vec<ResetSeen>) -> Option<View> {
+    fn seen_from(&self, index: usize) -> Option<View<'_>> {
+        let sender = *self.sides.get(index)?;
         let rest = self.resets.get(index..)?;
-        let (sender, first) = *rest.first()?;
-        let mut resets = room;
-        resets.clear();
-        resets.extend(rest.iter().map(|(side, reset)| ResetSeen {
-            from_sender: *side == sender,
-            ..*reset
-        }));
+        let first = rest.first()?;
+        let resets = if Some(&sender) == self.sides.first() {
+            Cow::Borrowed(rest)
+        } else {
+            let other = |reset: &ResetSeen| ResetSeen {
+                from_sender: !reset.from_sender,
+                ..*reset
+            };
+            rest.iter().map(other).collect()
+        };
         let after = self
             .after
             .iter()
@@ -239,44 +267,54 @@ impl Episode {
                 len: sent.answered_len,
             })
             .collect();
-        let facts = self.facts[sender.index()].unwrap_or_default();
         Some(View {
             sender,
             first,
             resets,
             after,
             answered,
-            facts,
+            facts: self.facts[sender.index()].as_ref().unwrap_or(&UNKNOWN),
         })
     }
 }
 
+/// Of a flow of which nothing was seen before.
+static UNKNOWN: FlowFacts = FlowFacts {
+    sender: None,
+    receiver: None,
+    path: None,
+    sender_is_originator: None,
+    established: false,
+    first_seen: None,
+};
+
 /// An episode in order of time, from one of its resets on.
 #[derive(Debug)]
-pub(super) struct View {
+pub(super) struct View<'a> {
     /// The side that sent that reset, by its address.
     pub(super) sender: Side,
-    pub(super) first: ResetSeen,
-    pub(super) resets: Vec<ResetSeen>,
+    pub(super) first: &'a ResetSeen,
+    /// Copied only where they are seen from the other side.
+    pub(super) resets: Cow<'a, [ResetSeen]>,
     pub(super) after: Vec<AfterReset>,
     pub(super) answered: Vec<AnsweredAfterReset>,
-    pub(super) facts: FlowFacts,
+    pub(super) facts: &'a FlowFacts,
 }
 
 /// An episode in order of time.
 #[derive(Debug)]
-pub(super) struct Settled {
+pub(super) struct Settled<'a> {
     /// From its first reset on.
-    pub(super) view: View,
-    pub(super) episode: Box<Episode>,
+    pub(super) view: View<'a>,
+    pub(super) episode: &'a Episode,
 }
 
-impl Settled {
+impl Settled<'_> {
     /// Views from later resets that look unlike all before them: an episode may begin with a
     /// genuine reset, or with this host's answer to a forged segment, and hold a forged reset all
     /// the same.
-    pub(super) fn other_views(&self) -> impl Iterator<Item = View> + '_ {
-        let look = |(side, reset): &(Side, ResetSeen)| {
+    pub(super) fn other_views(&self) -> impl Iterator<Item = View<'_>> {
+        let look = |(side, reset): (&Side, &ResetSeen)| {
             let segment = &reset.segment;
             let is_bare = segment.window == 0;
             (
@@ -287,15 +325,14 @@ impl Settled {
                 segment.dont_fragment,
             )
         };
-        let resets = &self.episode.resets;
-        (1..resets.len())
-            .filter(move |index| {
-                let own = resets.get(*index).map(look);
-                resets
-                    .iter()
-                    .take(*index)
-                    .all(|before| Some(look(before)) != own)
-            })
-            .filter_map(|index| self.episode.seen_from(index, Vec::new()))
+        let looks = move || {
+            let sent = self.episode.sides.iter().zip(&self.episode.resets);
+            sent.map(look)
+        };
+        looks()
+            .enumerate()
+            .skip(1)
+            .filter(move |(index, own)| looks().take(*index).all(|before| before != *own))
+            .filter_map(|(index, _)| self.episode.seen_from(index))
     }
 }

@@ -13,7 +13,11 @@ use crate::verdict::Stage;
 
 /// Whether the kernel accepted the episode's first reset. The event names the socket, not the
 /// frame: it belongs to the reset that fits exactly.
-pub(super) fn accepted(settled: &Settled, view: &View, config: &EngineConfig) -> Option<bool> {
+pub(super) fn accepted(
+    settled: &Settled<'_>,
+    view: &View<'_>,
+    config: &EngineConfig,
+) -> Option<bool> {
     let first = &view.first;
     if first.vantage.path != Path::Ingress || !config.kernel_events {
         return None;
@@ -37,7 +41,7 @@ pub(super) fn accepted(settled: &Settled, view: &View, config: &EngineConfig) ->
     }
 }
 
-pub(super) fn sequence(settled: &Settled) -> Option<&SocketSequence> {
+pub(super) fn sequence<'a>(settled: &Settled<'a>) -> Option<&'a SocketSequence> {
     settled
         .view
         .first
@@ -46,7 +50,7 @@ pub(super) fn sequence(settled: &Settled) -> Option<&SocketSequence> {
         .and_then(SocketView::sequence)
 }
 
-pub(super) fn socket_state(settled: &Settled) -> Option<TcpState> {
+pub(super) fn socket_state(settled: &Settled<'_>) -> Option<TcpState> {
     settled
         .view
         .first
@@ -58,7 +62,7 @@ pub(super) fn socket_state(settled: &Settled) -> Option<TcpState> {
 }
 
 pub(super) fn roles(
-    settled: &Settled,
+    settled: &Settled<'_>,
     source: Endpoint,
     destination: Endpoint,
 ) -> (Option<Endpoint>, Option<Endpoint>) {
@@ -85,7 +89,7 @@ pub(super) fn incoming(reset: &ResetSeen, config: &EngineConfig) -> Option<bool>
     }
 }
 
-pub(super) fn egress_interface(settled: &Settled) -> Option<InterfaceId> {
+pub(super) fn egress_interface(settled: &Settled<'_>) -> Option<InterfaceId> {
     let first = &settled.view.first;
     match first.vantage.path {
         Path::Egress { .. } => Some(first.vantage.interface),
@@ -108,7 +112,7 @@ pub(super) fn entry(reset: &ResetSeen, config: &EngineConfig) -> ResetEntry {
     }
 }
 
-pub(super) fn baseline(settled: &Settled) -> Option<BaselineEntry> {
+pub(super) fn baseline(settled: &Settled<'_>) -> Option<BaselineEntry> {
     if let Some(half) = &settled.view.facts.sender {
         let source = match half.syn {
             Some(syn) if syn.is_syn_ack => "syn_ack",
@@ -145,7 +149,7 @@ pub(super) fn baseline(settled: &Settled) -> Option<BaselineEntry> {
 /// Payload bytes from the purported sender: the socket knows; else SEQ of a reset that stands at the
 /// end of what it sent tells (RFC 9293 §3.4: ISN + 1 + bytes), as long as the connection carried
 /// less than 4 GiB. A reset elsewhere tells nothing: its SEQ may be anybody's ACK.
-pub(super) fn bytes_in(settled: &Settled) -> Option<u64> {
+pub(super) fn bytes_in(settled: &Settled<'_>) -> Option<u64> {
     if let Some(bytes) = sequence(settled).and_then(|s| s.bytes_in) {
         return Some(bytes);
     }
@@ -156,7 +160,7 @@ pub(super) fn bytes_in(settled: &Settled) -> Option<u64> {
     (first.fit == SequenceFit::Exact && stands_at_end).then(|| u64::from(bytes))
 }
 
-pub(super) fn idle(settled: &Settled, config: &EngineConfig) -> Option<u64> {
+pub(super) fn idle(settled: &Settled<'_>, config: &EngineConfig) -> Option<u64> {
     if let Some(idle) = sequence(settled).and_then(|s| s.idle_ns) {
         return Some(idle);
     }
@@ -170,7 +174,7 @@ pub(super) fn idle(settled: &Settled, config: &EngineConfig) -> Option<u64> {
 }
 
 /// How far the connection was, from the socket if there is one, else from what was seen of it.
-pub(super) fn stage(settled: &Settled) -> Stage {
+pub(super) fn stage(settled: &Settled<'_>) -> Stage {
     let facts = &settled.view.facts;
     match socket_state(settled) {
         Some(TcpState::SynSent | TcpState::SynRecv | TcpState::NewSynRecv) => {

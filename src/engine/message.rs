@@ -142,9 +142,11 @@ impl Sentence {
         let named = told.evidence.iter().filter(speaks).take(NAMED);
         for (at, item) in named.enumerate() {
             self.say(if at == 0 { ": " } else { ", " });
-            let words = item.name.bytes();
-            self.0
-                .extend(words.map(|byte| if byte == b'_' { b' ' } else { byte }));
+            let start = self.0.len();
+            self.say(item.name);
+            for byte in self.0.get_mut(start..).unwrap_or_default() {
+                *byte = if *byte == b'_' { b' ' } else { *byte };
+            }
             if let Some(observed) = &item.observed {
                 self.say(" (").value(observed);
                 if let Some(expected) = &item.expected {

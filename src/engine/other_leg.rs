@@ -8,7 +8,7 @@ use crate::record::Related;
 
 /// The other leg of an episode whose reset the kernel accepted; `None` when its process is not
 /// known, or ended nothing near.
-pub(super) fn of(settled: &Settled, legs: &Legs) -> Option<Related> {
+pub(super) fn of(settled: &Settled<'_>, legs: &Legs) -> Option<Related> {
     let episode = &settled.episode;
     let accepted = episode.accepted.filter(|_| episode.owner.is_some())?;
     let answer = legs.answer_to(&episode.key, accepted.time)?;

@@ -3,7 +3,6 @@
 //! a capture's resets. Holds nothing that anybody could see.
 
 use super::episode::Episode;
-use crate::evidence::ResetSeen;
 use crate::flow::FlowKey;
 use crate::time::Timestamp;
 
@@ -16,7 +15,6 @@ pub(super) struct Spare {
     /// Boxed as they are in use: what moves is a pointer.
     #[expect(clippy::vec_box, reason = "boxes go in and come out")]
     episodes: Vec<Box<Episode>>,
-    room: Vec<ResetSeen>,
 }
 
 impl Spare {
@@ -34,16 +32,6 @@ impl Spare {
         if self.episodes.len() < KEPT {
             self.episodes.push(episode);
         }
-    }
-
-    /// Memory for a list of resets, of whatever content.
-    pub(super) fn take_room(&mut self) -> Vec<ResetSeen> {
-        std::mem::take(&mut self.room)
-    }
-
-    /// Takes that memory back.
-    pub(super) fn keep_room(&mut self, room: Vec<ResetSeen>) {
-        self.room = room;
     }
 }
 

@@ -5,7 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
-use super::episode::{Accepted, Sent, Settled};
+use super::episode::{Accepted, Episode, Sent};
 use crate::time::{SECOND, Timestamp};
 use crate::vantage::Path;
 use crate::wire::FourTuple;
@@ -66,15 +66,17 @@ impl Translated {
         }
     }
 
-    /// Gives an episode the event that its first reset lacks.
-    pub(super) fn complete(&self, settled: &mut Settled) {
-        let first = &settled.view.first;
+    /// Gives a settled episode the event that its first reset lacks.
+    pub(super) fn complete(&self, episode: &mut Episode) {
+        let Some(first) = episode.first() else {
+            return;
+        };
         let (tuple, time) = (&first.segment.tuple, first.time);
-        let episode = &mut settled.episode;
         match first.vantage.path {
             Path::Egress { forwarded: false } if episode.sent.is_empty() => {
                 let cookie = first.socket.and_then(|socket| socket.sender());
-                episode.sent.extend(self.sent(tuple, time, cookie));
+                let sent = self.sent(tuple, time, cookie);
+                episode.sent.extend(sent);
             }
             Path::Ingress if episode.accepted.is_none() => {
                 episode.accepted = self.accepted(tuple, time);
