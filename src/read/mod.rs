@@ -272,12 +272,13 @@ fn hand_over(
     output: &Output,
     tally: &mut Tally,
 ) {
+    // Once for all: other threads count on the same line of memory.
+    let emission = Emission {
+        observer: Arc::clone(observer),
+        wall_offset_ns: 0,
+    };
     for record in ready.drain(..) {
         tally.record(record.verdict);
-        let emission = Emission {
-            observer: Arc::clone(observer),
-            wall_offset_ns: 0,
-        };
         output.send(Record::Reset(Box::new(record)), &emission);
     }
 }
