@@ -96,7 +96,7 @@ fn handback() {
             "handback_unaccounted",
             missing as f64,
             "frames",
-            "0",
+            "<= 0",
         );
     });
 }
@@ -203,7 +203,13 @@ fn overload() {
         report("path", "flood_bypassed", bypassed as f64, "frames", "");
         report("path", "flood_live", live as f64, "frames", "");
         let missing = offered - received as f64 - bypassed as f64;
-        report("path", "flood_unaccounted", missing, "frames", "0");
-        report("path", "flood_ring_full", ring_full as f64, "frames", "0");
+        report("path", "flood_unaccounted", missing, "frames", "<= 0");
+        report(
+            "path",
+            "flood_ring_full",
+            ring_full as f64,
+            "frames",
+            "<= 0",
+        );
     });
 }
