@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use program::Program;
 use rustix::thread::CpuSet;
-use sensor::threads_cpu_ns;
+use sensor::{threads_cpu_ns, threads_wakes};
 use support::{Namespaces, inside, is_root, monotonic_ns, quantile, report};
 
 /// Connections on each of the two ways.
@@ -104,16 +104,42 @@ fn main() {
             );
         }
     }
-    thread::sleep(Duration::from_secs(1));
-    let process = sensor.id();
-    let mut total = 0.0;
-    let before = ["rst", "ip"].map(|name| threads_cpu_ns(process, name));
-    thread::sleep(IDLE);
-    for (name, before) in ["rst", "ip"].into_iter().zip(before) {
-        total += threads_cpu_ns(process, name) - before;
-    }
-    let share = total / IDLE.as_nanos() as f64 * 100.0;
-    report("connect", "idle_all_threads", share, "% of a CPU", "<= 1");
+    idle(sensor.id());
     drop(sensor);
     let _ = std::fs::remove_dir_all(folder);
+}
+
+/// What the sensor costs while nothing flagged comes, by thread.
+fn idle(process: u32) {
+    // A worker rests longer when no frame came for a second.
+    thread::sleep(Duration::from_secs(2));
+    // The main thread has the program's name; `ip netns exec` has become it.
+    let threads = [
+        ("worker", "rst-sv"),
+        ("engine", "rst-engine"),
+        ("all_threads", ""),
+    ];
+    let read = |name| (threads_cpu_ns(process, name), threads_wakes(process, name));
+    let before = threads.map(|(_, name)| read(name));
+    thread::sleep(IDLE);
+    for ((label, name), (cpu_ns, wakes)) in threads.into_iter().zip(before) {
+        let (cpu_now, wakes_now) = read(name);
+        let share = (cpu_now - cpu_ns) / IDLE.as_nanos() as f64 * 100.0;
+        let against = if name.is_empty() { "<= 1" } else { "" };
+        report(
+            "connect",
+            &format!("idle_{label}"),
+            share,
+            "% of a CPU",
+            against,
+        );
+        let often = (wakes_now - wakes) / IDLE.as_secs_f64();
+        report(
+            "connect",
+            &format!("idle_wakes_{label}"),
+            often,
+            "a second",
+            "",
+        );
+    }
 }

@@ -1,6 +1,6 @@
-//! What a flood may cost: neither memory nor verdicts nor handshakes nor frames. The built binary, inline,
-//! in the lab of `scripts/lab`, under floods that `tests/support/blast.rs` sends. Needs root. How fast it
-//! is under them is not this file's business.
+//! What a flood may cost: neither memory nor verdicts nor handshakes nor frames; and how often a sensor that
+//! has nothing to do wakes up. The built binary, inline, in the lab of `scripts/lab`, under floods that
+//! `tests/support/blast.rs` sends. Needs root. How fast it is under them is not this file's business.
 //!
 //! `RSTSCOPE_FLOOD=10000000` sets the frames of each flood (1,000,000).
 
@@ -19,6 +19,8 @@ mod lab;
 #[path = "faults/traffic.rs"]
 mod traffic;
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::net::Ipv4Addr;
 use std::process::{Child, ChildStdout, Stdio};
@@ -30,7 +32,7 @@ use serde_json::Value;
 use blast::{ACK, FROM_THE_ROUTER, Flood, RST, Sent, blast};
 use lab::records::{complaint, records};
 use lab::{Lab, Rate, Sensor, resident_kib};
-use traffic::{assert_all, assert_ends_well, count, ledger};
+use traffic::{assert_all, assert_ends_well, assert_prompt, count, ledger};
 
 /// Memory that may come to be used during a flood: what the engine holds for the strays and answers that
 /// are told one by one, and the allocator's slack. Far below a byte a frame.
@@ -268,4 +270,54 @@ fn assert_told(all: &[Value], resets: &[&Value], sent: u64) {
     // 50 a second of the one network and then some; a minute at the longest.
     assert!(resets.len() < 4_000, "{} records", resets.len());
     assert!(told + lost >= sent, "{} are not told", sent - told - lost);
+}
+
+/// How often each thread of the sensor has slept and woken so far, by name.
+fn wakes(sensor: &Sensor) -> BTreeMap<String, u64> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", sensor.child.id())).unwrap();
+    tasks
+        .map(|task| {
+            let path = task.unwrap().path();
+            let name = fs::read_to_string(path.join("comm")).unwrap();
+            let status = fs::read_to_string(path.join("status")).unwrap();
+            let line = |line: &&str| line.starts_with("voluntary_ctxt_switches");
+            let count = status.lines().find(line).unwrap().split_whitespace();
+            (
+                name.trim().to_owned(),
+                count.last().unwrap().parse().unwrap(),
+            )
+        })
+        .collect()
+}
+
+/// What a core that has nothing to do pays for the sensor are wake-ups, of some 30 us each: 340 a second are a
+/// hundredth of it. A worker beats each 12 ms then, the engine looks each 50, the watch each 100.
+#[test]
+#[ignore = "needs root"]
+fn a_sensor_with_nothing_to_do_wakes_seldom_and_is_there_when_something_comes() {
+    let lab = Lab::up();
+    let mut sensor = lab.sensor(&[]);
+    assert_prompt("before", lab.rate(100));
+    // A second until the workers rest longer; connections of the requests close meanwhile.
+    thread::sleep(Duration::from_secs(3));
+    let watched = Duration::from_secs(4);
+    let before = wakes(&sensor);
+    thread::sleep(watched);
+    let mut sum = 0;
+    for (name, after) in wakes(&sensor) {
+        let a_second = (after - before.get(&name).copied().unwrap_or_default()) / watched.as_secs();
+        println!("{name}: {a_second} wakes a second");
+        let most = match name.as_str() {
+            // A second worker's frames, or a neighbor's ARP, may wake one now and then.
+            name if name.starts_with("rst-up") || name.starts_with("rst-dn") => 95,
+            "rst-engine" => 30,
+            _ => 20,
+        };
+        assert!(a_second <= most, "{name} wakes {a_second} times a second");
+        sum += a_second;
+    }
+    println!("all threads: {sum} wakes a second");
+    assert_prompt("after it was idle", lab.rate(100));
+    assert_ends_well(&mut sensor, &["up0", "dn0"]);
+    assert!(count(&ledger(&sensor, "up0"), "received") > 0);
 }

@@ -151,6 +151,21 @@ fn cpu_of(queue: u32) -> u32 {
 
 /// CPU time of a process's threads whose names begin so, in nanoseconds.
 pub(crate) fn threads_cpu_ns(process: u32, name: &str) -> f64 {
+    sum_of_threads(process, name, "schedstat", |text| {
+        text.split_whitespace().next()?.parse().ok()
+    })
+}
+
+/// How often such threads have slept and woken up again.
+pub(crate) fn threads_wakes(process: u32, name: &str) -> f64 {
+    sum_of_threads(process, name, "status", |text| {
+        let mut lines = text.lines();
+        let line = lines.find(|line| line.starts_with("voluntary_ctxt_switches"))?;
+        line.split_whitespace().last()?.parse().ok()
+    })
+}
+
+fn sum_of_threads(process: u32, name: &str, file: &str, read: fn(&str) -> Option<f64>) -> f64 {
     let mut sum = 0.0;
     for task in fs::read_dir(format!("/proc/{process}/task")).expect("procfs") {
         let path = task.expect("procfs").path();
@@ -158,9 +173,7 @@ pub(crate) fn threads_cpu_ns(process: u32, name: &str) -> f64 {
             continue;
         };
         if comm.starts_with(name) {
-            let stat = fs::read_to_string(path.join("schedstat")).unwrap_or_default();
-            let spent = stat.split_whitespace().next().and_then(|n| n.parse().ok());
-            sum += spent.unwrap_or(0.0);
+            sum += read(&fs::read_to_string(path.join(file)).unwrap_or_default()).unwrap_or(0.0);
         }
     }
     sum

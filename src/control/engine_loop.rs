@@ -20,6 +20,7 @@ use crate::flow::{Confirmed, FlowKey, PassedReset, Sighting, TableCounters};
 use crate::host::{KernelEvent, KernelEventKind, SocketView};
 use crate::record::{CoverageRecord, Emission, Record, ResetRecord};
 use crate::sink::Output;
+use crate::sys::Bell;
 use crate::time::{MILLISECOND, Timestamp};
 use crate::vantage::{InterfaceId, Path, Vantage};
 use crate::verdict::Cause;
@@ -29,6 +30,14 @@ use crate::worker::{self, Buckets, NewsItem};
 /// How long the thread sleeps when the ring buffer is quiet. Sightings wait as long at most; a
 /// record settles for a second, so that nobody notices. Half of [`GRACE_NS`].
 const REST: Duration = Duration::from_millis(10);
+
+/// How long it sleeps when nothing was heard for [`QUIET_NS`] and nothing is open: a twentieth of the time
+/// that a record settles, and often enough to count losses each [`COUNT_LOSSES_NS`]. A sighting ends it at
+/// once (`Bell`), and so does a ring buffer that fills (bpf/events.h).
+const QUIET_REST: Duration = Duration::from_millis(50);
+
+/// How long nothing was heard until it is quiet: a proxy's last words of a connection are milliseconds apart.
+const QUIET_NS: u64 = 200 * MILLISECOND;
 
 /// A kernel event or a copy may reach us this much later than the frame that it belongs to: both
 /// wait for one turn of their threads. An episode is judged when that time has passed as well.
@@ -71,6 +80,10 @@ pub(super) struct EngineLoop {
     pub(super) shared: Arc<EngineShared>,
     /// When the kernel's count of losses was last read.
     pub(super) losses_counted: Timestamp,
+    /// When something was heard last.
+    pub(super) heard: Timestamp,
+    /// Where the workers wake it.
+    pub(super) bell: Arc<Bell>,
 }
 
 /// What the thread shows to others while it runs.
@@ -176,13 +189,7 @@ impl EngineLoop {
     pub(super) fn run(mut self) -> Ended {
         let (mut losses_seen, mut rest) = (0, REST);
         while !self.shared.stop.load(Ordering::Acquire) {
-            let taken;
-            (losses_seen, taken) = self.turn(rest, losses_seen);
-            rest = if taken < SIGHTINGS_A_TURN {
-                REST
-            } else {
-                Duration::ZERO
-            };
+            (losses_seen, rest) = self.turn(rest, losses_seen);
         }
         self.take_orders();
         // What the workers and the kernel still had for us when they stopped.
@@ -205,13 +212,16 @@ impl EngineLoop {
         }
     }
 
-    /// Answers the losses that are known now, and how many sightings it took.
-    fn turn(&mut self, rest: Duration, losses_seen: u64) -> (u64, usize) {
-        self.take_events(rest);
+    /// Answers the losses that are known now, and how long to rest before the next turn.
+    fn turn(&mut self, rest: Duration, losses_seen: u64) -> (u64, Duration) {
+        let heard = self.hear(rest);
         let taken = self.take_sightings();
         self.take_orders();
         self.shared.turns.fetch_add(1, Ordering::Relaxed);
         let now = clock::monotonic();
+        if heard + taken > 0 {
+            self.heard = now;
+        }
         if now.since(self.losses_counted) >= COUNT_LOSSES_NS {
             self.losses_counted = now;
             self.count_losses();
@@ -228,7 +238,32 @@ impl EngineLoop {
         let out = &mut self.out;
         self.engine.tick(settled, &mut |record| out.send(record));
         self.report_coverage();
-        (lost, taken)
+        (lost, self.rest_after(taken, now))
+    }
+
+    fn rest_after(&self, taken: usize, now: Timestamp) -> Duration {
+        if taken >= SIGHTINGS_A_TURN {
+            Duration::ZERO
+        } else if now.since(self.heard) >= QUIET_NS && self.engine.counters().open == 0 {
+            QUIET_REST
+        } else {
+            REST
+        }
+    }
+
+    /// Takes what there is, or sleeps and takes what has come; answers how much.
+    fn hear(&mut self, rest: Duration) -> usize {
+        if rest <= REST {
+            return self.take_events(rest);
+        }
+        let sightings = &self.sightings;
+        let has_work = || {
+            let is_asked = self.shared.stop.load(Ordering::Acquire);
+            is_asked || sightings.iter().any(|queue| !queue.is_empty())
+        };
+        // Returns at once where records wait.
+        self.bell.sleep(self.events.ring_fd(), rest, has_work);
+        self.take_events(Duration::ZERO)
     }
 
     /// Events of the host that found the ring buffer full, and programs that somebody took off.
@@ -411,15 +446,25 @@ fn tell_of_reset(
 
 /// The way of a record out of the thread.
 pub(super) struct Outlet {
-    pub(super) output: Output,
-    pub(super) shared: Arc<EngineShared>,
+    output: Output,
+    shared: Arc<EngineShared>,
     /// Records so far.
-    pub(super) causes: BTreeMap<(&'static str, &'static str), u64>,
-    pub(super) emission: Emission,
-    pub(super) containers: Containers,
+    causes: BTreeMap<(&'static str, &'static str), u64>,
+    emission: Emission,
+    containers: Containers,
 }
 
 impl Outlet {
+    pub(super) fn new(output: &Output, shared: &Arc<EngineShared>, emission: Emission) -> Self {
+        Self {
+            output: output.clone(),
+            shared: Arc::clone(shared),
+            causes: BTreeMap::new(),
+            emission,
+            containers: Containers::default(),
+        }
+    }
+
     /// Names the process's container, which is asked for now, while the process may still be there.
     fn send(&mut self, mut record: ResetRecord) {
         if let Some(process) = record.process {

@@ -20,7 +20,7 @@ use crate::handback::{Live, Pair};
 use crate::nic::Interface;
 use crate::notice;
 use crate::privilege::Jail;
-use crate::sys::{Gates, UmemLayout};
+use crate::sys::{Bell, Gates, UmemLayout};
 use crate::time::Timestamp;
 use crate::vantage::InterfaceId;
 use crate::wire::FourTuple;
@@ -38,6 +38,14 @@ const LEDGER_TRIES: u32 = 4;
 /// How late a worker's heartbeat may be before its queue is bypassed. A busy host deschedules a
 /// thread for some milliseconds; a SYN that waits longer would be felt.
 const HEARTBEAT_MAX_NS: u64 = 20_000_000;
+
+/// The latest that an idle worker may be woken and still be in time: a slice of 3 ms that another thread
+/// has, twice over.
+const LATE_NS: u64 = 6_000_000;
+const _: () = assert!(
+    WorkerConfig::new(InterfaceId(0)).longest_rest_ns() + LATE_NS <= HEARTBEAT_MAX_NS,
+    "a worker at rest would be passed by"
+);
 
 /// Counters of `steer` by meaning, as [`xdp::COUNTER_NAMES`] names them.
 const NOT_OURS: [&str; 7] = [
@@ -74,6 +82,8 @@ pub(super) struct Start<'a> {
     pub(super) hash_key: [u64; 2],
     pub(super) older: &'a Older,
     pub(super) jail: &'a Jail,
+    /// At which the engine sleeps.
+    pub(super) bell: &'a Arc<Bell>,
 }
 
 /// Where one worker sits.
@@ -82,6 +92,7 @@ struct Seat<'a> {
     name: &'a str,
     queue: u32,
     jail: &'a Jail,
+    bell: &'a Arc<Bell>,
 }
 
 /// The right to watch an interface.
@@ -251,6 +262,7 @@ impl Post {
                 name: &name,
                 queue,
                 jail: start.jail,
+                bell: start.bell,
             };
             inline.start_worker(&seat, layout, &gates, tracker)?;
         }
@@ -472,7 +484,7 @@ impl Inline {
             Error::System("take the gate of a queue", taken)
         })?;
         let sightings = Arc::new(ArrayQueue::new(SIGHTINGS_WAITING));
-        let shared = Arc::new(Shared::new());
+        let shared = Arc::new(Shared::with_bell(Arc::clone(seat.bell)));
         let config = WorkerConfig {
             cpu: cpu_of(queue),
             ..WorkerConfig::new(seat.id)

@@ -1,7 +1,7 @@
 //! `rstscope run`: sets up posts, engine and writer; watches over them until a signal comes; takes
 //! everything down in the opposite order, so that no frame and no record is left behind.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,7 +11,6 @@ use crossbeam::channel::{Sender, unbounded};
 
 use super::clock;
 use super::confine;
-use super::container::Containers;
 use super::coverage::{Coverage, HostLosses, Totals};
 use super::engine_loop::{Ended, EngineLoop, EngineShared, Order, Outlet};
 use super::error::Error;
@@ -33,6 +32,7 @@ use crate::nic::{Change, ChangeKind, Interface, Watch};
 use crate::notice;
 use crate::privilege::Jail;
 use crate::record::CoverageRecord;
+use crate::sys::Bell;
 use crate::time::{SECOND, Timestamp};
 use crate::worker::Health;
 
@@ -77,6 +77,8 @@ pub(super) struct Sensor {
     watch: Watch,
     engine: JoinHandle<Ended>,
     shared: Arc<EngineShared>,
+    /// At which the engine sleeps.
+    bell: Arc<Bell>,
     orders: Sender<Order>,
     outputs: Outputs,
     jail: Jail,
@@ -107,7 +109,8 @@ impl Sensor {
         let indexes: Vec<u32> = interfaces.iter().map(|(nic, _)| nic.ifindex()).collect();
         let own_macs = interfaces.iter().map(|(nic, _)| nic.mac()).collect();
         let watch = Watch::new(&indexes).map_err(Error::Nic)?;
-        let posts = start::take_up(config, interfaces, hash_key, &mut events, &jail)?;
+        let bell = start::bell()?;
+        let posts = start::take_up(config, interfaces, hash_key, &mut events, &jail, &bell)?;
         let has_events = (events.missing().is_empty(), events.tells_answers());
         let engine = start::engine(config, has_events, own_macs, hash_key);
         let now = clock::monotonic();
@@ -115,6 +118,7 @@ impl Sensor {
         let (coverage_out, coverage_in) = unbounded();
         let shared = Arc::new(EngineShared::new(posts.len()));
         let (orders, orders_in) = unbounded();
+        let out = Outlet::new(outputs.output(), &shared, start::emission(&posts, now));
         let engine_loop = EngineLoop {
             engine,
             sightings: posts.iter().flat_map(Post::sightings).collect(),
@@ -125,15 +129,11 @@ impl Sensor {
                 .collect::<HashMap<_, _>>(),
             coverage: coverage_in,
             orders: orders_in,
-            out: Outlet {
-                output: outputs.output().clone(),
-                shared: Arc::clone(&shared),
-                causes: BTreeMap::new(),
-                emission: start::emission(&posts, now),
-                containers: Containers::default(),
-            },
+            out,
             shared: Arc::clone(&shared),
             losses_counted: now,
+            heard: now,
+            bell: Arc::clone(&bell),
             events,
         };
         // It reads maps that are open and answers nobody: no privilege.
@@ -157,6 +157,7 @@ impl Sensor {
             watch,
             engine,
             shared,
+            bell,
             orders,
             addresses: HashSet::new(),
             outputs,
@@ -520,6 +521,7 @@ impl Sensor {
             closed.push((name, post));
         }
         self.shared.stop.store(true, Ordering::Release);
+        self.bell.ring();
         // A panic aborts release builds; a debug build has no numbers to show.
         let ended = self.engine.join().ok().map(|mut ended| {
             let missed = self.shared.missed() + self.outputs.lost();

@@ -20,6 +20,7 @@ use crate::nic::{self, Interface};
 use crate::notice;
 use crate::privilege::Jail;
 use crate::record::{Emission, Observer, live_prefix};
+use crate::sys::Bell;
 use crate::sys::watched::OLDER_MAX;
 use crate::time::{SECOND, Timestamp};
 use crate::vantage::InterfaceId;
@@ -105,6 +106,12 @@ pub(super) fn listen(address: Option<SocketAddr>) -> Result<Option<TcpListener>,
     address.map(bind).transpose()
 }
 
+/// Where workers wake the engine.
+pub(super) fn bell() -> Result<Arc<Bell>, Error> {
+    let bell = Bell::new().map_err(|e| Error::System("make an eventfd", e))?;
+    Ok(Arc::new(bell))
+}
+
 /// Takes up a post at each interface; when one fails, those that stand already are left in order
 /// before the error is told.
 pub(super) fn take_up(
@@ -113,6 +120,7 @@ pub(super) fn take_up(
     hash_key: [u64; 2],
     events: &mut Events,
     jail: &Jail,
+    bell: &Arc<Bell>,
 ) -> Result<Vec<Post>, Error> {
     let older = older();
     let mut posts: Vec<Post> = Vec::new();
@@ -126,6 +134,7 @@ pub(super) fn take_up(
                     hash_key,
                     older: &older,
                     jail,
+                    bell,
                 };
                 Post::inline(id, &interface, &start, events, claim)
             }

@@ -7,6 +7,7 @@
     reason = "shared memory and raw system calls have no safe form"
 )]
 
+mod bell;
 mod burst;
 mod credit;
 mod error;
@@ -14,6 +15,7 @@ mod gate;
 mod handback;
 pub mod link;
 mod memory;
+mod nap;
 pub mod netlink;
 pub mod outq;
 mod per_queue;
@@ -24,6 +26,7 @@ mod sockopt;
 mod umem;
 pub mod watched;
 
+pub use bell::Bell;
 pub use burst::{BURST_BYTES, BURST_FRAMES, Burst, Bursts};
 pub use error::Error;
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What a worker counts, and how others read it while it runs. The worker keeps plain numbers and
 //! publishes them once a turn; readers get each number as of some recent turn.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
@@ -9,7 +10,7 @@ use super::buckets::Buckets;
 use super::news::News;
 use super::rings::Balance;
 use crate::flow::TableCounters;
-use crate::sys::RxLosses;
+use crate::sys::{Bell, RxLosses};
 use crate::wire::Reject;
 
 /// How many numbers [`Counters`] holds.
@@ -199,6 +200,8 @@ pub struct Shared {
     table: [AtomicU64; 7],
     away: Buckets,
     pub(super) news: News,
+    /// At which who takes the sightings sleeps.
+    bell: Option<Arc<Bell>>,
 }
 
 impl Shared {
@@ -206,6 +209,22 @@ impl Shared {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// For a worker that rings there when it has left sightings.
+    #[must_use]
+    pub fn with_bell(bell: Arc<Bell>) -> Self {
+        Self {
+            bell: Some(bell),
+            ..Self::default()
+        }
+    }
+
+    /// Sightings wait: wakes who takes them if it sleeps long.
+    pub(super) fn wake_engine(&self) {
+        if let Some(bell) = &self.bell {
+            bell.ring();
+        }
     }
 
     /// Tells the worker to close its gate, hand everything back, and end.

@@ -15,8 +15,10 @@ mod latency;
 #[cfg(test)]
 mod mock;
 mod news;
+mod place;
 mod port;
 mod received;
+mod rest;
 mod rings;
 mod route;
 #[cfg(test)]
@@ -27,7 +29,6 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use crossbeam::queue::ArrayQueue;
-use rustix::thread::CpuSet;
 use rustix::time::ClockId;
 
 pub use buckets::{BOUNDS_NS, Buckets};
@@ -38,6 +39,7 @@ pub use examine::{
 };
 pub use latency::LatencySummary;
 pub use news::NewsItem;
+pub use place::hurry;
 pub use port::{Port, PortConfig};
 pub use rings::{Balance, Doubt, Rings};
 
@@ -46,7 +48,9 @@ use crate::sys::{self, BATCH_FRAMES, Error, Gate, Wake};
 use crate::time::{MILLISECOND, SECOND, Timestamp};
 use crate::vantage::{InterfaceId, Path, Vantage};
 use latency::Latency;
+use place::pin;
 use received::Received;
+use rest::Rest;
 
 /// Wake-ups of the TX ring in one turn: a batch of 64 needs two where the kernel sends 32 at a
 /// time, and what was left from earlier turns is caught up with four times as fast as it comes.
@@ -60,17 +64,10 @@ const CARE_NS: u64 = 100 * MILLISECOND;
 const STOP_NS: u64 = 400 * MILLISECOND;
 /// How long a stopping worker waits at least: a NAPI poll that read the open gate ends meanwhile.
 const GRACE_NS: u64 = 5 * MILLISECOND;
-/// How long to sleep while frames are still on their way out.
-const SHORT_REST_NS: u64 = MILLISECOND / 4;
 
 /// Bursts that may fail in a row before the worker gives them up for good: one may find the host out
 /// of memory, four find a kernel or an interface that has changed.
 const BURST_FAILURES_MAX: u32 = 4;
-
-/// Niceness of a worker: nine times the share of another thread (`sched_prio_to_weight`), so that on a
-/// CPU with five busy ones two thirds are its own if it needs them. Not more, since under a flood it
-/// must not starve the proxy: the gate lets pass what it cannot take.
-const NICE: i32 = -10;
 
 /// How one worker runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,8 +79,8 @@ pub struct WorkerConfig {
     /// Frames that may be under way at once. Less than a batch below the UMEM's frame count, and
     /// less than net.core.netdev_max_backlog (1000), which all of them may enter at once.
     pub credit: u32,
-    /// Longest sleep, in nanoseconds: less than a third of what `steer` allows between two
-    /// heartbeats, so that two may come late. Each wake-up of an idle worker costs some 10 us.
+    /// Longest sleep while frames come, in nanoseconds: less than a third of what `steer` allows between
+    /// two heartbeats, so that two may come late. An idle worker's is [`Self::longest_rest_ns`].
     pub rest_ns: u64,
 }
 
@@ -97,6 +94,12 @@ impl WorkerConfig {
             credit: 512,
             rest_ns: 6 * MILLISECOND,
         }
+    }
+
+    /// Longest sleep of all, in nanoseconds.
+    #[must_use]
+    pub const fn longest_rest_ns(&self) -> u64 {
+        Rest::longest_ns(self.rest_ns)
     }
 }
 
@@ -135,6 +138,7 @@ pub struct Worker<R: Rings, O> {
     latency: Latency,
     /// When the oldest frame of this turn was taken.
     oldest_ns: Option<u64>,
+    rest: Rest,
     batch: Vec<R::Frame>,
     /// Frames of this turn that go back live; empty between turns.
     burst: Vec<R::Frame>,
@@ -176,6 +180,7 @@ impl<R: Rings, O: Observe> Worker<R, O> {
             counters: Counters::default(),
             latency: Latency::new(),
             oldest_ns: None,
+            rest: Rest::new(config.rest_ns),
             batch: Vec::with_capacity(BATCH_FRAMES),
             burst: Vec::with_capacity(BATCH_FRAMES),
             kept: Vec::with_capacity(BATCH_FRAMES),
@@ -227,8 +232,9 @@ impl<R: Rings, O: Observe> Worker<R, O> {
         hurry();
         self.prepare(monotonic_ns());
         while !self.shared.is_stopping() {
-            let received = self.turn(monotonic_ns());
-            self.rest(received);
+            let now_ns = monotonic_ns();
+            let received = self.turn(now_ns);
+            self.rest(now_ns, received);
         }
         self.finish()
     }
@@ -239,6 +245,7 @@ impl<R: Rings, O: Observe> Worker<R, O> {
         self.gate.reset();
         self.progress_ns = now_ns;
         self.cared_ns = now_ns;
+        self.rest.note_frames(now_ns);
     }
 
     /// One round: frames that are done become free, free ones go to the kernel, received ones are
@@ -279,7 +286,7 @@ impl<R: Rings, O: Observe> Worker<R, O> {
     }
 
     fn take_in(&mut self, now_ns: u64) -> usize {
-        let received = self.rings.receive(&mut self.batch);
+        let (received, told) = (self.rings.receive(&mut self.batch), self.counters.sightings);
         self.counters.received += received as u64;
         let vantage = Vantage {
             interface: self.config.interface,
@@ -300,6 +307,9 @@ impl<R: Rings, O: Observe> Worker<R, O> {
             counters: &mut self.counters,
         };
         take_in(&mut self.observer, (now, vantage), &mut batch, places);
+        if self.counters.sightings != told {
+            self.shared.wake_engine();
+        }
         // In order of arrival: the first one is the oldest.
         self.oldest_ns = places.first().map(|parsed| parsed.time.as_nanos());
         self.live_mask = self.live_mask_of(received);
@@ -510,18 +520,16 @@ impl<R: Rings, O: Observe> Worker<R, O> {
         }
     }
 
-    fn rest(&mut self, received: usize) {
-        if received > 0 || self.shared.has_news() {
+    fn rest(&mut self, now_ns: u64, received: usize) {
+        if received > 0 {
+            return self.rest.note_frames(now_ns);
+        }
+        if self.shared.has_news() {
             return;
         }
         let is_moving =
             self.health == Health::Running && self.rings.balance(self.batch.len()).sending > 0;
-        let timeout_ns = if is_moving {
-            SHORT_REST_NS
-        } else {
-            self.config.rest_ns
-        };
-        self.rings.wait(timeout_ns);
+        self.rings.wait(self.rest.after(now_ns, is_moving));
     }
 
     /// Closes the gate, and turns until everything that was under way has gone back.
@@ -544,7 +552,7 @@ impl<R: Rings, O: Observe> Worker<R, O> {
             if spent_ns >= STOP_NS {
                 break false;
             }
-            self.rings.wait(SHORT_REST_NS);
+            self.rings.wait(rest::SHORT_NS);
         };
         if let Some(losses) = self.rings.losses() {
             self.counters.losses = losses;
@@ -571,23 +579,4 @@ fn monotonic_ns() -> u64 {
     let time = rustix::time::clock_gettime(ClockId::Monotonic);
     // The clock counts from the machine's start: neither part is ever negative.
     time.tv_sec.cast_unsigned() * SECOND + time.tv_nsec.cast_unsigned()
-}
-
-/// Asks for more than an even share of a busy CPU, unless somebody chose a niceness for this process.
-/// Needs CAP_SYS_NICE; threads made afterwards inherit what was granted.
-/// The host's handshakes wait for this thread, and it sleeps but for them.
-pub fn hurry() {
-    if rustix::process::getpriority_process(None).is_ok_and(|nice| nice == 0) {
-        let _ = rustix::process::setpriority_process(None, NICE);
-    }
-}
-
-/// Binds this thread to `cpu`; answers whether that worked.
-fn pin(cpu: u32) -> bool {
-    if cpu as usize >= CpuSet::MAX_CPU {
-        return false;
-    }
-    let mut set = CpuSet::new();
-    set.set(cpu as usize);
-    rustix::thread::sched_setaffinity(None, &set).is_ok()
 }

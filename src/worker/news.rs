@@ -13,7 +13,7 @@ use crossbeam::queue::ArrayQueue;
 use super::{Observe, Shared};
 use crate::flow::{Confirmed, PassedFlow, PassedReset};
 
-/// News that may wait: at a rest of 3 ms more than a million handshakes a second.
+/// News that may wait: at an idle worker's rest of 12 ms 340,000 handshakes a second, at 6 ms twice as many.
 const NEWS_WAITING: usize = 4096;
 
 /// News taken in a turn: as many as frames, so that they cost a frame no more than another frame.

@@ -1,16 +1,19 @@
 //! The loop over played rings: every turn ends with every frame in exactly one place.
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam::queue::ArrayQueue;
 
 use super::mock::{Kernel, MockRings};
 use super::{
     CARE_NS, Health, META_BYTES, Observe, Rings, STUCK_NS, Shared, Worker, WorkerConfig, examine,
+    monotonic_ns,
 };
 use crate::flow::{FlowFacts, Sighting};
 use crate::host::SocketView;
-use crate::sys::Gates;
+use crate::sys::{Bell, Gates};
 use crate::time::{MILLISECOND, Timestamp};
 use crate::vantage::{InterfaceId, Path, Vantage};
 use crate::wire::{Reject, Segment};
@@ -74,9 +77,13 @@ struct Bench {
 
 impl Bench {
     fn new(frame_count: u32, sightings: usize) -> Self {
+        Self::sharing(Shared::new(), frame_count, sightings)
+    }
+
+    fn sharing(shared: Shared, frame_count: u32, sightings: usize) -> Self {
         let gates: Gates = crate::sys::test_gates(1);
         let sightings = Arc::new(ArrayQueue::new(sightings));
-        let shared = Arc::new(Shared::new());
+        let shared = Arc::new(shared);
         let mut worker = Worker::new(
             WorkerConfig::new(InterfaceId(3)),
             MockRings::new(frame_count),
@@ -193,6 +200,31 @@ fn a_full_queue_of_sightings_costs_sightings_and_no_frame() {
     let counters = bench.shared.counters();
     assert_eq!((counters.sightings, counters.sightings_lost), (2, 3));
     assert_eq!(bench.worker.rings.host.len(), 5);
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "sleeps by ppoll, which Miri does not know")]
+fn a_turn_that_leaves_a_sighting_wakes_who_takes_it_and_no_other_turn_does() {
+    let (bell, quiet) = (Arc::new(Bell::new().unwrap()), silence());
+    let mut bench = Bench::sharing(Shared::with_bell(Arc::clone(&bell)), 256, 8);
+    bench.turn();
+    let mut sleep = |flags, timeout: Duration| {
+        let began_ns = monotonic_ns();
+        // The work is left after it lay down, and not told of by `false`.
+        bell.sleep(quiet.as_fd(), timeout, || {
+            bench.deliver(&frame(flags, 1), &meta(1));
+            bench.turn();
+            false
+        });
+        Duration::from_nanos(monotonic_ns() - began_ns) < timeout
+    };
+    assert!(sleep(RST, Duration::from_secs(60)), "nobody rang");
+    assert!(!sleep(SYN, Duration::from_millis(20)), "rung for nothing");
+}
+
+/// A descriptor on which nothing ever comes.
+fn silence() -> OwnedFd {
+    rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK).unwrap()
 }
 
 #[test]

@@ -1,20 +1,24 @@
-//! The gate between `steer` and a worker, played by loom in every order: the very code of the worker
-//! (src/sys/credit.rs) against the kernel's side of bpf/gate.h. The ring between them is a count: what
-//! is asked is who gives credit, not how a ring works.
+//! What is shared between threads, or with the kernel, played by loom in every order. The gate between `steer`
+//! and a worker: the very code of the worker (src/sys/credit.rs) against the kernel's side of bpf/gate.h.
+//! The ring between them is a count: what is asked is who gives credit, not how a ring works. And the
+//! engine's sleep (src/sys/nap.rs): the queue is a count, the eventfd a flag.
 
 #![cfg(all(loom, test))]
 
 #[allow(dead_code, reason = "the models need not all that the worker does")]
 #[path = "../../src/sys/credit.rs"]
 mod credit;
+#[path = "../../src/sys/nap.rs"]
+mod nap;
 
 use std::sync::Arc as Plain;
 
 use loom::sync::Arc;
-use loom::sync::atomic::{AtomicU64, Ordering};
+use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use loom::thread;
 
 use credit::Words;
+use nap::Nap;
 
 /// The gate, and the frames that `steer` redirected and the host got back.
 struct Model {
@@ -166,5 +170,34 @@ fn a_late_worker_is_passed_by_and_a_heartbeat_brings_frames_back() {
         let early = model.meet(100);
         worker.join().unwrap();
         assert!(early || model.meet(100), "the heartbeat is not seen");
+    });
+}
+
+/// Two workers leave sightings while the engine lies down: either it finds them, or it is rung for.
+#[test]
+fn no_sighting_waits_while_the_engine_sleeps_unrung() {
+    explore(|| {
+        let bed = Arc::new((Nap::new(), AtomicU64::new(0), AtomicBool::new(false)));
+        let workers = [(); 2].map(|()| {
+            let bed = Arc::clone(&bed);
+            thread::spawn(move || {
+                let (nap, waiting, rung) = &*bed;
+                waiting.fetch_add(1, Ordering::Release);
+                if nap.must_wake() {
+                    rung.store(true, Ordering::Release);
+                }
+            })
+        });
+        let (nap, waiting, rung) = &*bed;
+        nap.lie_down();
+        let found = waiting.load(Ordering::Acquire);
+        // From here on it sleeps, until the workers have done what they do.
+        for worker in workers {
+            worker.join().unwrap();
+        }
+        let is_awake = found > 0 || rung.load(Ordering::Acquire);
+        assert!(is_awake, "two sightings wait, and nobody rang");
+        nap.rise();
+        assert!(!nap.must_wake(), "who is awake is rung for");
     });
 }
