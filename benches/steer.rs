@@ -1,6 +1,6 @@
 //! What `steer` costs a frame that is none of its business, against the least that an XDP program
 //! can cost and against xdp-filter (Debian's xdp-tools) with its TCP features. All by BPF_PROG_RUN,
-//! interleaved in one run; medians of thread CPU time. Attaches nothing.
+//! interleaved in one run and loaded several times; medians of thread CPU time. Attaches nothing.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,6 +12,7 @@
 mod support;
 
 use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
@@ -22,8 +23,11 @@ use support::{is_root, median, report, skipped, thread_cpu_ns};
 
 /// Runs of a program in one system call: 20 ms, so that the call itself weighs nothing.
 const REPEAT: u32 = 500_000;
-/// Interleaved rounds: the median of 61 does not care for what else the machine did.
-const ROUNDS: usize = 61;
+/// Times that all programs are loaded. The kernel puts each at a random place, and where its branches come to
+/// lie makes `steer` cost 2 to 5 ns: of one load the figure would be luck.
+const LOADS: usize = 9;
+/// Interleaved rounds of each load: the median of 81 does not care for what else the machine did.
+const ROUNDS: usize = 9;
 /// What xdp-filter loads for `-f tcp` and its default policy, by Debian's place for it.
 const XDP_FILTER: &str = "bpf/xdpfilt_alw_tcp.o";
 
@@ -93,13 +97,18 @@ fn first(object: &Object) -> ProgramMut<'_> {
     object.progs_mut().next().expect("it has one program")
 }
 
-fn main() {
-    if !is_root("steer") {
-        return;
-    }
+/// What one load of the three programs cost, round by round, for one family.
+#[derive(Debug, Default)]
+struct Costs {
+    nothing: Vec<f64>,
+    ours: Vec<f64>,
+    theirs: Vec<f64>,
+}
+
+/// Loads all of them anew, and lets them take turns.
+fn measure(ring: BorrowedFd<'_>, frames: [&[u8]; 2], costs: &mut [Costs; 2]) -> Result<(), String> {
     let empty = support::load("benches/steer/empty.bpf.c");
     let filter = xdp_filter();
-    let events = Events::open(Config::for_netns(0)).expect("ring buffer");
     let mut place = MaybeUninit::uninit();
     let mut open = SteerSkelBuilder::default().open(&mut place).expect("open");
     // As `run` loads it.
@@ -113,28 +122,42 @@ fn main() {
             .expect("rodata")
             .has_fragments = 1;
     }
-    open.maps.events.reuse_fd(events.ring_fd()).expect("events");
+    open.maps.events.reuse_fd(ring).expect("events");
     let steer = open.load().expect("load");
-
-    for (family, frame) in [("ipv4", ack(false)), ("ipv6", ack(true))] {
-        let mut ours = Vec::new();
-        let mut theirs = Vec::new();
-        let mut base = Vec::new();
+    for (frame, costs) in frames.into_iter().zip(costs) {
         for _ in 0..ROUNDS {
-            let nothing = run(&first(&empty), &frame);
-            ours.push(run(&steer.progs.steer, &frame) - nothing);
+            let nothing = run(&first(&empty), frame);
+            costs.nothing.push(nothing);
+            costs.ours.push(run(&steer.progs.steer, frame) - nothing);
             if let Ok(filter) = &filter {
-                theirs.push(run(&first(filter), &frame) - nothing);
+                costs.theirs.push(run(&first(filter), frame) - nothing);
             }
-            base.push(nothing);
         }
+    }
+    filter.map(drop)
+}
+
+fn main() {
+    if !is_root("steer") {
+        return;
+    }
+    let events = Events::open(Config::for_netns(0)).expect("ring buffer");
+    let frames = [ack(false), ack(true)];
+    let mut costs = [Costs::default(), Costs::default()];
+    let mut filter = Ok(());
+    for _ in 0..LOADS {
+        let frames = frames.each_ref().map(Vec::as_slice);
+        filter = measure(events.ring_fd(), frames, &mut costs);
+    }
+    for (family, mut costs) in ["ipv4", "ipv6"].into_iter().zip(costs) {
         let name = |what: &str| format!("{what}_{family}");
-        report("steer", &name("empty_program"), median(&mut base), "ns", "");
-        let ours = median(&mut ours);
+        let base = median(&mut costs.nothing);
+        report("steer", &name("empty_program"), base, "ns", "");
+        let ours = median(&mut costs.ours);
         report("steer", &name("steer_adds"), ours, "ns", "<= 5 over empty");
         match &filter {
-            Ok(_) => {
-                let theirs = median(&mut theirs);
+            Ok(()) => {
+                let theirs = median(&mut costs.theirs);
                 report("steer", &name("xdp_filter_adds"), theirs, "ns", "");
                 let ratio = ours / theirs;
                 report("steer", &name("steer_by_filter"), ratio, "ratio", "<= 0.5");
