@@ -34,6 +34,10 @@ const CONNECTS: &str = "import socket, statistics, time\n\
 /// wait for a receiver or a disk, which are milliseconds; the median on a busy machine swings by half.
 const SLOWER_MAX: f64 = 2.0;
 
+/// Rounds of both, at least, and at most: where other work on the machine came in between in all of them,
+/// the least medians of both need more to be comparable. A sensor that waits is slower in each round.
+const ROUNDS: std::ops::RangeInclusive<u32> = 2..=5;
+
 /// Microseconds of a connect() while records are made, the least median of some.
 fn connects(lab: &Lab) -> f64 {
     let medians = (0..3).map(|_| {
@@ -79,7 +83,7 @@ fn the_slowest_receivers_and_a_full_spool_cost_no_connection_and_no_time() {
     let slow = lab.exec("lb", &["/usr/bin/python3", "-c", SLOW]).spawn();
     let _receivers = Receivers(slow.unwrap());
     let (mut without, mut with) = (f64::MAX, f64::MAX);
-    for _ in 0..2 {
+    for round in 1..=*ROUNDS.end() {
         let mut sensor = lab.start(&["--settle", "0", "--output", "file:///dev/null"]);
         assert!(sensor.await_line("rstscope: ready"), "{}", sensor.said());
         let (rate, median) = during(&lab, 300, || connects(&lab));
@@ -103,6 +107,9 @@ fn the_slowest_receivers_and_a_full_spool_cost_no_connection_and_no_time() {
         assert_ledgers(&sensor, &["up0", "dn0"]);
         let line = ledger(&sensor, "up0");
         assert!(count(&line, "received") > 1000, "beside the sensor: {line}");
+        if round >= *ROUNDS.start() && with <= SLOWER_MAX * without {
+            break;
+        }
     }
     println!("connect(): {without:.0} µs without, {with:.0} µs beside slow receivers");
     assert!(with <= SLOWER_MAX * without, "{with} µs, not {without} µs");
