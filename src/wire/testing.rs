@@ -1,8 +1,8 @@
 //! Frames for the tests that hold two ways of reading against each other: made ones, and mutants of those
 //! and of what the fuzzers start from. Reads no file: the tests do.
 
-/// Mutants of a test: some thousand of each seed.
-const MUTANTS: usize = 200_000;
+/// Mutants of a test: some thousand of each seed; some of each under Miri, which takes milliseconds for one.
+pub(super) const MUTANTS: usize = if cfg!(miri) { 600 } else { 200_000 };
 
 /// xorshift64*: seeded, so that a failure comes again.
 struct Dice(u64);
