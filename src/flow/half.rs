@@ -7,7 +7,7 @@
 use super::looks::{Links, Look, Looks};
 use super::{HalfFlow, HopLimits, Mode, SynFacts};
 use crate::time::Timestamp;
-use crate::wire::{Link, Options, SeqNum, Shape, Timestamps};
+use crate::wire::{Glance, Link, Options, SeqNum, Shape, Timestamps};
 
 /// Words of a half; IPv6 has one more, for the SYN's flow label.
 pub(super) const HALF_WORDS: usize = 6;
@@ -30,11 +30,11 @@ pub(super) const COUNT_MAX: u16 = 15;
 
 pub(super) const HAS_SYN: u32 = 1 << 16;
 pub(super) const IS_SYN_ACK: u32 = 1 << 17;
-pub(super) const HAS_FIN: u32 = 1 << 18;
-pub(super) const HAS_DATA: u32 = 1 << 19;
-pub(super) const DF_SET: u32 = 1 << 20;
-pub(super) const DF_CLEAR: u32 = 1 << 21;
-pub(super) const HAS_STAMP: u32 = 1 << 22;
+pub(super) const HAS_FIN: u32 = Glance::FIN;
+pub(super) const HAS_DATA: u32 = Glance::DATA;
+pub(super) const DF_SET: u32 = Glance::DF_SET;
+pub(super) const DF_CLEAR: u32 = Glance::DF_CLEAR;
+pub(super) const HAS_STAMP: u32 = Glance::STAMPED;
 /// The SYN offered timestamps.
 pub(super) const SYN_STAMPED: u32 = 1 << 23;
 /// `STAMP` is the SYN's own.
@@ -47,7 +47,7 @@ pub(super) const SYN_DF: u32 = 1 << 27;
 pub(super) const STEPS_SHIFT: u32 = 28;
 pub(super) const JUMPS_SHIFT: u32 = 30;
 /// The flow label is known: bit above its twenty.
-pub(super) const HAS_LABEL: u32 = 1 << 31;
+pub(super) const HAS_LABEL: u32 = Glance::LABELED;
 
 /// What a half leaves to the flow: where its times and the SYN's IP ID are kept.
 #[derive(Debug, Clone, Copy)]

@@ -172,7 +172,8 @@ impl Index {
         let word = self.tags(set);
         let (alike, empty) = (zeroes(word ^ (tag * ONES)), zeroes(word));
         let marked = if alike == 0 { empty } else { alike };
-        let way = (marked.trailing_zeros() as usize / WAYS).min(WAYS - 1);
+        // Of a full set without the tag, the first way: any is as good.
+        let way = marked.trailing_zeros() as usize / WAYS % WAYS;
         Slot { set, way }
     }
 

@@ -14,7 +14,7 @@ use super::looks::{Links, Looks};
 use super::store::{FlowState, FlowStore};
 use super::words::{Family, SECONDS, Words};
 use super::{FlowKey, HalfFlow, Side};
-use crate::sys::bring_near;
+use crate::sys::bring_line_near;
 use crate::time::Timestamp;
 
 /// The dictionaries that the tables of both families share.
@@ -81,13 +81,22 @@ impl<F: Family> Packed<F> {
     }
 
     /// Brings the tags near that a hash leads to.
+    #[inline]
     pub(super) fn warm_tags(&self, hash: u64) {
         self.index.warm(hash);
     }
 
     /// Brings the flow near that a hash probably leads to, which may lie in two cache lines.
+    #[inline]
     pub(super) fn warm_flow(&self, hash: u64) {
-        bring_near(self.words.flow(self.index.likely(hash)));
+        for word in self
+            .words
+            .ends_of(self.index.likely(hash))
+            .into_iter()
+            .flatten()
+        {
+            bring_line_near(word);
+        }
     }
 
     /// A second end for that flow: its own, a free one, or that of a flow that has less need of it.
@@ -137,7 +146,7 @@ impl<F: Family> Packed<F> {
 
     /// A slot for that key in a set that is full, in another flow's place.
     #[cold]
-    fn displace(
+    pub(super) fn displace(
         &mut self,
         shared: &mut Dictionaries,
         key: &F::Key,

@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 
+use super::hash::fold;
 use super::prefix::{Carriers, Learned, MacWord, PrefixTable, STALE_AFTER_NS};
 use super::{HopLimits, MacSet, PrefixFacts};
 use crate::sys::{advise_huge_pages, bring_line_near};
@@ -60,7 +61,7 @@ impl Entry {
 
     /// Counts a segment that came by the same MAC as the one before.
     #[inline]
-    fn count(&mut self, learned: &Learned) {
+    fn count(&mut self, learned: &Learned<'_>) {
         self.mac_count = self.mac_count.saturating_add(1);
         self.flows = self.flows.saturating_add(u32::from(learned.opens_flow));
         self.last_seen = learned.now;
@@ -69,15 +70,15 @@ impl Entry {
 
 /// Learns from a segment that shows something else than the one before.
 #[inline(never)]
-fn learn_anew(place: &mut Option<Entry>, learned: &Learned) {
+fn learn_anew(place: &mut Option<Entry>, learned: &Learned<'_>) {
     let now = learned.now;
     let entry = match place {
-        Some(entry) if entry.address == learned.source => entry,
+        Some(entry) if entry.address == *learned.source => entry,
         // A busy address keeps its slot; one that was heard once or long ago gives way.
         Some(entry) if entry.flows > 1 && entry.is_fresh(now) => return,
         _ => {
             *place = Some(Entry {
-                address: learned.source,
+                address: *learned.source,
                 hop_limits: HopLimits::of(learned.hop_limit),
                 mac: learned.mac,
                 mac_count: 1,
@@ -190,7 +191,7 @@ impl PathTable {
     pub fn learn(&mut self, segment: &Segment, opens_flow: bool, now: Timestamp) {
         let places = self.places(segment.tuple.src);
         let learned = Learned {
-            source: segment.tuple.src,
+            source: &segment.tuple.src,
             hop_limit: segment.hop_limit,
             mac: MacWord::of(Link::new(segment.link.map(|link| link.src), None)),
             opens_flow,
@@ -201,7 +202,7 @@ impl PathTable {
 
     /// The same, where the places of its source are known.
     #[inline]
-    pub(super) fn learn_at(&mut self, places: Places, learned: &Learned) {
+    pub(super) fn learn_at(&mut self, places: Places, learned: &Learned<'_>) {
         self.prefixes.learn(places.network as usize, learned);
         self.carriers.learn(learned);
         let Some(place) = self.entries.get_mut(places.address as usize) else {
@@ -209,7 +210,7 @@ impl PathTable {
         };
         let is_known = match place {
             Some(entry) => {
-                entry.address == learned.source
+                entry.address == *learned.source
                     && entry.is_fresh(learned.now)
                     && entry.mac == learned.mac
                     && entry.hop_limits.note_first(learned.hop_limit)
@@ -231,11 +232,14 @@ impl PathTable {
                     ^ u64::try_from(bits & u128::from(u64::MAX)).unwrap_or_default()
             }
         };
-        let mixed = (word ^ self.key).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mixed = mixed ^ (mixed >> 29);
-        usize::try_from(mixed.wrapping_mul(self.key | 1) >> 32).unwrap_or_default()
-            & (self.entries.len() - 1)
+        number_of(word, self.key) & (self.entries.len() - 1)
     }
+}
+
+/// A number for a word, which nobody can foresee who does not know this run's key.
+#[inline]
+pub(super) fn number_of(word: u64, key: u64) -> usize {
+    usize::try_from(fold(word, key)).unwrap_or_default()
 }
 
 /// Places for at least `count` entries, a power of two of them, in large pages where the system has

@@ -8,7 +8,7 @@ use std::num::NonZeroU64;
 
 use super::HopLimits;
 use super::hash::fold;
-use super::path::empty_places;
+use super::path::{empty_places, number_of};
 use crate::sys::bring_line_near;
 use crate::time::{SECOND, Timestamp};
 use crate::wire::{Link, Mac};
@@ -108,8 +108,8 @@ struct MacUse {
 
 /// One segment of a connection's start or end, to learn from.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Learned {
-    pub(super) source: IpAddr,
+pub(super) struct Learned<'a> {
+    pub(super) source: &'a IpAddr,
     pub(super) hop_limit: u8,
     /// The MAC that it came from.
     pub(super) mac: Option<MacWord>,
@@ -210,8 +210,8 @@ impl PrefixTable {
 
     /// Learns from one segment of a connection's start or end; `slot` is that of its source.
     #[inline]
-    pub(super) fn learn(&mut self, slot: usize, learned: &Learned) {
-        let network = network(learned.source);
+    pub(super) fn learn(&mut self, slot: usize, learned: &Learned<'_>) {
+        let network = network(*learned.source);
         let key = self.key;
         let Some(place) = self.entries.get_mut(slot) else {
             return;
@@ -230,10 +230,7 @@ impl PrefixTable {
     }
 
     fn slot(&self, network: u64) -> usize {
-        let mixed = (network ^ self.key).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mixed = mixed ^ (mixed >> 29);
-        usize::try_from(mixed.wrapping_mul(self.key | 1) >> 32).unwrap_or_default()
-            & (self.entries.len() - 1)
+        number_of(network, self.key) & (self.entries.len() - 1)
     }
 }
 
@@ -255,7 +252,7 @@ fn tag(address: IpAddr, key: u64) -> u32 {
 }
 
 #[inline(never)]
-fn learn_anew(place: &mut Option<Entry>, network: u64, learned: &Learned, key: u64) {
+fn learn_anew(place: &mut Option<Entry>, network: u64, learned: &Learned<'_>, key: u64) {
     let now = learned.now;
     let entry = match place {
         Some(entry) if entry.network == network && entry.is_fresh(now) => entry,
@@ -268,7 +265,7 @@ fn learn_anew(place: &mut Option<Entry>, network: u64, learned: &Learned, key: u
             last_seen: now,
             hop_limits: HopLimits::default(),
             flows: 0,
-            address: tag(learned.source, key),
+            address: tag(*learned.source, key),
             halved: seconds(now),
             is_crowded: false,
             macs: [None; MACS_OF_NETWORK],
@@ -286,7 +283,7 @@ impl Entry {
     /// One more segment that shows what most have shown; `false` when it is not one, and nothing was
     /// done. The same as [`Entry::note`] does then.
     #[inline]
-    fn note_again(&mut self, learned: &Learned, key: u64) -> bool {
+    fn note_again(&mut self, learned: &Learned<'_>, key: u64) -> bool {
         let second = seconds(learned.now);
         let [Some(used), ..] = &mut self.macs else {
             return false;
@@ -295,7 +292,7 @@ impl Entry {
             return false;
         }
         if (self.address | used.address) != SEVERAL {
-            let tag = tag(learned.source, key);
+            let tag = tag(*learned.source, key);
             let is_it = |known: u32| known == SEVERAL || known == tag;
             if !is_it(self.address) || !is_it(used.address) {
                 return false;
@@ -310,7 +307,7 @@ impl Entry {
         true
     }
 
-    fn note(&mut self, learned: &Learned, key: u64) {
+    fn note(&mut self, learned: &Learned<'_>, key: u64) {
         let second = seconds(learned.now);
         if second.saturating_sub(self.halved) >= STALE_SECONDS {
             self.halved = second;
@@ -324,7 +321,7 @@ impl Entry {
         self.is_crowded |= is_full && !self.hop_limits.modes().any(known);
         self.hop_limits.note(learned.hop_limit);
         self.flows = self.flows.saturating_add(u32::from(learned.opens_flow));
-        let tag = tag(learned.source, key);
+        let tag = tag(*learned.source, key);
         if self.address != tag {
             self.address = SEVERAL;
         }
@@ -364,35 +361,58 @@ struct Carrier {
 #[derive(Debug, Default)]
 pub(super) struct Carriers {
     known: [Option<Carrier>; MACS_OF_LINK],
-    /// Where the one stands that was heard last: most frames come from one router.
-    last: usize,
+    /// The one that was heard last: most frames come from one router.
+    recent: Option<Recent>,
+}
+
+/// A MAC that was heard last, and for whom that is all there is to learn of a segment: but when.
+#[derive(Debug, Clone, Copy)]
+struct Recent {
+    mac: MacWord,
+    /// The network that it carried, one of those that are known of it; any, where it is a router's.
+    network: Option<u64>,
+    /// When it was heard: later than its place knows.
+    last_seen: Timestamp,
 }
 
 impl Carriers {
     /// Learns from one segment of a connection's start or end.
     #[inline]
-    pub(super) fn learn(&mut self, learned: &Learned) {
-        let last = self.known.get_mut(self.last).and_then(Option::as_mut);
-        if let Some(carrier) = last
-            && Some(carrier.mac) == learned.mac
-            && carrier.is_router()
-            && learned.now.since(carrier.last_seen) < STALE_AFTER_NS
+    pub(super) fn learn(&mut self, learned: &Learned<'_>) {
+        if let Some(recent) = &mut self.recent
+            && Some(recent.mac) == learned.mac
+            && learned.now.since(recent.last_seen) < STALE_AFTER_NS
+            && recent
+                .network
+                .is_none_or(|known| known == network(*learned.source))
         {
-            carrier.last_seen = learned.now;
+            recent.last_seen = learned.now;
             return;
         }
         self.learn_any(learned);
     }
 
+    /// Writes down when the one was heard that was heard last.
+    fn settle(&mut self) {
+        if let Some(recent) = self.recent.take()
+            && let Some(carrier) = self
+                .known
+                .iter_mut()
+                .flatten()
+                .find(|c| c.mac == recent.mac)
+        {
+            carrier.last_seen = recent.last_seen;
+        }
+    }
+
     #[inline(never)]
-    fn learn_any(&mut self, learned: &Learned) {
+    fn learn_any(&mut self, learned: &Learned<'_>) {
         let Some(mac) = learned.mac else {
             return;
         };
+        self.settle();
         let now = learned.now;
-        let network = network(learned.source);
-        let is_known = |c: &Option<Carrier>| c.is_some_and(|c| c.mac == mac);
-        self.last = self.known.iter().position(is_known).unwrap_or(self.last);
+        let network = network(*learned.source);
         if let Some(carrier) = self.known.iter_mut().flatten().find(|c| c.mac == mac) {
             if now.since(carrier.last_seen) >= STALE_AFTER_NS {
                 carrier.networks = [None; NETWORKS_OF_ROUTER];
@@ -405,6 +425,11 @@ impl Carriers {
             if let Some(place) = free {
                 *place = Some(network);
             }
+            self.recent = Some(Recent {
+                mac,
+                network: (!carrier.is_router()).then_some(network),
+                last_seen: now,
+            });
             return;
         }
         let rank = |carrier: &Option<Carrier>| carrier.map(|c| (c.is_router(), c.last_seen));
@@ -422,7 +447,7 @@ impl Carriers {
     /// The MACs of routers: those that carried [`NETWORKS_OF_ROUTER`] networks or more.
     pub(super) fn routers(&self, now: Timestamp) -> MacSet {
         let mut set = MacSet::default();
-        let fresh = |c: &&Carrier| now.since(c.last_seen) < STALE_AFTER_NS && c.is_router();
+        let fresh = |c: &&Carrier| now.since(self.heard(c)) < STALE_AFTER_NS && c.is_router();
         self.known
             .iter()
             .flatten()
@@ -435,7 +460,13 @@ impl Carriers {
     pub(super) fn last_seen(&self, mac: Mac) -> Option<Timestamp> {
         let mac = MacWord::of(Link::new(Some(mac), None))?;
         let carrier = self.known.iter().flatten().find(|c| c.mac == mac)?;
-        Some(carrier.last_seen)
+        Some(self.heard(carrier))
+    }
+
+    /// When a carrier was heard last, be it just now.
+    fn heard(&self, carrier: &Carrier) -> Timestamp {
+        let recent = self.recent.filter(|recent| recent.mac == carrier.mac);
+        recent.map_or(carrier.last_seen, |recent| recent.last_seen)
     }
 }
 
@@ -451,5 +482,50 @@ fn network(address: IpAddr) -> u64 {
     match address {
         IpAddr::V4(v4) => u64::from(v4.to_bits() >> 8),
         IpAddr::V6(v6) => 1 << 63 | u64::try_from(v6.to_bits() >> 80).unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::{Carrier, Carriers, Learned, MacWord};
+    use crate::flow::tests::Dice;
+    use crate::time::{SECOND, Timestamp};
+    use crate::wire::{Link, Mac};
+
+    #[test]
+    fn carriers_learn_by_the_short_way_what_they_learn_by_the_long_one() {
+        let mut dice = Dice::new(77);
+        let (mut quick, mut full) = (Carriers::default(), Carriers::default());
+        let macs = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map(|last| Mac([2, 0, 0, 0, 0, last]));
+        let mut now = Timestamp::from_nanos(SECOND);
+        let (mut mac, mut short) = (macs[0], 0);
+        for _ in 0..if cfg!(miri) { 300 } else { 20_000 } {
+            let bits = dice.byte();
+            if bits & 3 == 0 {
+                mac = macs[usize::from(dice.byte()) % macs.len()];
+            }
+            now = now.plus_nanos(if bits >> 2 == 0 { 500 * SECOND } else { SECOND });
+            let source: IpAddr = [192, 0, dice.byte() % 6, 1].into();
+            let learned = Learned {
+                source: &source,
+                hop_limit: 64,
+                mac: MacWord::of(Link::new((bits != 255).then_some(mac), None)),
+                opens_flow: true,
+                now,
+            };
+            quick.learn(&learned);
+            full.learn_any(&learned);
+            // Then its place does not know of it yet.
+            let lags = |c: &Carrier| Some(c.mac) == learned.mac && c.last_seen != now;
+            short += u32::from(quick.known.iter().flatten().any(lags));
+            assert_eq!(quick.routers(now), full.routers(now));
+            assert_eq!(
+                macs.map(|mac| quick.last_seen(mac)),
+                macs.map(|mac| full.last_seen(mac))
+            );
+        }
+        assert!(short > 50, "{short} by the short way");
     }
 }

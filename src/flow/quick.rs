@@ -4,13 +4,14 @@
 //! ways against each other, word for word. Whatever is not one of the two is left to `fold`.
 
 use super::Side;
+use super::ahead::Announced;
 use super::fold::{DUPLICATE_NS, IP_ID_STEP};
 use super::half::{
-    COUNT_MAX, DF_CLEAR, DF_SET, END, HAS_COPIES, HAS_DATA, HAS_FIN, HAS_LABEL, HAS_STAMP, HAS_SYN,
-    HOPS, IS_SYN_ACK, ISN, JUMPS_SHIFT, LOOK, ONLY_SYN, STAMP, STAMP_OF_SYN, STEPS_SHIFT,
-    SYN_COUNT_SHIFT, SYN_DF, SYN_STAMPED, WINDOW, has_ack, small,
+    COUNT_MAX, DF_SET, END, HAS_COPIES, HAS_DATA, HAS_FIN, HAS_STAMP, HAS_SYN, HOPS, IS_SYN_ACK,
+    ISN, JUMPS_SHIFT, LOOK, ONLY_SYN, STAMP, STAMP_OF_SYN, STEPS_SHIFT, SYN_COUNT_SHIFT, SYN_DF,
+    SYN_STAMPED, WINDOW, has_ack, small,
 };
-use super::index::{Rank, Slot};
+use super::index::Rank;
 use super::looks::{Links, Look};
 use super::packed::{Dictionaries, Packed};
 use super::store::FlowStore;
@@ -23,30 +24,39 @@ use crate::wire::{Glance, Link, SeqNum};
 const STAMP_AGE: u32 = i32::MAX.unsigned_abs();
 
 impl<F: Family> Packed<F> {
-    /// Folds a segment in when it is one of the simple ones; `false` when nothing was done.
-    #[inline]
+    /// Finds a segment's flow, or begins it, and folds the segment in; whether the flow is new. `None` when
+    /// it is not one of the simple cases, and nothing was done.
+    // Not a part of the loop over a batch: there the registers would not last.
+    #[inline(never)]
     pub(super) fn fold_simple(
         &mut self,
         shared: &mut Dictionaries,
-        slot: Slot,
-        (side, is_new): (Side, bool),
+        found: &Announced,
         segment: &Glance,
         time: Timestamp,
-    ) -> bool {
-        let Some(mut flow) = self.words.simple(slot, side, is_new) else {
-            return false;
+    ) -> Option<bool> {
+        let (key, hash) = (F::announced(found), found.hash);
+        let stored = &self.words;
+        let known = self
+            .index
+            .find_or_take(hash, |slot| stored.is_key(slot, &key));
+        let (slot, is_new) = match known {
+            Some(known) => known,
+            None => (self.displace(shared, &key, hash, time), true),
         };
+        let mut flow = self.words.apart(slot)?;
         if is_new {
-            open(&mut flow, shared, side, segment);
-        } else if segment.flags.syn() {
-            return false;
+            flow.begin::<F>(&key, found.side, time);
+            open::<F>(&mut flow, shared, found.side, segment);
+        } else if !segment.flags.syn() && flow.is_of_one_end(found.side) {
+            follow::<F>(&mut flow, &mut shared.links, segment, time);
         } else {
-            follow(&mut flow, &mut shared.links, segment, time);
+            return None;
         }
         if flow.end[LOOK] & (HAS_FIN | HAS_DATA) != 0 || flow.is_established() {
             self.raise(slot, Rank::Connection);
         }
-        true
+        Some(is_new)
     }
 }
 
@@ -54,40 +64,30 @@ const fn flag(is_set: bool, bit: u32) -> u32 {
     if is_set { bit } else { 0 }
 }
 
-/// What every segment shows in the same way.
-#[inline]
-fn shown(segment: &Glance) -> u32 {
-    let dont_fragment = match segment.dont_fragment {
-        Some(true) => DF_SET,
-        Some(false) => DF_CLEAR,
-        None => 0,
-    };
-    flag(segment.flags.fin(), HAS_FIN)
-        | flag(segment.has_data, HAS_DATA)
-        | flag(segment.stamp.is_some(), HAS_STAMP)
-        | dont_fragment
-}
-
 /// The first segment of a flow, whose end is all zeroes.
 #[inline]
-fn open(flow: &mut FlowWords<'_>, shared: &mut Dictionaries, side: Side, segment: &Glance) {
+fn open<F: Family>(
+    flow: &mut FlowWords<'_>,
+    shared: &mut Dictionaries,
+    side: Side,
+    segment: &Glance,
+) {
     let end = &mut *flow.end;
-    let mut flags = shown(segment);
+    let mut flags = segment.marks;
     let ip_id = segment.ip_id;
     let is_syn_ack = segment.flags.ack();
     if segment.flags.syn() {
         let look = Look::of(segment.shape, segment.window);
-        let is_stamped = flags & HAS_STAMP != 0;
-        flags |= HAS_SYN
-            | ONLY_SYN
-            | 1 << SYN_COUNT_SHIFT
-            | flag(is_syn_ack, IS_SYN_ACK)
-            | flag(is_stamped, SYN_STAMPED | STAMP_OF_SYN)
-            | flag(flags & DF_SET != 0, SYN_DF)
-            | u32::from(shared.looks.take(look));
+        // Each of these stands some places above the mark that it follows from.
+        let stamped = flags & HAS_STAMP;
+        flags |= stamped * (SYN_STAMPED / HAS_STAMP);
+        flags |= stamped * (STAMP_OF_SYN / HAS_STAMP);
+        flags |= (flags & DF_SET) * (SYN_DF / DF_SET);
+        flags |= HAS_SYN | ONLY_SYN | 1 << SYN_COUNT_SHIFT;
+        flags |= flag(is_syn_ack, IS_SYN_ACK) | u32::from(shared.looks.take(look));
         end[ISN] = segment.seq.0;
         if let Some(label) = &mut flow.label {
-            **label = segment.flow_label.map_or(0, |label| label | HAS_LABEL);
+            **label = segment.flow_label;
         }
     }
     end[LOOK] = flags;
@@ -96,7 +96,7 @@ fn open(flow: &mut FlowWords<'_>, shared: &mut Dictionaries, side: Side, segment
     } else {
         segment.end.0
     };
-    end[STAMP] = segment.stamp.unwrap_or(0);
+    end[STAMP] = segment.stamp;
     end[WINDOW] = u32::from(ip_id) << 16 | u32::from(segment.window);
     let number = shared.links.number(segment.link);
     end[HOPS] = u32::from_le_bytes([segment.hop_limit, 0, 1, number]);
@@ -111,7 +111,12 @@ fn open(flow: &mut FlowWords<'_>, shared: &mut Dictionaries, side: Side, segment
 
 /// Another segment, and no SYN, of the end that was heard alone so far.
 #[inline]
-fn follow(flow: &mut FlowWords<'_>, links: &mut Links, segment: &Glance, time: Timestamp) {
+fn follow<F: Family>(
+    flow: &mut FlowWords<'_>,
+    links: &mut Links,
+    segment: &Glance,
+    time: Timestamp,
+) {
     const STAMPED: u32 = SYN_STAMPED | HAS_STAMP;
     let end = &mut *flow.end;
     let before = end[LOOK];
@@ -126,18 +131,23 @@ fn follow(flow: &mut FlowWords<'_>, links: &mut Links, segment: &Glance, time: T
         && ip_id == last_id
         && end[END] == after.0
         && time.since(super::words::last_time(*flow.last, time)) < DUPLICATE_NS;
-    let mut flags = before & !(ONLY_SYN | STAMP_OF_SYN) | shown(segment);
+    let mut flags = before & !(ONLY_SYN | STAMP_OF_SYN) | segment.marks;
     let age = if before & STAMP_OF_SYN != 0 {
         0
     } else {
         STAMP_AGE
     };
     let stamp_of_syn = end[STAMP].wrapping_sub(age);
-    let stamp = segment.stamp.unwrap_or(end[STAMP]);
+    let is_stamped = segment.marks & HAS_STAMP != 0;
+    let stamp = if is_stamped {
+        segment.stamp
+    } else {
+        end[STAMP]
+    };
     end[STAMP] = stamp;
     let is_first_stamp = before & STAMPED == STAMPED && stamp == stamp_of_syn;
     flags |= flag(is_copy, HAS_COPIES) | flag(is_first_stamp, STAMP_OF_SYN);
-    if segment.stamp.is_some() || before & HAS_STAMP == 0 {
+    if is_stamped || before & HAS_STAMP == 0 {
         *flow.last = super::words::last_ticks(time);
     }
     if ip_id != 0 {
@@ -206,37 +216,41 @@ fn hops_of_any(before: u32, hop_limit: u8, link: Link, links: &mut Links) -> u32
 
 #[cfg(test)]
 mod tests {
-    use crate::flow::FlowKey;
+    use crate::flow::ahead::Announced;
     use crate::flow::fold;
     use crate::flow::hash::hash;
     use crate::flow::packed::{Dictionaries, Packed};
     use crate::flow::store::FlowStore;
     use crate::flow::tests::{Dice, segment, tuple};
     use crate::flow::words::{Family, V4, V6};
+    use crate::flow::{FlowKey, PathTable};
     use crate::time::Timestamp;
     use crate::wire::{Flags, FourTuple, Glance, Segment};
 
     const SECRET: [u64; 2] = [3, 9];
 
-    struct Store<F: Family>(Packed<F>, Dictionaries);
+    struct Store<F: Family>(Packed<F>, Dictionaries, PathTable);
 
     impl<F: Family> Store<F> {
         fn new() -> Self {
-            Self(Packed::new(64, SECRET), Dictionaries::new(64, 1))
+            let (store, shared) = (Packed::new(64, SECRET), Dictionaries::new(64, 1));
+            Self(store, shared, PathTable::new(1, 1))
         }
 
         /// What the tracker does; whether it was a simple case.
         fn take(&mut self, segment: &Segment, time: Timestamp, may_be_quick: bool) -> bool {
-            let Self(store, shared) = self;
+            let Self(store, shared, paths) = self;
             let (key, side) = FlowKey::of(segment.tuple);
+            let mut found = Announced::NONE;
+            found.find_out(&segment.tuple, SECRET, paths);
+            assert_eq!((found.hash, found.side), (hash(&key, SECRET), side));
+            let glance = Glance::of(segment);
+            if may_be_quick && store.fold_simple(shared, &found, &glance, time).is_some() {
+                return true;
+            }
             let (slot, is_new) = store
                 .entry(shared, &F::pack_key(&key), hash(&key, SECRET), time)
                 .expect("a packed table takes every flow");
-            if may_be_quick
-                && store.fold_simple(shared, slot, (side, is_new), &Glance::of(segment), time)
-            {
-                return true;
-            }
             if !is_new && fold::opens_anew(store, shared, (slot, side), segment, time) {
                 store.reopen(shared, slot, time);
             }

@@ -5,11 +5,9 @@
 use super::ahead::{Announced, Whose};
 use super::fold;
 use super::hash::hash;
-use super::packed::{Dictionaries, Packed};
 use super::prefix::{Learned, MacWord};
 use super::store::FlowStore;
 use super::tracker::{Live, Seen, Tables, Tracker};
-use super::words::Family;
 use super::{FlowKey, PathTable, Side, Sighting};
 use crate::host::SocketView;
 use crate::time::Timestamp;
@@ -60,11 +58,9 @@ impl Tracker {
             return false;
         };
         let Live { v4, v6, shared } = &mut **live;
-        let (hash, side) = (found.hash, found.side);
-        let seen = (time, glance);
         let Some(is_new) = (match found.whose {
-            Whose::V4 => fold_simple(v4, shared, (&found.ipv4_key(), side, hash), seen),
-            Whose::Wide => fold_simple(v6, shared, (found.wide_key(), side, hash), seen),
+            Whose::V4 => v4.fold_simple(shared, found, glance, time),
+            Whose::Wide => v6.fold_simple(shared, found, glance, time),
             Whose::Captured | Whose::Unknown => None,
         }) else {
             return false;
@@ -72,7 +68,7 @@ impl Tracker {
         let flags = glance.flags;
         if (flags.syn() || flags.fin() || is_new) && vantage.path != outbound() {
             let learned = Learned {
-                source: glance.tuple.src,
+                source: &glance.tuple.src,
                 hop_limit: glance.hop_limit,
                 mac: MacWord::of(glance.link),
                 opens_flow: flags.syn(),
@@ -132,20 +128,6 @@ impl Tracker {
 
 const fn outbound() -> Path {
     Path::Egress { forwarded: false }
-}
-
-/// Finds a segment's flow, or begins it, and folds the segment in when that is simple; whether the flow
-/// is new.
-#[inline]
-fn fold_simple<F: Family>(
-    store: &mut Packed<F>,
-    shared: &mut Dictionaries,
-    (key, side, hash): (&F::Key, Side, u64),
-    (time, glance): (Timestamp, &Glance),
-) -> Option<bool> {
-    let (slot, is_new) = store.entry(shared, key, hash, time)?;
-    let is_simple = store.fold_simple(shared, slot, (side, is_new), glance, time);
-    is_simple.then_some(is_new)
 }
 
 /// Takes a segment in that is no reset; whether its sender is said to have sent one before.

@@ -4,6 +4,7 @@
 
 use std::marker::PhantomData;
 
+use super::ahead::Announced;
 use super::half::{self, Around, HALF_WORDS};
 use super::index::{SET_BYTES, Slot, WAYS};
 use super::key::{Ipv4Key, WideKey};
@@ -68,6 +69,8 @@ pub(super) trait Family {
     fn is_key(flow: &[u32], key: &Self::Key) -> bool;
     /// Writes the key to the front of a flow's words.
     fn write_key(flow: &mut [u32], key: &Self::Key);
+    /// The key that was found out for a segment.
+    fn announced(found: &Announced) -> Self::Key;
 }
 
 /// IPv4.
@@ -104,6 +107,11 @@ impl Family for V4 {
             *ports = key.ports;
         }
     }
+
+    #[inline]
+    fn announced(found: &Announced) -> Ipv4Key {
+        found.ipv4_key()
+    }
 }
 
 impl Family for V6 {
@@ -119,7 +127,12 @@ impl Family for V6 {
 
     #[inline]
     fn is_key(flow: &[u32], key: &WideKey) -> bool {
-        flow.first_chunk() == Some(&key.0)
+        let (Some(own), wide) = (flow.first_chunk(), key.wide()) else {
+            return false;
+        };
+        let own = WideKey(*own).wide();
+        let differ = |at: usize| own[at] ^ wide[at];
+        differ(0) | differ(1) | differ(2) | differ(3) | differ(4) == 0
     }
 
     #[inline]
@@ -127,6 +140,11 @@ impl Family for V6 {
         if let Some(own) = flow.first_chunk_mut() {
             *own = key.0;
         }
+    }
+
+    #[inline]
+    fn announced(found: &Announced) -> WideKey {
+        *found.wide_key()
     }
 }
 
@@ -160,6 +178,8 @@ pub(super) struct Words<F: Family> {
 /// A flow with at most one end, in its words.
 #[derive(Debug)]
 pub(super) struct FlowWords<'a> {
+    key: &'a mut [u32],
+    first: &'a mut u32,
     /// Ticks of when its first end was last heard: see [`last_time`].
     pub(super) last: &'a mut u32,
     flags: &'a mut u32,
@@ -175,16 +195,44 @@ impl FlowWords<'_> {
         *self.flags & ESTABLISHED != 0
     }
 
-    /// The flow, of which nothing was known, begins with a SYN or a SYN-ACK. `ip_id` is a SYN's.
+    /// It begins, with nothing known of it, in words that are zeroes but for what is written here. Its first
+    /// end is `side`'s.
+    #[inline]
+    pub(super) fn begin<F: Family>(&mut self, key: &F::Key, side: Side, now: Timestamp) {
+        F::write_key(self.key, key);
+        let [first, high] = first_ticks(now);
+        (*self.first, *self.last) = (first, last_ticks(now));
+        let is_high = u32::from(side == Side::High);
+        *self.flags = high | (FIRST_IS_HIGH * is_high);
+    }
+
+    /// It begins with a SYN or a SYN-ACK. `ip_id` is a SYN's.
     #[inline]
     pub(super) fn begin_with_syn(&mut self, originator: Side, ip_id: u16) {
-        let high = if originator == Side::High {
-            ORIGINATOR_HIGH
-        } else {
-            0
-        };
+        let high = ORIGINATOR_HIGH * u32::from(originator == Side::High);
         *self.flags |= HAS_ORIGINATOR | high | u32::from(ip_id) << 16;
     }
+
+    /// Whether `side` alone was heard, and no reset of it.
+    #[inline]
+    pub(super) fn is_of_one_end(&self, side: Side) -> bool {
+        let (first, reset) = match side {
+            Side::Low => (0, RESET_LOW),
+            Side::High => (FIRST_IS_HIGH, RESET_HIGH),
+        };
+        *self.flags & (HAS_SECOND | FIRST_IS_HIGH | reset) == first && half::is_used(self.end)
+    }
+}
+
+/// The ticks of "first seen": the word that has the low ones, and the high ones.
+#[inline]
+fn first_ticks(at: Timestamp) -> [u32; 2] {
+    let ticks = ticks(at, FIRST_SHIFT, FIRST_BITS);
+    let high = u32::try_from(ticks >> 32).unwrap_or_default();
+    [
+        u32::try_from(ticks & u64::from(u32::MAX)).unwrap_or_default(),
+        high,
+    ]
 }
 
 /// The ticks of "last seen".
@@ -198,24 +246,16 @@ pub(super) fn last_time(ticks: u32, now: Timestamp) -> Timestamp {
 }
 
 impl<F: Family> Words<F> {
-    /// A flow of which nothing is known yet, whose first end is `side`'s from now on; or one of which
-    /// that end alone was heard, and no reset of it. `None` for all others.
+    /// A flow, each of its words by itself.
     #[inline]
-    pub(super) fn simple(&mut self, slot: Slot, side: Side, is_new: bool) -> Option<FlowWords<'_>> {
-        let flow = self.flow_mut(slot).get_mut(F::KEY_WORDS..)?;
-        let ([_, last, flags], end) = flow.split_first_chunk_mut::<STATE_WORDS>()?;
+    pub(super) fn apart(&mut self, slot: Slot) -> Option<FlowWords<'_>> {
+        let (key, flow) = self.flow_mut(slot).split_at_mut_checked(F::KEY_WORDS)?;
+        let ([first, last, flags], end) = flow.split_first_chunk_mut::<STATE_WORDS>()?;
         let (end, rest) = end.split_first_chunk_mut::<HALF_WORDS>()?;
-        let (first, reset) = match side {
-            Side::Low => (0, RESET_LOW),
-            Side::High => (FIRST_IS_HIGH, RESET_HIGH),
-        };
-        if is_new {
-            *flags |= first;
-        } else if *flags & (HAS_SECOND | FIRST_IS_HIGH | reset) != first || !half::is_used(end) {
-            return None;
-        }
         let label = rest.first_mut();
         Some(FlowWords {
+            key,
+            first,
             last,
             flags,
             end,
@@ -241,16 +281,24 @@ impl<F: Family> Words<F> {
     #[inline]
     pub(super) fn flow(&self, slot: Slot) -> &[u32] {
         let start = slot.set * set_words::<F>() + slot.way * flow_words::<F>();
-        let words = self.words.get(start..start + flow_words::<F>());
-        words.unwrap_or_default()
+        let words = self.words.get(start..).unwrap_or_default();
+        words.get(..flow_words::<F>()).unwrap_or_default()
+    }
+
+    /// The first and the last word of a flow.
+    #[inline]
+    pub(super) fn ends_of(&self, slot: Slot) -> [Option<&u32>; 2] {
+        let start = slot.set * set_words::<F>() + slot.way * flow_words::<F>();
+        let last = start + flow_words::<F>() - 1;
+        [self.words.get(start), self.words.get(last)]
     }
 
     /// The same, to change it.
     #[inline]
     pub(super) fn flow_mut(&mut self, slot: Slot) -> &mut [u32] {
         let start = slot.set * set_words::<F>() + slot.way * flow_words::<F>();
-        let words = self.words.get_mut(start..start + flow_words::<F>());
-        words.unwrap_or_default()
+        let words = self.words.get_mut(start..).unwrap_or_default();
+        words.get_mut(..flow_words::<F>()).unwrap_or_default()
     }
 
     /// Whether that is the flow's key.
@@ -270,9 +318,7 @@ impl<F: Family> Words<F> {
     #[inline]
     pub(super) fn restart(&mut self, slot: Slot, now: Timestamp) {
         if let [low, last, flags, ..] = self.state_mut(slot) {
-            let ticks = ticks(now, FIRST_SHIFT, FIRST_BITS);
-            *low = u32::try_from(ticks & u64::from(u32::MAX)).unwrap_or_default();
-            *flags = u32::try_from(ticks >> 32).unwrap_or_default();
+            [*low, *flags] = first_ticks(now);
             *last = last_ticks(now);
         }
     }

@@ -138,10 +138,10 @@ pub struct Glance {
     pub end: SeqNum,
     /// The acknowledgement field.
     pub ack: SeqNum,
-    /// TSval, where it has timestamps.
-    pub stamp: Option<u32>,
-    /// IPv6 flow label.
-    pub flow_label: Option<u32>,
+    /// TSval; 0 where it has no timestamps.
+    pub stamp: u32,
+    /// IPv6 flow label, and [`Glance::LABELED`]; 0 where there is none.
+    pub flow_label: u32,
     /// Its options.
     pub shape: Shape,
     /// SEG.WND, not scaled.
@@ -152,13 +152,28 @@ pub struct Glance {
     pub hop_limit: u8,
     /// Control bits.
     pub flags: Flags,
-    /// IPv4 Don't Fragment.
-    pub dont_fragment: Option<bool>,
-    /// It has payload.
-    pub has_data: bool,
+    /// What it shows: `Glance::FIN` and those after it.
+    pub marks: u32,
 }
 
 impl Glance {
+    // The bits of `marks` stand where a flow keeps them, so that it takes them over as they are.
+
+    /// It is a FIN.
+    pub const FIN: u32 = 1 << Self::FIN_SHIFT;
+    /// It has payload.
+    pub const DATA: u32 = 1 << 19;
+    /// IPv4 Don't Fragment is set.
+    pub const DF_SET: u32 = 1 << 20;
+    /// It is clear.
+    pub const DF_CLEAR: u32 = 1 << 21;
+    /// It has timestamps.
+    pub const STAMPED: u32 = 1 << 22;
+    /// The flow label is known.
+    pub const LABELED: u32 = 1 << 31;
+
+    const FIN_SHIFT: u32 = 18;
+
     /// Of a segment of which nothing was read yet.
     pub const BLANK: Self = Self {
         tuple: Segment::BLANK.tuple,
@@ -166,8 +181,8 @@ impl Glance {
         seq: SeqNum(0),
         end: SeqNum(0),
         ack: SeqNum(0),
-        stamp: None,
-        flow_label: None,
+        stamp: 0,
+        flow_label: 0,
         shape: Shape {
             order: 0,
             rest: 0,
@@ -177,29 +192,40 @@ impl Glance {
         ip_id: 0,
         hop_limit: 0,
         flags: Flags(0),
-        dont_fragment: None,
-        has_data: false,
+        marks: 0,
     };
 
     /// Of any segment.
     #[must_use]
     pub fn of(segment: &Segment) -> Self {
+        let stamps = segment.options.timestamps;
+        let flag = |is_set: bool, bit: u32| if is_set { bit } else { 0 };
         Self {
             tuple: segment.tuple,
             link: Link::new(segment.link.map(|link| link.src), segment.vlan),
             seq: segment.seq,
             end: segment.end(),
             ack: segment.ack,
-            stamp: segment.options.timestamps.map(|stamps| stamps.value),
-            flow_label: segment.flow_label,
+            stamp: stamps.map_or(0, |stamps| stamps.value),
+            flow_label: segment.flow_label.map_or(0, |label| label | Self::LABELED),
             shape: Shape::of(&segment.options),
             window: segment.window,
             ip_id: segment.ip_id.unwrap_or(0),
             hop_limit: segment.hop_limit,
             flags: segment.flags,
-            dont_fragment: segment.dont_fragment,
-            has_data: segment.payload_len > 0,
+            marks: flag(segment.flags.fin(), Self::FIN)
+                | flag(segment.payload_len > 0, Self::DATA)
+                | flag(segment.dont_fragment == Some(true), Self::DF_SET)
+                | flag(segment.dont_fragment == Some(false), Self::DF_CLEAR)
+                | flag(stamps.is_some(), Self::STAMPED),
         }
+    }
+
+    /// It has payload.
+    #[must_use]
+    #[inline]
+    pub const fn has_data(&self) -> bool {
+        self.marks & Self::DATA != 0
     }
 
     /// Reads one Ethernet frame over `self`, when it is untagged IPv4 without options or IPv6 without
@@ -212,107 +238,140 @@ impl Glance {
 
     #[inline]
     fn read_usual(&mut self, frame: &[u8]) -> Option<()> {
-        let link = frame.first_chunk::<{ ethernet::HEADER_LEN }>()?;
-        let [.., a, b, c, d, e, f, high, low] = *link;
-        let mac = u64::from_le_bytes([a, b, c, d, e, f, high, low]) & ((1 << Link::VLAN_SHIFT) - 1);
-        self.link = Link(mac | Link::HAS_MAC);
-        let (tcp, len) = match u16::from_be_bytes([high, low]) {
-            TYPE_IPV4 => (TCP_OF_IPV4, self.read_ipv4(frame.first_chunk()?)?),
-            TYPE_IPV6 => (TCP_OF_IPV6, self.read_ipv6(frame.first_chunk()?)?),
-            _ => return None,
-        };
-        self.read_tcp(frame.get(tcp..)?, len)
+        let head = frame.first_chunk::<{ TCP_OF_IPV4 + tcp::HEADER_LEN }>()?;
+        let from = u64_at(head, 6);
+        self.link = Link(from & ((1 << Link::VLAN_SHIFT) - 1) | Link::HAS_MAC);
+        match u16_at(head, 12) {
+            TYPE_IPV4 => {
+                let len = self.read_ipv4(head)?;
+                self.read_tcp(head.last_chunk()?, len, frame.get(head.len()..)?)
+            }
+            TYPE_IPV6 => self.read_ipv6(frame),
+            _ => None,
+        }
     }
 
     /// Answers the length of header and payload.
     #[inline]
-    fn read_ipv4(&mut self, head: &[u8; TCP_OF_IPV4]) -> Option<usize> {
-        let ip = head.last_chunk::<20>()?;
-        let fragment = u16::from_be_bytes([ip[6], ip[7]]);
-        if ip[0] != 0x45 || ip[9] != PROTOCOL_TCP || fragment & 0x3fff != 0 {
+    fn read_ipv4<const N: usize>(&mut self, head: &[u8; N]) -> Option<u32> {
+        /// Of the first eight bytes: version and length of the header, no fragment.
+        const MASK: u64 = u64::from_le_bytes([0xff, 0, 0, 0, 0, 0, 0x3f, 0xff]);
+        const PLAIN: u64 = u64::from_le_bytes([0x45, 0, 0, 0, 0, 0, 0, 0]);
+        const IP: usize = ethernet::HEADER_LEN;
+        if u64_at(head, IP) & MASK != PLAIN || head[IP + 9] != PROTOCOL_TCP {
             return None;
         }
-        self.tuple.src = IpAddr::V4(Ipv4Addr::new(ip[12], ip[13], ip[14], ip[15]));
-        self.tuple.dst = IpAddr::V4(Ipv4Addr::new(ip[16], ip[17], ip[18], ip[19]));
-        self.hop_limit = ip[8];
-        self.ip_id = u16::from_be_bytes([ip[4], ip[5]]);
-        self.dont_fragment = Some(fragment & 0x4000 != 0);
-        self.flow_label = None;
-        usize::from(u16::from_be_bytes([ip[2], ip[3]])).checked_sub(ip.len())
+        self.tuple.src = IpAddr::V4(Ipv4Addr::from_bits(u32_at(head, IP + 12)));
+        self.tuple.dst = IpAddr::V4(Ipv4Addr::from_bits(u32_at(head, IP + 16)));
+        self.hop_limit = head[IP + 8];
+        self.ip_id = u16_at(head, IP + 4);
+        self.marks = Self::DF_CLEAR >> (head[IP + 6] >> 6 & 1);
+        self.flow_label = 0;
+        // A length of less than the header is longer than any list of options.
+        Some(u32::from(u16_at(head, IP + 2)).wrapping_sub(20))
     }
 
-    #[inline]
-    fn read_ipv6(&mut self, head: &[u8; TCP_OF_IPV6]) -> Option<usize> {
-        let ip = head.last_chunk::<{ ipv6::HEADER_LEN }>()?;
-        if ip[0] >> 4 != 6 || ip[6] != PROTOCOL_TCP {
+    #[inline(never)]
+    fn read_ipv6(&mut self, frame: &[u8]) -> Option<()> {
+        const IP: usize = ethernet::HEADER_LEN;
+        let head = frame.first_chunk::<{ TCP_OF_IPV6 + tcp::HEADER_LEN }>()?;
+        if head[IP] >> 4 != 6 || head[IP + 6] != PROTOCOL_TCP {
             return None;
         }
-        let (src, dst) = ip[8..].split_first_chunk::<16>()?;
+        let (src, dst) = head[IP + 8..].split_first_chunk::<16>()?;
         self.tuple.src = IpAddr::V6(Ipv6Addr::from(*src));
         self.tuple.dst = IpAddr::V6(Ipv6Addr::from(*dst.first_chunk::<16>()?));
-        self.hop_limit = ip[7];
+        self.hop_limit = head[IP + 7];
         self.ip_id = 0;
-        self.dont_fragment = None;
-        self.flow_label = Some(u32::from_be_bytes([0, ip[1] & 0x0f, ip[2], ip[3]]));
-        Some(usize::from(u16::from_be_bytes([ip[4], ip[5]])))
+        self.marks = 0;
+        self.flow_label = u32_at(head, IP) & 0x000f_ffff | Self::LABELED;
+        let len = u32::from(u16_at(head, IP + 4));
+        self.read_tcp(head.last_chunk()?, len, frame.get(head.len()..)?)
     }
 
     #[inline]
-    fn read_tcp(&mut self, bytes: &[u8], len: usize) -> Option<()> {
-        let (fixed, rest) = bytes.split_first_chunk::<{ tcp::HEADER_LEN }>()?;
+    fn read_tcp(&mut self, fixed: &[u8; tcp::HEADER_LEN], len: u32, rest: &[u8]) -> Option<()> {
         let flags = Flags(fixed[13]);
         let is_usual = flags.0 & (Flags::SYN | Flags::FIN) != 0 && !flags.rst();
-        if !is_usual || usize::from(fixed[12] >> 4) * 4 != len {
+        if !is_usual || u32::from(fixed[12] >> 4) * 4 != len {
             return None;
         }
-        let word = |at: usize| {
-            u32::from_be_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]])
-        };
-        self.tuple.src_port = u16::from_be_bytes([fixed[0], fixed[1]]);
-        self.tuple.dst_port = u16::from_be_bytes([fixed[2], fixed[3]]);
-        self.seq = SeqNum(word(4));
-        self.ack = SeqNum(word(8));
-        let len_of_flags = u32::from(flags.syn()) + u32::from(flags.fin());
-        self.end = self.seq.plus(len_of_flags);
+        self.tuple.src_port = u16_at(fixed, 0);
+        self.tuple.dst_port = u16_at(fixed, 2);
+        self.seq = SeqNum(u32_at(fixed, 4));
+        self.ack = SeqNum(u32_at(fixed, 8));
+        let (syn, fin) = (u32::from(flags.0 >> 1 & 1), u32::from(flags.0 & 1));
+        self.end = self.seq.plus(syn + fin);
         self.flags = flags;
-        self.window = u16::from_be_bytes([fixed[14], fixed[15]]);
-        self.has_data = false;
-        self.read_options(rest.get(..len.checked_sub(tcp::HEADER_LEN)?)?)
+        self.marks |= fin << Self::FIN_SHIFT;
+        self.window = u16_at(fixed, 14);
+        match len {
+            20 => {
+                self.set_options((0, 0, NO_SCALE, 0), 0, 0);
+                Some(())
+            }
+            32 => self.read_stamps(rest.first_chunk()?),
+            40 => self.read_options_of_linux(rest.first_chunk()?),
+            _ => None,
+        }
     }
 
-    /// The lists that nearly all segments carry: none; timestamps behind two NOPs (RFC 7323 Appendix A);
-    /// Linux's SYN: MSS, SACK permitted, timestamps, NOP, window scale (`tcp_options_write`).
+    /// What is left of the lists that nearly all segments carry, beside none: timestamps behind two NOPs (RFC
+    /// 7323 Appendix A).
     #[inline]
-    fn read_options(&mut self, bytes: &[u8]) -> Option<()> {
-        let word = |[a, b, c, d]: [u8; 4]| u32::from_be_bytes([a, b, c, d]);
-        let rest = |len: u8, scale: u8, bits: u8| u32::from_le_bytes([len, scale, bits, 0]);
-        let shape = &mut self.shape;
-        if bytes.is_empty() {
-            (shape.order, shape.rest, shape.mss) = (0, rest(0, NO_SCALE, 0), 0);
-            self.stamp = None;
-        } else if let Ok([a, b, c, d, e, f, g, h, ..]) = <&[u8; 12]>::try_from(bytes) {
-            if word([*a, *b, *c, *d]) != 0x0101_080a {
-                return None;
-            }
-            (shape.order, shape.rest, shape.mss) = (0x118, rest(12, NO_SCALE, STAMPED), 0);
-            self.stamp = Some(word([*e, *f, *g, *h]));
-        } else {
-            let [a, b, c, d, e, f, g, h, i, j, k, l, .., m, n, o, p] =
-                <&[u8; 20]>::try_from(bytes).ok()?;
-            let (mss, scale) = (word([*a, *b, *c, *d]), word([*m, *n, *o, *p]));
-            if mss >> 16 != 0x0204
-                || word([*e, *f, *g, *h]) != 0x0402_080a
-                || scale >> 8 != 0x01_0303
-            {
-                return None;
-            }
-            shape.order = 0x2_4813;
-            shape.rest = rest(20, *p, HAS_MSS | SACK | STAMPED);
-            shape.mss = u16::from_be_bytes([*c, *d]);
-            self.stamp = Some(word([*i, *j, *k, *l]));
+    fn read_stamps(&mut self, bytes: &[u8; 12]) -> Option<()> {
+        if u32_at(bytes, 0) != 0x0101_080a {
+            return None;
         }
+        self.set_options((0x118, 12, NO_SCALE, STAMPED), 0, u32_at(bytes, 4));
         Some(())
     }
+
+    /// Linux's SYN: MSS, SACK permitted, timestamps, NOP, window scale (`tcp_options_write`).
+    #[inline]
+    fn read_options_of_linux(&mut self, bytes: &[u8; 20]) -> Option<()> {
+        /// Kinds and lengths, but for the MSS between them.
+        const MASK: u64 = u64::from_le_bytes([0xff, 0xff, 0, 0, 0xff, 0xff, 0xff, 0xff]);
+        const LIST: u64 = u64::from_le_bytes([2, 4, 0, 0, 4, 2, 8, 10]);
+        let scale = u32_at(bytes, 16);
+        if u64_at(bytes, 0) & MASK != LIST || scale >> 8 != 0x01_0303 {
+            return None;
+        }
+        let bits = HAS_MSS | SACK | STAMPED;
+        let mss = u16_at(bytes, 2);
+        self.set_options((0x2_4813, 20, bytes[19], bits), mss, u32_at(bytes, 8));
+        Some(())
+    }
+
+    /// The options: order, length, window scale and bits of their shape; MSS; TSval.
+    #[inline]
+    fn set_options(&mut self, (order, len, scale, bits): (u32, u8, u8, u8), mss: u16, stamp: u32) {
+        self.shape.order = order;
+        self.shape.rest = u32::from_le_bytes([len, scale, bits, 0]);
+        self.shape.mss = mss;
+        self.stamp = stamp;
+        if bits & STAMPED != 0 {
+            self.marks |= Self::STAMPED;
+        }
+    }
+}
+
+#[inline]
+const fn u16_at<const N: usize>(bytes: &[u8; N], at: usize) -> u16 {
+    u16::from_be_bytes([bytes[at], bytes[at + 1]])
+}
+
+#[inline]
+const fn u32_at<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
+    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+/// Eight bytes as they lie in memory, the first one lowest: to be compared with a pattern.
+#[inline]
+const fn u64_at<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
+    let low = [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]];
+    let high = [bytes[at + 4], bytes[at + 5], bytes[at + 6], bytes[at + 7]];
+    u32::from_le_bytes(low) as u64 | (u32::from_le_bytes(high) as u64) << 32
 }
 
 #[cfg(test)]

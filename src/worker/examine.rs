@@ -202,7 +202,7 @@ impl Parsed {
             return Some(Headers {
                 tuple,
                 flags: *flags,
-                has_data: self.glance.has_data,
+                has_data: self.glance.has_data(),
             });
         }
         self.segment.as_ref().ok().map(|segment| Headers {
