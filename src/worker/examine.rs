@@ -141,22 +141,30 @@ impl Observe for Tracker {
     }
 }
 
-/// One frame as it was read, before anybody is told of it.
+/// One frame as far as it was read, before anybody is told of it. Small, since those of a batch and the
+/// lines of its flows are to stay in the first level cache together.
 #[derive(Debug, Clone, Copy)]
 pub struct Parsed {
-    /// What was seen at a glance, where that was enough so far.
+    /// What a flow table remembers of it, if it is a segment.
     glance: Glance,
-    has_glance: bool,
-    /// All of it otherwise, or the reason why the frame is no segment.
-    segment: Result<Segment, Reject>,
-    /// When it arrived, as `steer` says; the worker's time where it does not.
-    pub time: Timestamp,
-    /// The local socket that it met, where `steer` could ask.
-    pub socket: Option<SocketView>,
+    kind: Kind,
     /// `steer` had put metadata before it.
     pub had_meta: bool,
+    /// When it arrived, as `steer` says; the worker's time where it does not.
+    pub time: Timestamp,
     /// What was found out when it was announced, if it was.
     announced: Announced,
+}
+
+/// What a frame was found to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A segment, which may be known at a glance.
+    Usual,
+    /// A segment, of which all is to be read.
+    Other,
+    /// None.
+    Rejected(Reject),
 }
 
 /// What else than the flow table asks of a segment.
@@ -185,11 +193,9 @@ impl Parsed {
     /// A place for what will be read.
     pub const BLANK: Self = Self {
         glance: Glance::BLANK,
-        has_glance: false,
-        segment: Ok(Segment::BLANK),
-        time: Timestamp::from_nanos(0),
-        socket: None,
+        kind: Kind::Other,
         had_meta: false,
+        time: Timestamp::from_nanos(0),
         announced: Announced::NONE,
     };
 
@@ -197,42 +203,31 @@ impl Parsed {
     #[must_use]
     #[inline]
     pub fn headers(&self) -> Option<Headers<'_>> {
-        if self.has_glance {
-            let Glance { tuple, flags, .. } = &self.glance;
-            return Some(Headers {
-                tuple,
-                flags: *flags,
-                has_data: self.glance.has_data(),
-            });
-        }
-        self.segment.as_ref().ok().map(|segment| Headers {
-            tuple: &segment.tuple,
-            flags: segment.flags,
-            has_data: segment.payload_len > 0,
+        let Glance { tuple, flags, .. } = &self.glance;
+        let is_segment = !matches!(self.kind, Kind::Rejected(_));
+        is_segment.then_some(Headers {
+            tuple,
+            flags: *flags,
+            has_data: self.glance.has_data(),
         })
     }
 
-    /// Reads all of the frame.
+    /// Reads all of the frame, and keeps what others ask for.
     #[inline(never)]
     fn read_whole(&mut self, bytes: &[u8]) {
-        self.has_glance = false;
-        if self.segment.is_err() {
-            self.segment = Ok(Segment::BLANK);
-        }
-        if let Ok(segment) = &mut self.segment
-            && let Err(reject) = wire::parse_into(bytes, segment)
-        {
-            self.segment = Err(reject);
+        let mut segment = Segment::BLANK;
+        match wire::parse_into(bytes, &mut segment) {
+            Ok(()) => (self.glance, self.kind) = (Glance::of(&segment), Kind::Other),
+            Err(reject) => self.kind = Kind::Rejected(reject),
         }
     }
 
     /// Lets `observer` fetch what it will need.
     #[inline]
     fn announce<O: Observe>(&mut self, observer: &mut O) {
-        if self.has_glance {
+        if !matches!(self.kind, Kind::Rejected(_)) {
             observer.announce(&self.glance.tuple, &mut self.announced);
-        } else if let Ok(segment) = &self.segment {
-            observer.announce(&segment.tuple, &mut self.announced);
+            observer.approach(&self.announced);
         }
     }
 }
@@ -244,11 +239,10 @@ const LAST_BYTE: usize = 14 + 40 + 20 + 20 - 1;
 /// Brings a frame near that will be read soon. The kernel wrote it, perhaps on another CPU.
 #[inline]
 pub fn fetch_frame(bytes: &[u8], meta_bytes: Option<&[u8]>) {
-    if let Some(last) = bytes.get(LAST_BYTE).or(bytes.last()) {
-        bring_line_near(last);
-    }
-    if let Some(first) = bytes.first() {
+    // A frame with no options ends earlier: in the line before, or a prefetch too many.
+    if let Some([first, .., last]) = bytes.get(..=LAST_BYTE.min(bytes.len().wrapping_sub(1))) {
         bring_line_near(first);
+        bring_line_near(last);
     }
     // Its last line is the one in which the frame begins, or the one before.
     if let Some([first, .., last]) = meta_bytes {
@@ -261,16 +255,14 @@ pub fn fetch_frame(bytes: &[u8], meta_bytes: Option<&[u8]>) {
 /// holds no metadata.
 #[inline]
 pub fn read_frame(now: Timestamp, bytes: &[u8], meta_bytes: Option<&[u8]>, parsed: &mut Parsed) {
-    parsed.had_meta = meta_bytes.is_some_and(|before| {
-        host_bytes::read_frame_meta(before, &mut parsed.time, &mut parsed.socket)
-    });
+    parsed.had_meta = meta_bytes
+        .is_some_and(|before| host_bytes::read_frame_meta(before, &mut parsed.time, &mut None));
     if !parsed.had_meta {
         parsed.time = now;
-        parsed.socket = None;
     }
     parsed.announced.clear();
-    parsed.has_glance = parsed.glance.read(bytes);
-    if !parsed.has_glance {
+    parsed.kind = Kind::Usual;
+    if !parsed.glance.read(bytes) {
         parsed.read_whole(bytes);
     }
 }
@@ -280,7 +272,7 @@ pub trait Batch {
     /// The frame's bytes, and those before it where its metadata may stand.
     fn frame(&self, at: usize) -> (&[u8], Option<&[u8]>);
 
-    /// Its metadata was read, and is not needed any more.
+    /// Nothing of it is needed any more.
     fn was_read(&mut self, _at: usize) {}
 
     /// What came of the frame: nothing to tell, or the reason why it is no segment.
@@ -295,8 +287,9 @@ pub trait Batch {
 /// it will need of each, and tells of them, in the order of arrival. `now` stands in for the time of a
 /// frame without metadata.
 ///
-/// Each step for the whole batch before the next: fetches in loops of their own wait for memory together. When
-/// they stood among other work, a frame took a fifth longer (benches/runs/2026-11-21-frame).
+/// Tags and addresses are fetched as soon as a frame was read, since reading needs nothing from afar; then the
+/// flows, in a loop of their own. When these fetches stood among the telling, at whatever distance, a frame
+/// took a seventh longer (benches/runs/2026-11-21-frame).
 #[inline]
 pub fn take_in<O: Observe, B: Batch>(
     observer: &mut O,
@@ -307,17 +300,14 @@ pub fn take_in<O: Observe, B: Batch>(
     for (at, parsed) in places.iter_mut().enumerate() {
         let (bytes, meta_bytes) = batch.frame(at);
         read_frame(now, bytes, meta_bytes, parsed);
-        batch.was_read(at);
         parsed.announce(observer);
     }
     places
         .iter()
-        .for_each(|parsed| observer.approach(&parsed.announced));
-    places
-        .iter()
         .for_each(|parsed| observer.reach(&parsed.announced));
-    for (at, parsed) in places.iter_mut().enumerate() {
+    for (at, parsed) in places.iter().enumerate() {
         let told = observe_frame(observer, vantage, parsed, batch, at);
+        batch.was_read(at);
         batch.told(parsed, told);
     }
 }
@@ -327,18 +317,17 @@ pub fn take_in<O: Observe, B: Batch>(
 fn observe_frame<O: Observe, B: Batch>(
     observer: &mut O,
     vantage: Vantage,
-    parsed: &mut Parsed,
+    parsed: &Parsed,
     batch: &mut B,
     at: usize,
 ) -> Result<(), Reject> {
-    if parsed.has_glance {
-        let (glance, announced) = (&parsed.glance, &parsed.announced);
-        if observer.observe_glance(parsed.time, vantage, glance, announced) {
-            return Ok(());
-        }
-        parsed.read_whole(batch.frame(at).0);
+    let (glance, announced) = (&parsed.glance, &parsed.announced);
+    if parsed.kind == Kind::Usual
+        && observer.observe_glance(parsed.time, vantage, glance, announced)
+    {
+        return Ok(());
     }
-    observe_whole(observer, vantage, parsed, batch)
+    observe_whole(observer, vantage, parsed, batch, at)
 }
 
 #[inline(never)]
@@ -347,13 +336,28 @@ fn observe_whole<O: Observe, B: Batch>(
     vantage: Vantage,
     parsed: &Parsed,
     batch: &mut B,
+    at: usize,
 ) -> Result<(), Reject> {
-    let segment = parsed.segment.as_ref().map_err(|reject| *reject)?;
-    let (time, socket, announced) = (parsed.time, parsed.socket, &parsed.announced);
-    if let Some(sighting) = observer.observe_announced(time, vantage, segment, announced, socket) {
+    if let Kind::Rejected(reject) = parsed.kind {
+        return Err(reject);
+    }
+    let (bytes, meta_bytes) = batch.frame(at);
+    let mut segment = Segment::BLANK;
+    wire::parse_into(bytes, &mut segment)?;
+    let socket = socket_before(meta_bytes);
+    let (time, announced) = (parsed.time, &parsed.announced);
+    let sighting = observer.observe_announced(time, vantage, &segment, announced, socket);
+    if let Some(sighting) = sighting {
         batch.found(sighting);
     }
     Ok(())
+}
+
+/// The local socket that a frame met, where `steer` could ask.
+fn socket_before(meta_bytes: Option<&[u8]>) -> Option<SocketView> {
+    let (mut time, mut socket) = (Timestamp::default(), None);
+    let had_meta = host_bytes::read_frame_meta(meta_bytes?, &mut time, &mut socket);
+    socket.filter(|_| had_meta)
 }
 
 /// The same for a single frame, which is not announced.
@@ -366,16 +370,12 @@ pub fn examine<O: Observe>(
 ) -> Examined {
     let mut parsed = Parsed::BLANK;
     read_frame(now, bytes, meta_bytes, &mut parsed);
-    parsed.read_whole(bytes);
-    let Parsed {
-        segment,
-        time,
-        socket,
-        had_meta,
-        ..
-    } = parsed;
+    let Parsed { time, had_meta, .. } = parsed;
+    let mut segment = Segment::BLANK;
+    let read = wire::parse_into(bytes, &mut segment);
+    let socket = socket_before(meta_bytes);
     Examined {
-        outcome: segment.map(|segment| observer.observe(time, vantage, &segment, socket)),
+        outcome: read.map(|()| observer.observe(time, vantage, &segment, socket)),
         time,
         had_meta,
     }
