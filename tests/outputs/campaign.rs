@@ -8,6 +8,11 @@ use std::time::{Duration, Instant};
 
 use crate::feeder::{Feeder, id};
 
+/// How often each side is killed at least: where chance and a quick machine are at the end of the records
+/// before that, there are more of them.
+const DEATHS_MIN: u32 = 3;
+/// Records of a life that is one more than the records need.
+const MORE: u64 = 2_000;
 /// How long a receiver that still lacks records may show no new one.
 const STANDSTILL: Duration = Duration::from_secs(20);
 
@@ -73,14 +78,18 @@ pub fn play(name: &str, url: &str, receiver: &mut dyn Receiver) {
     let seed = std::process::id().into();
     println!("{name}: {total} records, seed {seed}");
     let mut random = Random(seed);
-    let (mut next, mut sensor_deaths, mut receiver_deaths) = (0, 0, 0);
+    let (mut next, mut sensor_deaths, mut receiver_deaths) = (0, 0_u32, 0_u32);
+    // Of the last ones of a life it is not known whether they were in the spool.
+    let mut offered = total;
     receiver.start();
     let mut alive = true;
-    while next < total {
-        let mut feeder = Feeder::start(url, &spool, next, total);
+    while next < total || sensor_deaths.min(receiver_deaths) < DEATHS_MIN {
+        let end = if next < total { total } else { next + MORE };
+        offered = offered.max(end);
+        let mut feeder = Feeder::start(url, &spool, next, end);
         let life = Instant::now();
         let lifetime = Duration::from_millis(300 + random.below(1500));
-        while life.elapsed() < lifetime && feeder.spooled() < total {
+        while life.elapsed() < lifetime && feeder.spooled() < end {
             std::thread::sleep(Duration::from_millis(50 + random.below(300)));
             if random.below(3) == 0 {
                 if alive {
@@ -99,8 +108,8 @@ pub fn play(name: &str, url: &str, receiver: &mut dyn Receiver) {
         receiver.start();
     }
     // The last life only delivers what is left.
-    Feeder::start(url, &spool, total, total).finish();
-    let wanted: BTreeSet<String> = (0..total).map(id).collect();
+    Feeder::start(url, &spool, next, next).finish();
+    let wanted: BTreeSet<String> = (0..next).map(id).collect();
     // A receiver may take its time to show what it has; one that shows nothing new has no more.
     let mut got = receiver.ids();
     let mut until = Instant::now() + STANDSTILL;
@@ -119,15 +128,12 @@ pub fn play(name: &str, url: &str, receiver: &mut dyn Receiver) {
         got.len()
     );
     let missing: Vec<_> = wanted.difference(&got).take(5).collect();
-    let invented: Vec<_> = got.difference(&wanted).take(5).collect();
+    let written = (0..offered).map(id).collect();
+    let invented: Vec<_> = got.difference(&written).take(5).collect();
     assert!(
         missing.is_empty(),
         "{name}: missing {missing:?} and perhaps more"
     );
     assert!(invented.is_empty(), "{name}: nobody wrote {invented:?}");
-    assert!(
-        sensor_deaths > 2 && receiver_deaths > 2,
-        "too little happened"
-    );
     let _ = std::fs::remove_dir_all(&spool);
 }

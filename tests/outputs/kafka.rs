@@ -38,6 +38,8 @@ impl Reader {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", brokers)
             .set("group.id", "test")
+            // It would wait for a broker that is away to take what it has read, and so never end.
+            .set("enable.auto.commit", "false")
             .set("reconnect.backoff.max.ms", "500")
             .create()
             .unwrap();
