@@ -251,6 +251,7 @@ impl<R: Rings, O: Observe> Worker<R, O> {
     /// One round: frames that are done become free, free ones go to the kernel, received ones are
     /// looked at and handed back. Answers how many were received.
     fn turn(&mut self, now_ns: u64) -> usize {
+        let told = self.counters.sightings;
         self.gate.heartbeat(now_ns);
         self.counters.completed += u64::from(self.rings.reclaim());
         let refilled = self.rings.refill();
@@ -274,6 +275,10 @@ impl<R: Rings, O: Observe> Worker<R, O> {
             self.latency.record(away_ns);
             self.shared.away().record(away_ns);
         }
+        // Once the frames are back with the host: it may be a system call, and the one woken may want this CPU.
+        if self.counters.sightings != told {
+            self.shared.wake_engine();
+        }
         if now_ns.saturating_sub(self.cared_ns) >= CARE_NS {
             self.care(now_ns);
         }
@@ -286,7 +291,7 @@ impl<R: Rings, O: Observe> Worker<R, O> {
     }
 
     fn take_in(&mut self, now_ns: u64) -> usize {
-        let (received, told) = (self.rings.receive(&mut self.batch), self.counters.sightings);
+        let received = self.rings.receive(&mut self.batch);
         self.counters.received += received as u64;
         let vantage = Vantage {
             interface: self.config.interface,
@@ -307,9 +312,6 @@ impl<R: Rings, O: Observe> Worker<R, O> {
             counters: &mut self.counters,
         };
         take_in(&mut self.observer, (now, vantage), &mut batch, places);
-        if self.counters.sightings != told {
-            self.shared.wake_engine();
-        }
         // In order of arrival: the first one is the oldest.
         self.oldest_ns = places.first().map(|parsed| parsed.time.as_nanos());
         self.live_mask = self.live_mask_of(received);
