@@ -27,6 +27,7 @@ const STEPS: u64 = 16;
 const STEPS_A_SECOND: u64 = 16;
 /// So many at most.
 const MOST_STEPS: u64 = STEPS + STEPS_A_SECOND * (COUNTER_NS / SECOND);
+
 /// Where the purported sender is known to stand, as the reset came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sender {
