@@ -305,6 +305,7 @@ fn delivery(outputs: &Outputs) -> [Family; 7] {
             ("refused", &counters.refused),
             ("dropped", &counters.dropped),
             ("damaged", &counters.damaged),
+            ("set_aside", &counters.set_aside),
         ] {
             went.number(&[labels[0], labels[1], ("fate", fate)], Numbers::get(count));
         }

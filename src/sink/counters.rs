@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// One output's numbers. Every record that the output's filter lets pass is, in the end, in exactly one
-/// of `delivered`, `refused`, `dropped` and `waiting`; `damaged` ones were written by an earlier run or
-/// lost by the disk.
+/// of `delivered`, `refused`, `dropped`, `set_aside` and `waiting`; `damaged` ones were written by an earlier
+/// run or lost by the disk. What others left for us is in `delivered` too, and was not accepted here.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// Records that the filter let pass.
@@ -17,6 +17,9 @@ pub struct Counters {
     pub refused: AtomicU64,
     /// Records for which there was no room: the spool's limit, a full disk and full memory.
     pub dropped: AtomicU64,
+    /// Records left on disk for whoever has the spool, since it was another process's: who takes them in
+    /// delivers them.
+    pub set_aside: AtomicU64,
     /// Records of the spool that could not be read back.
     pub damaged: AtomicU64,
     /// Attempts that failed.

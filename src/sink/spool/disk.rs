@@ -9,6 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::aside;
 use super::held::{FILE_MODE, Held};
 use super::segment::{self, Next, Reader};
 use crate::sink::entry::Entry;
@@ -75,6 +76,7 @@ impl Disk {
     /// first record that is not delivered.
     pub(super) fn open(folder: &Path, limit: u64) -> io::Result<(Self, u64, Found)> {
         let held = Held::take(folder)?;
+        aside::forget_unfinished(folder)?;
         let mut found = Found::default();
         let segments = survey(folder, &mut found)?;
         let cursor = held.cursor();

@@ -3,12 +3,14 @@
 //! never makes a sensor wait; what it has no room for, it counts. A record leaves it when the receiver
 //! has it, not before.
 
+mod aside;
 mod disk;
 mod held;
 mod recent;
 mod segment;
 mod state;
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -82,7 +84,8 @@ impl Spool {
     }
 
     /// The same for who follows somebody: a spool that is theirs is taken up when they let go of it. Until
-    /// then records wait in memory and nothing is handed out.
+    /// then nothing is handed out; records wait in memory, and beside the spool of another process, which
+    /// delivers them should it outlive us.
     ///
     /// # Errors
     ///
@@ -100,7 +103,7 @@ impl Spool {
                 state.awaited = Some((limit, before));
                 if before == Before::Process {
                     state.news.push(format!(
-                        "the spool {} is another process's: records wait in memory until that ends",
+                        "the spool {} is another process's: records wait beside it until that ends",
                         folder.display()
                     ));
                 }
@@ -311,6 +314,10 @@ impl Spool {
             self.publish(&state);
             (state.saved < state.committed).then_some(state.committed)
         };
+        if let Some(folder) = &self.folder {
+            self.leave_aside(folder);
+            self.collect(folder);
+        }
         // First: a segment whose records are all delivered need not come to disk any more.
         if let (Some(number), Some(folder)) = (save, &self.folder) {
             match Held::save_cursor(folder, number) {
@@ -325,12 +332,72 @@ impl Spool {
                 Err(_) => Counters::add(&self.counters.spool_errors, 1),
             }
         }
-        let written = self.lock().disk.as_mut().map(Disk::unsynced);
-        let failed = written
-            .iter()
-            .flatten()
-            .filter(|file| file.sync_data().is_err());
-        Counters::add(&self.counters.spool_errors, failed.count() as u64);
+        self.force();
+    }
+
+    /// Forces to disk what was written, and forgets then where it was collected from.
+    fn force(&self) {
+        let (written, collected) = {
+            let mut state = self.lock();
+            let written = state.disk.as_mut().map(Disk::unsynced);
+            (written.unwrap_or_default(), state.collected_on_disk())
+        };
+        let failed = written.iter().filter(|file| file.sync_data().is_err());
+        let failed = failed.count() as u64;
+        Counters::add(&self.counters.spool_errors, failed);
+        if failed > 0 {
+            self.lock().collected.extend(collected);
+            return;
+        }
+        for path in collected {
+            // What cannot be removed is collected by the next start again: twice, not never.
+            if fs::remove_file(path).is_err() {
+                Counters::add(&self.counters.spool_errors, 1);
+            }
+        }
+    }
+
+    /// Leaves what waits in memory beside a spool that is another process's.
+    fn leave_aside(&self, folder: &Path) {
+        let Some((limit, entries)) = self.lock().for_aside() else {
+            return;
+        };
+        let left = aside::leave(folder, limit, &entries);
+        let mut state = self.lock();
+        match left {
+            Ok(()) => {
+                Counters::add(&self.counters.set_aside, entries.len() as u64);
+                state.has_left_aside(folder, entries.len());
+            }
+            Err(error) => {
+                Counters::add(&self.counters.spool_errors, 1);
+                state.keeps(folder, &entries, &error, &self.counters);
+            }
+        }
+        self.publish(&state);
+        self.wake(state);
+    }
+
+    /// Takes in what others left beside the spool while it was not theirs.
+    fn collect(&self, folder: &Path) {
+        // Where the folder cannot be read, nothing was left in it either.
+        for path in aside::list(folder).unwrap_or_default() {
+            if !self.lock().may_collect(&path) {
+                continue;
+            }
+            let Ok(found) = aside::read(&path) else {
+                Counters::add(&self.counters.spool_errors, 1);
+                continue;
+            };
+            let mut state = self.lock();
+            let taken = state.append(&found.entries, &self.counters);
+            let dropped = (found.entries.len() - taken) as u64;
+            Counters::add(&self.counters.dropped, dropped);
+            Counters::add(&self.counters.damaged, u64::from(found.is_damaged));
+            state.collected.push(path);
+            self.publish(&state);
+            self.wake(state);
+        }
     }
 
     /// Lets go of the files, though a delivery may not have ended: it is in the middle of a request. What
@@ -353,6 +420,12 @@ impl Spool {
     #[must_use]
     pub fn only_in_memory(&self) -> u64 {
         self.lock().memory.len() as u64
+    }
+
+    /// Records on disk that somebody else delivers, or the next start: the spool never was ours.
+    #[must_use]
+    pub fn aside(&self) -> u64 {
+        self.lock().aside
     }
 
     fn publish(&self, state: &State) {

@@ -71,8 +71,13 @@ pub(super) enum Next {
 
 impl Reader {
     pub(super) fn open(folder: &Path, first: u64) -> io::Result<Self> {
+        Self::at(&path(folder, first), first)
+    }
+
+    /// The same for a file of any name.
+    pub(super) fn at(path: &Path, first: u64) -> io::Result<Self> {
         Ok(Self {
-            source: BufReader::with_capacity(READ_BYTES, File::open(path(folder, first))?),
+            source: BufReader::with_capacity(READ_BYTES, File::open(path)?),
             next: first,
             offset: 0,
             at: 0,

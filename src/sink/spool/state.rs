@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,10 @@ pub(super) struct State {
     /// The limit of a spool that somebody still has; nothing is handed out until it is ours, so that
     /// numbers can follow those on disk.
     pub(super) awaited: Option<(u64, Before)>,
+    /// Files beside the spool whose records are taken in and not known to be on disk here yet.
+    pub(super) collected: Vec<PathBuf>,
+    /// Records that are on disk beside a spool that is not ours yet.
+    pub(super) aside: u64,
     /// When the disk last took nothing; `None` while it works.
     refused: Option<Instant>,
     /// The last of those on disk.
@@ -61,6 +65,8 @@ impl State {
         Self {
             disk,
             awaited: None,
+            collected: Vec::new(),
+            aside: 0,
             refused: None,
             recent: Recent::default(),
             memory: VecDeque::new(),
@@ -120,6 +126,8 @@ impl State {
                 (self.read, self.handed, self.committed, self.saved) = (read, read, read, read);
                 self.disk = Some(disk);
                 self.awaited = None;
+                // They are found in the folder, unless who had the spool took them.
+                self.aside = 0;
                 self.news.extend(findings(found));
                 if before == Before::Process {
                     self.news.push(format!(
@@ -131,6 +139,60 @@ impl State {
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => Counters::add(&counters.spool_errors, 1),
+        }
+    }
+
+    /// What waits in memory for a spool that is another process's, and that one's limit. The records are
+    /// the caller's then.
+    pub(super) fn for_aside(&mut self) -> Option<(u64, Vec<Arc<Entry>>)> {
+        let (limit, before) = self.awaited?;
+        if before != Before::Process || self.memory.is_empty() || self.is_gone {
+            return None;
+        }
+        // Nothing of a spool that is awaited was handed out: numbers begin anew.
+        (self.next, self.memory_bytes) = (0, 0);
+        let entries = self.memory.drain(..).map(|(_, entry)| entry);
+        Some((limit, entries.collect()))
+    }
+
+    /// So many records are on disk beside the spool.
+    pub(super) fn has_left_aside(&mut self, folder: &Path, count: usize) {
+        if self.awaited.is_none() {
+            return;
+        }
+        self.aside += count as u64;
+        if self.refused.take().is_some() {
+            let folder = folder.display();
+            self.news.push(format!("the spool {folder} works again"));
+        }
+    }
+
+    /// Those records are not: they wait in memory again.
+    pub(super) fn keeps(
+        &mut self,
+        folder: &Path,
+        entries: &[Arc<Entry>],
+        error: &io::Error,
+        counters: &Counters,
+    ) {
+        let taken = self.append(entries, counters);
+        Counters::add(&counters.dropped, (entries.len() - taken) as u64);
+        if self.awaited.is_some() {
+            self.refuse(folder, error);
+        }
+    }
+
+    /// This file's records may be taken in: they would come to disk, and have not been.
+    pub(super) fn may_collect(&self, path: &PathBuf) -> bool {
+        let works = self.disk.is_some() && self.refused.is_none() && self.memory.is_empty();
+        works && !self.is_gone && !self.collected.contains(path)
+    }
+
+    /// The collected files whose records were all written to the disk.
+    pub(super) fn collected_on_disk(&mut self) -> Vec<PathBuf> {
+        match self.memory.is_empty() && !self.is_gone {
+            true => std::mem::take(&mut self.collected),
+            false => Vec::new(),
         }
     }
 
@@ -192,17 +254,23 @@ impl State {
         }
         if let Some(error) = error {
             Counters::add(&counters.spool_errors, 1);
-            if self.refused.replace(clock::now()).is_none()
-                && let Some(disk) = &self.disk
-            {
-                self.news.push(format!(
-                    "the spool {} cannot be written to: {error}; records wait in memory and are \
-                     dropped when that is full: free some space",
-                    disk.folder().display()
-                ));
+            if let Some(disk) = &self.disk {
+                let folder = disk.folder().to_owned();
+                self.refuse(&folder, &error);
             }
         }
         written
+    }
+
+    /// The disk took nothing, which is said once until it works again.
+    fn refuse(&mut self, folder: &Path, error: &io::Error) {
+        if self.refused.replace(clock::now()).is_none() {
+            self.news.push(format!(
+                "the spool {} cannot be written to: {error}; records wait in memory and are \
+                 dropped when that is full: free some space",
+                folder.display()
+            ));
+        }
     }
 
     /// The disk took something.

@@ -200,12 +200,14 @@ fn a_spool_of_another_process_is_waited_for_and_its_records_come_first() {
     for number in 3..5 {
         assert_eq!(ours.append(&[entry(number, 10)], Patience::None), 1);
     }
+    assert_eq!((ours.only_in_memory(), ours.unread()), (2, 2));
     ours.sync();
     assert!(ours.take(9, usize::MAX).is_empty(), "it is theirs still");
-    assert_eq!((ours.only_in_memory(), ours.unread()), (2, 2));
+    assert_eq!((ours.only_in_memory(), ours.aside()), (0, 2));
     assert!(ours.news()[0].contains("another process's"));
     drop(theirs);
     ours.sync();
+    assert_eq!(ours.aside(), 0);
     assert!(ours.news()[0].contains("with 2 records of the process before"));
     assert_eq!(ours.only_in_memory(), 0);
     assert_eq!(Counters::get(&counters.waiting), 4);
@@ -215,4 +217,71 @@ fn a_spool_of_another_process_is_waited_for_and_its_records_come_first() {
     assert_eq!(Counters::get(&counters.waiting), 0);
     assert_eq!(ours.append(&[entry(5, 10)], Patience::None), 1);
     assert_eq!(ids(&ours.take(9, usize::MAX)), ["id-5"]);
+}
+
+/// A second successor may be there before the first one looks again: then the first one never gets the spool.
+#[test]
+fn records_of_who_never_gets_the_spool_are_delivered_by_who_has_it() {
+    let folder = folder("spool-passed-by");
+    let inherited = || Spool::inherited(&folder, LIMIT, Arc::default(), Before::Process).unwrap();
+    let (first, _) = Spool::on_disk(&folder, LIMIT, Arc::default()).unwrap();
+    let (second, _) = inherited();
+    second.append(&[entry(0, 10), entry(1, 10)], Patience::None);
+    first.let_go();
+    let (third, _) = inherited();
+    third.append(&[entry(2, 10)], Patience::None);
+    second.sync();
+    second.append(&[entry(3, 10)], Patience::None);
+    second.sync();
+    assert_eq!((second.only_in_memory(), second.aside()), (0, 3));
+    second.let_go();
+    third.sync();
+    let taken = third.take(9, usize::MAX);
+    assert_eq!(ids(&taken), ["id-2", "id-0", "id-1", "id-3"]);
+    third.commit(third.position());
+    third.sync();
+    third.let_go();
+    assert!(!folder.exists(), "nothing is left of it");
+}
+
+#[test]
+fn records_left_beside_a_spool_outlive_everybody_who_knew_of_them() {
+    let folder = folder("spool-aside");
+    let (theirs, _) = Spool::on_disk(&folder, LIMIT, Arc::default()).unwrap();
+    let (ours, _) = Spool::inherited(&folder, LIMIT, Arc::default(), Before::Process).unwrap();
+    ours.append(&[entry(0, 10)], Patience::None);
+    ours.sync();
+    drop((theirs, ours));
+    let (next, _) = Spool::on_disk(&folder, LIMIT, Arc::default()).unwrap();
+    next.sync();
+    // Killed before it was delivered, and after it was taken in.
+    drop(next);
+    let (last, found) = Spool::on_disk(&folder, LIMIT, Arc::default()).unwrap();
+    assert_eq!(found.waiting, 1);
+    last.sync();
+    assert_eq!(ids(&last.take(9, usize::MAX)), ["id-0"]);
+}
+
+#[test]
+fn what_finds_no_room_beside_the_spool_waits_in_memory_and_is_told() {
+    let folder = folder("spool-aside-full");
+    let (theirs, _) = Spool::on_disk(&folder, LIMIT, Arc::default()).unwrap();
+    let counters = Arc::new(Counters::default());
+    let (ours, _) = Spool::inherited(&folder, 500, Arc::clone(&counters), Before::Process).unwrap();
+    ours.append(&[entry(0, 400)], Patience::None);
+    ours.sync();
+    assert_eq!((ours.only_in_memory(), ours.aside()), (0, 1));
+    ours.append(&[entry(1, 400)], Patience::None);
+    ours.sync();
+    assert_eq!((ours.only_in_memory(), ours.aside()), (1, 1));
+    assert!(ours.news().concat().contains("free some space"));
+    // Who has the spool takes what is there: there is room again.
+    theirs.sync();
+    ours.sync();
+    assert_eq!((ours.only_in_memory(), ours.aside()), (0, 2));
+    assert!(ours.news().concat().contains("works again"));
+    assert_eq!(ids(&theirs.take(9, usize::MAX)), ["id-0"]);
+    theirs.sync();
+    assert_eq!(ids(&theirs.take(9, usize::MAX)), ["id-1"]);
+    assert_eq!(counters.lost(), 0);
 }

@@ -313,7 +313,7 @@ fn totals(name: &str, counters: &Counters, spool: Option<&Spool>) -> OutputTotal
         name: name.to_owned(),
         written: get(&counters.delivered),
         lost: counters.lost() + waiting - left,
-        left,
+        left: left + spool.map_or(0, Spool::aside),
         closed,
     }
 }
