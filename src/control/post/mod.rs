@@ -2,11 +2,17 @@
 //! so that at no step a frame can be taken that nobody would hand back, and taken down in the
 //! opposite order.
 
+mod counted;
+mod inline;
+
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use crossbeam::queue::ArrayQueue;
+
+pub(super) use counted::BYPASSED;
+use counted::totals;
+use inline::{Inline, Seat, trackers};
 
 use super::coverage::Totals;
 use super::error::Error;
@@ -15,7 +21,7 @@ use super::ledger::Ledger;
 use super::lock::InterfaceLock;
 use crate::config::RunConfig;
 use crate::events::Events;
-use crate::flow::{Sighting, Tracker, TrackerConfig};
+use crate::flow::Sighting;
 use crate::handback::{Live, Pair};
 use crate::nic::Interface;
 use crate::notice;
@@ -24,16 +30,8 @@ use crate::sys::{Bell, Gates, UmemLayout};
 use crate::time::Timestamp;
 use crate::vantage::InterfaceId;
 use crate::wire::FourTuple;
-use crate::worker::{Counters, Finished, Health, Port, PortConfig, Shared, Worker, WorkerConfig};
+use crate::worker::{Finished, Health, Shared, WorkerConfig};
 use crate::xdp::{self, Steer};
-
-/// Sightings that may wait for the engine, a worker: what comes in while its thread rests (10 ms)
-/// at 800,000 resets a second, more than one worker can look at.
-const SIGHTINGS_WAITING: usize = 8192;
-
-/// Times that a running ledger is read before it is left for the next time: an undisturbed reading takes
-/// microseconds, in which fewer frames come than there is credit.
-const LEDGER_TRIES: u32 = 4;
 
 /// How late a worker's heartbeat may be before its queue is bypassed. A busy host deschedules a
 /// thread for some milliseconds; a SYN that waits longer would be felt.
@@ -46,27 +44,6 @@ const _: () = assert!(
     WorkerConfig::new(InterfaceId(0)).longest_rest_ns() + LATE_NS <= HEARTBEAT_MAX_NS,
     "a worker at rest would be passed by"
 );
-
-/// Counters of `steer` by meaning, as [`xdp::COUNTER_NAMES`] names them.
-const NOT_OURS: [&str; 7] = [
-    "passed",
-    "not_ip",
-    "not_tcp",
-    "fragment",
-    "truncated",
-    "malformed",
-    "too_deep",
-];
-pub(super) const BYPASSED: [&str; 8] = [
-    "too_long",
-    "checksum_partial",
-    "no_metadata",
-    "bypass_credit",
-    "bypass_heartbeat",
-    "bypass_draining",
-    "bypass_closed",
-    "no_socket",
-];
 
 /// Connections that exist when the sensor starts.
 pub(super) struct Older {
@@ -84,15 +61,6 @@ pub(super) struct Start<'a> {
     pub(super) jail: &'a Jail,
     /// At which the engine sleeps.
     pub(super) bell: &'a Arc<Bell>,
-}
-
-/// Where one worker sits.
-struct Seat<'a> {
-    id: InterfaceId,
-    name: &'a str,
-    queue: u32,
-    jail: &'a Jail,
-    bell: &'a Arc<Bell>,
 }
 
 /// The right to watch an interface.
@@ -132,12 +100,6 @@ struct Entered {
     predecessor: Option<Predecessor>,
 }
 
-/// One queue's worker, running.
-struct Running {
-    shared: Arc<Shared>,
-    thread: JoinHandle<Finished>,
-}
-
 /// What remains of a post after it was taken down.
 #[derive(Debug, Default)]
 pub(super) struct Closed {
@@ -161,17 +123,6 @@ pub(super) struct Post {
     /// Another process has taken it over.
     pub(super) is_handed_over: bool,
     lock: InterfaceLock,
-}
-
-struct Inline {
-    steer: Steer,
-    pair: Option<Pair>,
-    /// The way back for bursts, where the kernel has it.
-    live: Option<Live>,
-    workers: Vec<Running>,
-    /// Workers that have ended, while the post is still there.
-    finished: Vec<Finished>,
-    sightings: Vec<Arc<ArrayQueue<Sighting>>>,
 }
 
 impl Post {
@@ -248,14 +199,7 @@ impl Post {
         )
         .inspect_err(|error| notice::warn(error))
         .ok();
-        let mut inline = Inline {
-            steer,
-            pair: Some(pair),
-            live,
-            workers: Vec::new(),
-            finished: Vec::new(),
-            sightings: Vec::new(),
-        };
+        let mut inline = Inline::new(steer, pair, live);
         for (queue, tracker) in (0..queues).zip(trackers.drain(..)) {
             let seat = Seat {
                 id,
@@ -391,37 +335,16 @@ impl Post {
 
     /// Running totals for the coverage record; `None` when they cannot be read now.
     pub(super) fn totals(&self) -> Option<Totals> {
-        let Some(inline) = &self.inline else {
-            return Some(Totals::default());
-        };
-        let steer = inline.steer.counters().ok()?;
-        let running = inline.workers.iter().map(|worker| worker.shared.counters());
-        let finished = inline.finished.iter().map(|worker| worker.counters);
-        Some(totals(&steer, running.chain(finished)))
+        match &self.inline {
+            Some(inline) => inline.totals(),
+            None => Some(Totals::default()),
+        }
     }
 
     /// The ledger so far; `None` in mirror mode, or when it cannot be told now.
     pub(super) fn ledger(&self) -> Option<Ledger> {
-        let inline = self.inline.as_ref()?;
         let credit = WorkerConfig::new(self.id).credit;
-        let read = || {
-            let mut ledger = Ledger::default();
-            inline.finished.iter().for_each(|worker| ledger.add(worker));
-            for worker in &inline.workers {
-                ledger.add_running(&worker.shared.counters(), credit);
-            }
-            ledger
-        };
-        // This thread may be kept waiting between two readings, in which frames go on.
-        for _ in 0..LEDGER_TRIES {
-            let mut ledger = read();
-            let steer = inline.steer.counters().ok()?;
-            if read().received() - ledger.received() <= u64::from(credit) {
-                ledger.set_steered(&steer);
-                return Some(ledger);
-            }
-        }
-        None
+        self.inline.as_ref()?.ledger(credit)
     }
 
     /// Leaves the post. Workers first: each closes its gate, from when on the kernel passes frames,
@@ -455,125 +378,6 @@ impl Post {
     }
 }
 
-impl Inline {
-    fn start_worker(
-        &mut self,
-        seat: &Seat<'_>,
-        umem: UmemLayout,
-        gates: &Gates,
-        tracker: Tracker,
-    ) -> Result<(), Error> {
-        let Some(pair) = &self.pair else {
-            return Ok(());
-        };
-        let (name, queue) = (seat.name, seat.queue);
-        let port = Port::open(&PortConfig {
-            interface: name.to_owned(),
-            queue,
-            handback: pair.names().transmit.clone(),
-            handback_queue: queue,
-            umem,
-        })
-        .map_err(Error::Sys)?
-        .with_burst(self.live.as_ref().and_then(|live| live.take(queue)));
-        self.steer
-            .insert_socket(queue, port.as_fd())
-            .map_err(Error::Xdp)?;
-        let gate = gates.take(queue).ok_or_else(|| {
-            let taken = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
-            Error::System("take the gate of a queue", taken)
-        })?;
-        let sightings = Arc::new(ArrayQueue::new(SIGHTINGS_WAITING));
-        let shared = Arc::new(Shared::with_bell(Arc::clone(seat.bell)));
-        let config = WorkerConfig {
-            cpu: cpu_of(queue),
-            ..WorkerConfig::new(seat.id)
-        };
-        let worker = Worker::new(
-            config,
-            port,
-            gate,
-            tracker,
-            Arc::clone(&sightings),
-            Arc::clone(&shared),
-        );
-        // It holds open rings and needs no privilege.
-        let thread = seat
-            .jail
-            .within_after(crate::worker::hurry, || {
-                worker.spawn(&format!("rst-{name}-{queue}"))
-            })
-            .map_err(Error::Privilege)?
-            .map_err(Error::Sys)?;
-        self.workers.push(Running { shared, thread });
-        self.sightings.push(sightings);
-        Ok(())
-    }
-
-    fn stop_workers(&mut self) -> Vec<Finished> {
-        for worker in &self.workers {
-            worker.shared.stop();
-        }
-        // A panicked worker has aborted the process; in a debug build its numbers are missing.
-        self.workers
-            .drain(..)
-            .filter_map(|worker| worker.thread.join().ok())
-            .collect()
-    }
-}
-
-/// A set-up that failed half-way must not leave threads with open gates behind.
-impl Drop for Inline {
-    fn drop(&mut self) {
-        self.steer.detach();
-        self.stop_workers();
-    }
-}
-
-/// A flow table for each queue, in large pages where the system has them; made before anything is
-/// attached, since it takes a while.
-fn trackers(queues: u32, start: &Start<'_>) -> Vec<Tracker> {
-    let config = TrackerConfig {
-        capacity: start.config.flow_capacity,
-        key: start.hash_key,
-    };
-    (0..queues)
-        .map(|_| {
-            let tracker = Tracker::new(config);
-            for flows in tracker.memory() {
-                crate::sys::advise_huge_pages(flows);
-            }
-            tracker
-        })
-        .collect()
-}
-
-/// What coverage makes of the counters of `steer` and of all workers of a post.
-fn totals(steer: &[u64; xdp::COUNTERS], workers: impl Iterator<Item = Counters>) -> Totals {
-    let sum = |names: &[&str]| names.iter().map(|name| counter(steer, name)).sum::<u64>();
-    let mut totals = Totals {
-        observed: 0,
-        passed: Some(sum(&NOT_OURS)),
-        bypassed: sum(&BYPASSED),
-        copied: counter(steer, "copied"),
-        lost: counter(steer, "copy_lost"),
-    };
-    for counters in workers {
-        totals.observed += counters.received;
-        totals.lost += counters.sightings_lost + counters.lost();
-    }
-    totals
-}
-
-fn counter(steer: &[u64; xdp::COUNTERS], name: &str) -> u64 {
-    xdp::COUNTER_NAMES
-        .iter()
-        .position(|known| *known == name)
-        .and_then(|at| steer.get(at))
-        .copied()
-        .unwrap_or_default()
-}
-
 /// Receive queues to serve: all, or as many as were asked for. Frames of the others pass in the
 /// kernel and are copied.
 fn queues(interface: &Interface, config: &RunConfig) -> u32 {
@@ -582,15 +386,4 @@ fn queues(interface: &Interface, config: &RunConfig) -> u32 {
         .rx_queue_count
         .clamp(1, xdp::QUEUES_MAX)
         .min(limit.max(1))
-}
-
-/// One CPU a queue, round the CPUs that this process may use. Interrupts of queue N are usually
-/// served by the Nth of them.
-fn cpu_of(queue: u32) -> Option<u32> {
-    let allowed = rustix::thread::sched_getaffinity(None).ok()?;
-    let cpus: Vec<u32> = (0..u32::try_from(rustix::thread::CpuSet::MAX_CPU).ok()?)
-        .filter(|cpu| usize::try_from(*cpu).is_ok_and(|cpu| allowed.is_set(cpu)))
-        .collect();
-    cpus.get(usize::try_from(queue).ok()? % cpus.len().max(1))
-        .copied()
 }
