@@ -134,21 +134,23 @@ fn pass_on(settled: &Settled<'_>, attribution: &mut Attribution, time: Timestamp
     let Some(join) = legs.cause_of(&passed(settled, sent)) else {
         return;
     };
+    let legs = [Some(&join.leg), join.rival.as_ref()].into_iter().flatten();
+    let legs: Vec<_> = legs.map(|leg| describe(&leg.key, leg.sender)).collect();
     let observed = format!(
         "{} ended by a reset {:.3} ms before",
-        describe(&join.leg.key, join.leg.sender),
+        legs.join(" or "),
         join.delta_ns as f64 / MILLISECOND as f64
     );
     attribution.evidence.push(attested(
         "other_leg_was_reset",
         Favors::Forwarded,
-        odds_db(join.confidence),
+        odds_db(join.passed_on),
         observed.into(),
     ));
     attribution.join = Some((join, "process"));
     attribution.verdict = Verdict::Forwarded;
     attribution.cause = Some(Cause::Proxy);
-    attribution.confidence = join.confidence;
+    attribution.confidence = join.passed_on;
 }
 
 /// The reset that this host sent, as the one that may pass another on.

@@ -42,6 +42,8 @@ pub(super) struct Decision {
     total_db: Option<f32>,
     device: Option<String>,
     related: Vec<Related>,
+    /// Its reset came from one of the first two of them, and which cannot be told.
+    is_either: bool,
     process: Option<crate::host::Process>,
     reason: Option<ResetReason>,
 }
@@ -130,6 +132,11 @@ fn sentence(settled: &Settled<'_>, decision: &Decision, stage: Stage) -> String 
         process: decision.process,
         reason: decision.reason,
         related: decision.related.first().copied(),
+        rival: decision
+            .related
+            .get(1)
+            .copied()
+            .filter(|_| decision.is_either),
         evidence: &decision.evidence,
         missing: decision.missing,
         device: decision.device.as_deref(),
@@ -220,33 +227,17 @@ fn weigh(settled: &Settled<'_>, view: &View<'_>, context: &Context<'_>) -> Decis
         total_db: Some(judgement.total_db),
         device: device.map(|device| device.name.clone()),
         related: Vec::new(),
+        is_either: false,
         process: settled.episode.owner,
         reason: settled.episode.sent.first().and_then(|sent| sent.reason),
     }
 }
 
 fn attested(settled: &Settled<'_>, attribution: Attribution) -> Decision {
-    let related = attribution
+    let related = attribution.join.iter().flat_map(legs_of_join).collect();
+    let is_either = attribution
         .join
-        .map(
-            |(
-                Join {
-                    leg,
-                    delta_ns,
-                    confidence,
-                },
-                join,
-            )| Related {
-                record: None,
-                source: leg.key.endpoint(leg.sender),
-                destination: leg.key.endpoint(leg.sender.other()),
-                delta_ns,
-                confidence,
-                join,
-            },
-        )
-        .into_iter()
-        .collect();
+        .is_some_and(|(join, _)| join.rival.is_some());
     Decision {
         sender: settled.view.sender,
         verdict: attribution.verdict,
@@ -257,11 +248,26 @@ fn attested(settled: &Settled<'_>, attribution: Attribution) -> Decision {
         total_db: None,
         device: None,
         related,
+        is_either,
         process: attribution.process,
         reason: attribution
             .reason
             .or_else(|| settled.episode.sent.first().and_then(|sent| sent.reason)),
     }
+}
+
+/// The leg that was reset first, or both that it may have been.
+fn legs_of_join((join, how): &(Join, &'static str)) -> impl Iterator<Item = Related> {
+    let legs = [Some(join.leg), join.rival];
+    let (join, how) = (*join, *how);
+    legs.into_iter().flatten().map(move |leg| Related {
+        record: None,
+        source: leg.key.endpoint(leg.sender),
+        destination: leg.key.endpoint(leg.sender.other()),
+        delta_ns: (join.leg.time.as_nanos() + join.delta_ns).saturating_sub(leg.time.as_nanos()),
+        confidence: join.confidence,
+        join: how,
+    })
 }
 
 /// A reset that came in, was not forged, and left by another interface: this host routed it.

@@ -20,6 +20,8 @@ pub(super) struct Told<'a> {
     pub(super) process: Option<Process>,
     pub(super) reason: Option<ResetReason>,
     pub(super) related: Option<Related>,
+    /// A flow as likely as `related`.
+    pub(super) rival: Option<Related>,
     pub(super) evidence: &'a [Evidence],
     pub(super) missing: Option<&'static str>,
     /// Name of the user's own device that forged it.
@@ -107,6 +109,10 @@ fn forwarded(out: &mut Sentence, told: &Told<'_>) {
             out.place(told.destination).say(": ").place(related.source);
             out.say(" had reset ").place(related.destination);
             out.say(&format!(" {:.3} ms before", related.delta_ns as f64 / 1e6));
+            if let Some(rival) = told.rival {
+                out.say(", or ").place(rival.source).say(" had reset ");
+                out.place(rival.destination).say(": which cannot be told");
+            }
         }
         _ => {
             out.say("this host routed a reset of ").place(told.source);

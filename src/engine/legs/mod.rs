@@ -8,14 +8,16 @@ mod distance;
 mod ending;
 #[cfg(test)]
 mod fixtures;
+mod reading;
 mod turn;
 
 use std::collections::VecDeque;
 
 use crate::flow::FlowKey;
-use crate::time::{MICROSECOND, MILLISECOND, Timestamp};
+use crate::time::{MILLISECOND, Timestamp};
 use distance::Distance;
 pub(super) use ending::{Call, Leg, Passed, is_outbound};
+use reading::Reading;
 use turn::{End, Turn};
 
 /// How many of each kind are remembered: at 10,000 a second that is 1.6 s, longer than the default
@@ -30,7 +32,12 @@ const QUIET_NS: u64 = 50 * MILLISECOND;
 pub(super) struct Join {
     pub(super) leg: Leg,
     pub(super) delta_ns: u64,
+    /// That it is this leg.
     pub(super) confidence: f32,
+    /// Another leg that was reset, as likely as this one.
+    pub(super) rival: Option<Leg>,
+    /// That it is some leg that was reset.
+    pub(super) passed_on: f32,
 }
 
 /// What a process made of a reset: how it ended the other leg.
@@ -76,11 +83,14 @@ impl Legs {
     /// the other leg's reset (a health check) cannot be its other leg, nor can one that this host
     /// opened, or answered, just like it.
     pub(super) fn cause_of(&self, to: &Passed) -> Option<Join> {
-        let (leg, confidence) = self.leg_of(to)?;
+        let reading = self.reading_of(to)?;
+        let delta_ns = to.time.since(reading.leg.time);
         Some(Join {
-            leg,
-            delta_ns: to.time.since(leg.time),
-            confidence,
+            leg: reading.leg,
+            delta_ns,
+            confidence: reading.named,
+            rival: reading.rival,
+            passed_on: reading.passed_on,
         })
     }
 
@@ -97,35 +107,35 @@ impl Legs {
         })
     }
 
-    fn leg_of(&self, to: &Passed) -> Option<(Leg, f32)> {
+    fn reading_of(&self, to: &Passed) -> Option<Reading> {
         let call = to.sent?;
         let own = End::Passed {
             by_reset: true,
             passed: *to,
         };
-        let partner = self.turn(&call, Some(own)).partner(&to.key);
-        if let Some((End::Leg(leg), margin)) = partner
-            && let Some(sure) = confidence(margin, to.is_lent(&leg))
-        {
-            return Some((leg, sure));
-        }
-        if matches!(partner, Some((End::Passed { .. }, _))) {
-            return None;
+        let turn = self.turn(&call, Some(own));
+        if let Some(at) = turn.place_of(&to.key) {
+            let reading = Reading::of(&turn, at);
+            if reading.is_some() || turn.fitting(at).next().is_some() {
+                return reading;
+            }
         }
         let mut near = self
             .legs_near(call.time)
             .filter_map(|leg| Some((Distance::of(to, leg)?, *leg)));
         let (distance, leg) = near.next()?;
         let is_alone = near.next().is_none() && self.possible_ends(&leg).count() <= 1;
-        Some((leg, distance.confidence().filter(|_| is_alone)?))
+        let confidence = distance.confidence().filter(|_| is_alone)?;
+        Some(Reading::sure(leg, confidence))
     }
 
     fn end_of(&self, leg: &Leg) -> Option<(bool, Passed, f32)> {
-        let partner = self.turn(&leg.closed?, None).partner(&leg.key);
-        if let Some((End::Passed { by_reset, passed }, margin)) = partner
-            && let Some(sure) = confidence(margin, passed.is_lent(leg))
-        {
-            return Some((by_reset, passed, sure));
+        let turn = self.turn(&leg.closed?, None);
+        if let Some(at) = turn.place_of(&leg.key) {
+            let answer = reading::answer_to(&turn, at);
+            if answer.is_some() || turn.fitting(at).next().is_some() {
+                return answer;
+            }
         }
         let mut near = self.possible_ends(leg);
         let (distance, by_reset, passed) = near.next()?;
@@ -186,23 +196,9 @@ impl Legs {
             leg,
             delta_ns: to.time.since(leg.time),
             confidence: 0.7,
+            rival: None,
+            passed_on: 0.7,
         })
-    }
-}
-
-/// How sure two neighbors of one turn are one connection's legs, by the margin of their pair; `None`:
-/// less than a toss-up. Set by two runs and held against a third: HAProxy and nginx at 300 to 800
-/// connections a second on two CPUs that had up to fifteen others to run, by HAProxy's own log. Right
-/// of all in the third: 0.99 942 of 942, 0.9 62 of 66, 0.85 68 of 74, 0.5 6 of 15. A real pool lends
-/// more at a time than the lab's.
-fn confidence(margin_ns: u64, is_lent: bool) -> Option<f32> {
-    let margin = margin_ns / MICROSECOND;
-    match (is_lent, margin) {
-        (true, 0..100) => None,
-        (true, _) => Some(0.85),
-        (false, 0..10) => Some(0.5),
-        (false, 10..400) => Some(0.9),
-        (false, _) => Some(0.99),
     }
 }
 

@@ -136,37 +136,33 @@ impl Turn {
         }
     }
 
-    /// The partner of a connection, and by how much time the pairing of the whole turn would cost
-    /// more without the two. A margin of 0: an interrupted thread took long from one to the other,
-    /// and neither has a partner else.
-    pub(super) fn partner(&self, key: &FlowKey) -> Option<(End, u64)> {
-        let at = self.0.iter().position(|end| end.key() == *key)?;
-        let (other, margin) = self
-            .pair_of(at)
-            .or_else(|| Some((self.lone_neighbor(at)?, 0)))?;
-        Some((*self.0.get(other)?, margin))
+    /// Where a connection's end stands.
+    pub(super) fn place_of(&self, key: &FlowKey) -> Option<usize> {
+        self.0.iter().position(|end| end.key() == *key)
     }
 
-    /// Where its partner in the best pairing stands, and the margin.
-    fn pair_of(&self, at: usize) -> Option<(usize, u64)> {
+    /// The end at that place.
+    pub(super) fn end(&self, at: usize) -> Option<&End> {
+        self.0.get(at)
+    }
+
+    /// Where its partner in the best pairing of the whole turn stands, and by how much time the
+    /// pairing would cost more without the two.
+    pub(super) fn pair_of(&self, at: usize) -> Option<(usize, u64)> {
         let before = at.checked_sub(1);
         let before = before.and_then(|first| Some((first, self.margin(first)?)));
         before.or_else(|| Some((at + 1, self.margin(at)?)))
     }
 
-    /// The one neighbor of an end without partner that has none either, and could be it.
-    fn lone_neighbor(&self, at: usize) -> Option<usize> {
-        let own = self.0.get(at)?;
-        let mut fitting = [at.checked_sub(1), Some(at + 1)]
-            .into_iter()
-            .flatten()
-            .filter(|other| {
-                let fits = self.0.get(*other).and_then(|other| own.fits(other));
-                matches!(fits, Some((gap, false)) if (2 * ALONE_NS..INTERRUPTED_NS).contains(&gap))
-                    && self.pair_of(*other).is_none()
-            });
-        let only = fitting.next()?;
-        fitting.next().is_none().then_some(only)
+    /// The neighbors of an end that may be its other leg, be it that its thread was interrupted for
+    /// long in between; and whether a pool would have lent one of the two.
+    pub(super) fn fitting(&self, at: usize) -> impl Iterator<Item = (usize, bool)> {
+        let own = self.0.get(at);
+        let neighbors = [at.checked_sub(1), Some(at + 1)].into_iter().flatten();
+        neighbors.filter_map(move |other| {
+            let (gap, is_lent) = own?.fits(self.0.get(other)?)?;
+            (gap < INTERRUPTED_NS).then_some((other, is_lent))
+        })
     }
 
     /// By how much leaving the pair (`first`, its neighbor) out costs more than having it; `None`
@@ -226,8 +222,13 @@ mod tests {
         Turn::of(&call, ends.iter().copied())
     }
 
+    fn pair(turn: &Turn, port: u16) -> Option<(FlowKey, u64)> {
+        let (other, margin) = turn.pair_of(turn.place_of(&key(port))?)?;
+        Some((turn.0.get(other)?.key(), margin))
+    }
+
     fn partner(turn: &Turn, port: u16) -> Option<FlowKey> {
-        turn.partner(&key(port)).map(|(end, _)| end.key())
+        pair(turn, port).map(|(key, _)| key)
     }
 
     #[test]
@@ -248,11 +249,11 @@ mod tests {
 
     #[test]
     fn a_lone_one_after_a_pair_stays_alone_and_makes_the_pair_less_sure() {
-        let pair = [client(1, 100), upstream(11, 110)];
-        let (_, alone) = turn(&pair).partner(&key(1)).unwrap();
-        let lone = turn(&[pair[0], pair[1], End::Leg(leg(2, 90, 125, PROXY))]);
+        let two = [client(1, 100), upstream(11, 110)];
+        let (_, alone) = pair(&turn(&two), 1).unwrap();
+        let lone = turn(&[two[0], two[1], End::Leg(leg(2, 90, 125, PROXY))]);
         assert_eq!(partner(&lone, 2), None);
-        let (_, crowded) = lone.partner(&key(1)).unwrap();
+        let (_, crowded) = pair(&lone, 1).unwrap();
         assert_eq!((alone, crowded), (590_000, 5_000));
     }
 
@@ -260,17 +261,6 @@ mod tests {
     fn of_two_ways_that_cost_the_same_neither_is_taken() {
         let turn = turn(&[client(1, 100), upstream(11, 110), client(2, 120)]);
         assert_eq!(partner(&turn, 11), None);
-    }
-
-    #[test]
-    fn a_turn_that_was_interrupted_between_two_legs_pairs_them_without_margin() {
-        let leg = End::Leg(leg(1, 90, 100, PROXY));
-        let late = turn(&[leg, upstream(11, 1_500)]);
-        let (end, margin) = late.partner(&key(1)).unwrap();
-        assert_eq!((end.key(), margin), (key(11), 0));
-        let taken = turn(&[leg, upstream(11, 1_500), client(2, 1_520)]);
-        assert_eq!(partner(&taken, 1), None);
-        assert_eq!(partner(&turn(&[leg, upstream(11, 20_000)]), 1), None);
     }
 
     #[test]

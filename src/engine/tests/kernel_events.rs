@@ -189,3 +189,51 @@ fn a_missing_event_proves_nothing_when_events_were_lost() {
     );
     assert!(records[0].confidence < 0.95);
 }
+
+#[test]
+fn where_two_clients_resets_explain_one_equally_well_it_is_forwarded_and_both_are_named() {
+    let other = FourTuple {
+        src_port: 40001,
+        ..tuple()
+    };
+    let us = |us: u64| Timestamp::from_nanos(10 * MILLISECOND + us * 1000);
+    let records = records(|engine, _| {
+        for client in [tuple(), other] {
+            let taken = KernelEventKind::ResetAccepted { state: None };
+            engine.sight(&incoming(9, client, 5, established(5)));
+            engine.kernel_event(&event(9, client.reversed(), taken));
+        }
+        let own = Segment {
+            window: 64,
+            ..segment(backend(), Flags::RST | Flags::ACK, 9)
+        };
+        engine.observe(us(100), OUT, &own, None, &mut |_| ());
+        let kind = sent(true, KnownReason::State, Some(PROXY));
+        engine.kernel_event(&KernelEvent {
+            time: us(100),
+            ..event(10, backend(), kind)
+        });
+        for (client, closed) in [(tuple(), 80), (other, 120)] {
+            let kind = KernelEventKind::OwnerKnown { process: PROXY };
+            engine.kernel_event(&KernelEvent {
+                time: us(closed),
+                ..event(10, client.reversed(), kind)
+            });
+        }
+    });
+    let of_backend = |record: &&ResetRecord| record.destination.port == backend().dst_port;
+    let record = records.iter().find(of_backend).unwrap();
+    assert_eq!(
+        (record.verdict, record.cause),
+        (Verdict::Forwarded, Some(Cause::Proxy))
+    );
+    assert!(record.confidence > 0.9);
+    let named: Vec<_> = record.related.iter().map(|one| one.source.port).collect();
+    assert_eq!(named, [40000, 40001]);
+    assert!(record.related.iter().all(|one| one.confidence == 0.5));
+    assert!(
+        record.message.ends_with("which cannot be told"),
+        "{}",
+        record.message
+    );
+}
