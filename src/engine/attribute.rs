@@ -169,21 +169,29 @@ fn passed(settled: &Settled<'_>, sent: Option<Call>) -> Passed {
 
 /// An egress reset without a kernel event. Where its packet belongs to a socket, that of another network
 /// namespace sent it, or its addresses are translated. Else no socket sent it, as long as every event
-/// reached us, and for the answers to segments of no connection only where the kernel tells of them.
+/// reached us, and for the answers to segments of no connection only where the kernel tells of them. Where
+/// events were lost, nobody is named: no process, no packet filter.
 fn without_event(settled: &Settled<'_>, config: &EngineConfig) -> Attribution {
     let segment = &settled.view.first.segment;
-    let by_shape = cause_by_shape(segment);
+    let is_lossy = settled.episode.lossy;
+    // A timer's reset has the form of a process's (`tcp_keepalive_timer` and `tcp_out_of_resources` call
+    // `tcp_send_active_reset` as well): only the event, which may be among the lost, tells them apart.
+    let by_shape = cause_by_shape(segment).filter(|cause| !is_lossy || *cause != Cause::Process);
     if settled.view.first.socket.and_then(|s| s.sender()).is_some() {
         let evidence = vec![attested(
             "left_this_host",
             Favors::Local,
             attested::LEFT_DB,
-            "from a socket".into(),
+            if is_lossy {
+                "from a socket, and events were lost".into()
+            } else {
+                "from a socket".into()
+            },
         )];
         return Attribution::local(by_shape, attested::LEFT_A_SOCKET, evidence);
     }
     let is_told = config.tells_answers || by_shape == Some(Cause::Process);
-    if !config.kernel_events || settled.episode.lossy || !is_told {
+    if !config.kernel_events || is_lossy || !is_told {
         let evidence = vec![attested(
             "left_this_host",
             Favors::Local,

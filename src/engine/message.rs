@@ -91,9 +91,13 @@ fn local(out: &mut Sentence, told: &Told<'_>) {
             out.owner(told.process).say(" on this host").say(stage);
             out.place(told.destination);
         }
-        _ => {
-            out.say("the kernel of this host").say(stage);
-            out.place(told.destination).say(" at ").place(told.source);
+        cause => {
+            let who = match cause {
+                Some(_) => "the kernel of this host",
+                None => "this host",
+            };
+            out.say(who).say(stage).place(told.destination);
+            out.say(" at ").place(told.source);
         }
     }
     if let Some(reason) = told.reason.and_then(ResetReason::meaning) {

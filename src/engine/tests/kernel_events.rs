@@ -237,3 +237,31 @@ fn where_two_clients_resets_explain_one_equally_well_it_is_forwarded_and_both_ar
         record.message
     );
 }
+
+/// What is said of a reset that left by a socket, in the form of its own abort, and of which no event
+/// came: the program that tells of it was interrupted by a timer that reset another connection.
+#[test]
+fn a_reset_whose_event_was_lost_is_this_hosts_and_names_no_process() {
+    let own = Segment {
+        window: 64,
+        ..segment(tuple().reversed(), Flags::RST | Flags::ACK, 5)
+    };
+    for socket in [None, Some(SocketView::Sender { cookie: 7 })] {
+        let records = records(|engine, _| {
+            engine.observe(at(10), OUT, &own, socket, &mut |_| ());
+            engine.note_loss();
+        });
+        let [record] = &records[..] else {
+            panic!("{records:?}")
+        };
+        // Linux 6.18 tcp_keepalive_timer: a keepalive's reset has the very form of a process's.
+        assert_eq!((record.verdict, record.cause), (Verdict::Local, None));
+        assert_eq!(record.process, None);
+        assert!(record.confidence <= 0.95);
+        assert!(
+            record.message.starts_with("this host reset the connection"),
+            "{}",
+            record.message
+        );
+    }
+}
