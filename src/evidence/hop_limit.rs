@@ -97,7 +97,9 @@ pub(super) fn reset_is_far(case: &Case<'_>) -> bool {
 /// False positives: a socket with its own TTL (GTSM, RFC 5082) next to a kernel reset with the
 /// default one; a load balancer front whose SYN-ACK and resets come from different machines
 /// (hence all known modes of the sender count); an anycast or ECMP shift of one or two hops
-/// (hence nothing is said at 2); a network whose hosts stand at several distances (hence it speaks
+/// (hence nothing is said at 2); a route that changes under a connection, or a pool whose machines
+/// answer from several distances (hence nothing is said where other flows of the address came by the
+/// reset's way); a network whose hosts stand at several distances (hence it speaks
 /// only where all that was heard of it is equally far). False negatives: devices that copy the hop
 /// limit.
 #[must_use]
@@ -122,6 +124,7 @@ fn distance_of(case: &Case<'_>) -> Option<(Kind, u8)> {
         _ if known <= SET_ON_PURPOSE || reset <= SET_ON_PURPOSE && hops(known) == 0 => return None,
         _ if is_far(reset, known) && source == Source::Prefix => PREFIX_MISMATCH,
         _ if is_far(reset, known) && elsewhere => PATH_MISMATCH,
+        _ if is_far(reset, known) && is_of_a_known_way(case, reset) => return None,
         _ if is_far(reset, known) => MISMATCH,
         // Other flows may have ended at another machine behind the same address.
         _ if elsewhere => return None,
@@ -129,6 +132,38 @@ fn distance_of(case: &Case<'_>) -> Option<(Kind, u8)> {
         _ => CLASS_NEAR,
     };
     Some((kind, known))
+}
+
+/// Segments from which on a way is known: those of a flow that began and ended, and one more.
+const SEGMENTS_OF_WAY: u16 = 3;
+
+/// Other flows of the sender's address came from as far as the reset, give or take one: its route
+/// changed, or several machines stand behind it. A forger's way is heard in its name only where he forges
+/// handshakes too.
+fn is_of_a_known_way(case: &Case<'_>, reset: u8) -> bool {
+    let path = case.flow.path.as_ref();
+    path.is_some_and(|path| has_way(&path.hop_limits, reset))
+}
+
+/// The same of other addresses of its network, where all of it may have been routed anew.
+fn is_of_the_networks_way(case: &Case<'_>, reset: u8) -> bool {
+    let path = case.flow.path.as_ref();
+    path.is_some_and(|path| !path.prefix.is_crowded && has_way(&path.prefix.hop_limits, reset))
+}
+
+fn has_way(heard: &HopLimits, reset: u8) -> bool {
+    heard
+        .modes()
+        .any(|mode| mode.count >= SEGMENTS_OF_WAY && mode.hop_limit.abs_diff(reset) <= 1)
+}
+
+/// Whether the reset bears another IPv6 flow label than the SYN or SYN-ACK: routers choose among equal ways
+/// by it (RFC 6438), and Linux takes a new one when a retransmission times out (`tcp_write_timeout`,
+/// `sk_rethink_txhash`), and for the answer of no socket (`tcp_v6_send_response`).
+pub(super) fn has_another_label(case: &Case<'_>) -> bool {
+    let of_syn = case.sender().and_then(|sender| sender.syn?.flow_label);
+    let of_reset = case.first().and_then(|first| first.segment.flow_label);
+    matches!((of_syn, of_reset), (Some(syn), Some(reset)) if syn != 0 && syn != reset)
 }
 
 /// Flows of one address from which on its distance is known.
@@ -141,8 +176,9 @@ const WIDE: u8 = 8;
 /// more segments of its own, or `WITNESSES` flows. A jump for one reset alone is then no route's.
 ///
 /// False positives: a proxy or SYN-cookie device that answers the handshake while a server behind
-/// it resets: where nothing but the answers to SYNs was seen, only `WIDE` jumps count; anycast
-/// and fronts with several distances: silent; stacks with two initial values at one distance, and
+/// it resets: where nothing but the answers to SYNs was seen, only `WIDE` jumps count, and so where an
+/// IPv6 flow label chose another way; anycast and fronts with several distances, and a network of which
+/// others were heard by the reset's way: silent; stacks with two initial values at one distance, and
 /// hop limits set on purpose: no mismatch in the first place.
 #[must_use]
 pub fn steady(case: &Case<'_>) -> Option<Evidence> {
@@ -174,8 +210,12 @@ pub fn steady(case: &Case<'_>) -> Option<Evidence> {
     if !steady || (own < 2 && flows < WITNESSES) {
         return None;
     }
+    if is_of_the_networks_way(case, reset) {
+        return None;
+    }
     let wide = hops(reset).abs_diff(hops(usual)) >= WIDE;
-    (wide || !is_known_by_answers_only(case))
+    let is_routed_alike = !is_known_by_answers_only(case) && !has_another_label(case);
+    (wide || is_routed_alike)
         .then(|| STEADY.found(reset, format!("{usual} in {own} segments, {flows} flows")))
 }
 
@@ -423,6 +463,46 @@ mod tests {
         path.flows = flows;
         (1..count).for_each(|_| path.hop_limits.note(50));
         scene
+    }
+
+    #[test]
+    fn a_way_that_other_flows_of_the_address_came_by_is_no_strangers() {
+        let heard = |times: usize| {
+            let mut scene = with_path(seen_before(50, 45, 9), 9, 9);
+            let path = scene.flow.path.as_mut().unwrap();
+            (0..times).for_each(|_| path.hop_limits.note(46));
+            scene
+        };
+        assert_eq!(heard(0).check(distance), name("hop_limit_mismatch"));
+        assert_eq!(heard(0).check(steady), name("hop_limit_steady"));
+        assert_eq!(heard(2).check(distance), name("hop_limit_mismatch"));
+        assert_eq!(heard(3).check(distance), None);
+        assert_eq!(heard(3).check(steady), None);
+    }
+
+    #[test]
+    fn a_way_that_the_rest_of_the_network_came_by_leaves_the_mismatch_one_witness() {
+        let mut scene = with_path(seen_before(50, 45, 9), 9, 9);
+        let prefix = &mut scene.flow.path.as_mut().unwrap().prefix;
+        (0..3).for_each(|_| prefix.hop_limits.note(45));
+        assert_eq!(scene.check(distance), name("hop_limit_mismatch"));
+        assert_eq!(scene.check(steady), None);
+        let path = scene.flow.path.as_mut().unwrap();
+        path.prefix.is_crowded = true;
+        assert_eq!(scene.check(steady), name("hop_limit_steady"));
+    }
+
+    #[test]
+    fn another_flow_label_may_have_taken_another_way_but_not_a_far_one() {
+        let labels = |reset: u8, label: u32| {
+            seen_before(50, reset, 9)
+                .v6()
+                .sender(|s| s.syn.as_mut().unwrap().flow_label = Some(77))
+                .reset(|r| r.flow_label = Some(label))
+        };
+        assert_eq!(labels(45, 78).check(steady), None);
+        assert_eq!(labels(45, 77).check(steady), name("hop_limit_steady"));
+        assert_eq!(labels(40, 78).check(steady), name("hop_limit_steady"));
     }
 
     fn answered_only(scene: Scene) -> Scene {

@@ -2,6 +2,7 @@
 //! frames. An equal MAC proves nothing about anything beyond the gateway and is never counted.
 
 use super::basis::is_active;
+use super::hop_limit::reset_is_far;
 use super::{Case, Evidence, Group, Kind};
 use crate::flow::PathFacts;
 use crate::time::SECOND;
@@ -126,7 +127,8 @@ pub fn vlan(case: &Case<'_>) -> Option<Evidence> {
 /// silent there). No IPv6 injector was ever captured: a small weight.
 ///
 /// False positives: label 0 (labels off, or cleared on the way): silent; a label that changes when
-/// a path fails (`net.ipv6.auto_flowlabels`, RFC 6438 §3): rare.
+/// a path fails (`net.ipv6.auto_flowlabels`, RFC 6438 §3): rare. Silent where the hop limit changed as well,
+/// since the label chooses the way: that is one sign, not two.
 #[must_use]
 pub fn flow_label(case: &Case<'_>) -> Option<Evidence> {
     let segment = &case.first()?.segment;
@@ -136,7 +138,8 @@ pub fn flow_label(case: &Case<'_>) -> Option<Evidence> {
         .syn
         .filter(|syn| !syn.is_syn_ack)?
         .flow_label?;
-    (is_active(segment) && usual != 0 && seen != usual).then(|| FLOW_LABEL.found(seen, usual))
+    let is_other = is_active(segment) && usual != 0 && seen != usual;
+    (is_other && !reset_is_far(case)).then(|| FLOW_LABEL.found(seen, usual))
 }
 
 #[cfg(test)]
@@ -280,5 +283,7 @@ mod tests {
         assert_eq!(labels(77, 77).check(flow_label), None);
         assert_eq!(labels(0, 78).check(flow_label), None);
         assert_eq!(labels(77, 78).passive().check(flow_label), None);
+        let routed_anew = labels(77, 78).reset(|r| r.hop_limit = 45);
+        assert_eq!(routed_anew.check(flow_label), None);
     }
 }

@@ -263,6 +263,122 @@ fn by_circumstance() -> Vec<Guard> {
     ]
 }
 
+/// A peer that is known well: nine segments of its own, nine flows of its address, all from one distance.
+fn well_known(scene: Scene) -> Scene {
+    let mut scene = scene.path_hop_limit(50).sender(|s| s.segments = 9);
+    let path = scene.flow.path.as_mut().unwrap();
+    (1..9).for_each(|_| path.hop_limits.note(50));
+    path.flows = 9;
+    scene
+}
+
+fn also_heard(mut scene: Scene, hop_limits: &[u8], of_network: bool) -> Scene {
+    let path = scene.flow.path.as_mut().unwrap();
+    let heard = match of_network {
+        true => &mut path.prefix.hop_limits,
+        false => &mut path.hop_limits,
+    };
+    for hop_limit in hop_limits {
+        (0..3).for_each(|_| heard.note(*hop_limit));
+    }
+    scene
+}
+
+fn relabeled(scene: Scene) -> Scene {
+    scene
+        .v6()
+        .sender(|s| s.syn.as_mut().unwrap().flow_label = Some(77))
+        .reset(|r| (r.hop_limit, r.flow_label) = (45, Some(78)))
+}
+
+/// Networks that bring one sender's segments by more than one way.
+fn by_ways() -> Vec<Guard> {
+    let moved = |r: &mut Segment| r.hop_limit = 45;
+    let pool = |hop_limit| {
+        let scene = well_known(bare(|r| r.hop_limit = hop_limit));
+        also_heard(scene, &[46, 54], false).sender(|s| s.syn.as_mut().unwrap().is_syn_ack = true)
+    };
+    vec![
+        (
+            "E-H1",
+            "a route that changed for all flows of the address",
+            { also_heard(well_known(abort(moved)), &[45], false) },
+        ),
+        ("E-H1", "the same, met by what this kernel answers", {
+            also_heard(well_known(bare(moved)), &[45], false)
+        }),
+        (
+            "E-H1",
+            "a route that changed for the network, heard of others",
+            { also_heard(well_known(abort(moved)), &[45], true) },
+        ),
+        ("E-H1", "ECMP ways that differ by one", {
+            also_heard(well_known(abort(|r| r.hop_limit = 49)), &[51], false)
+        }),
+        (
+            "E-H1",
+            "a pool behind one address, the near machine",
+            pool(54),
+        ),
+        (
+            "E-H1",
+            "a pool behind one address, the far machine",
+            pool(46),
+        ),
+        // RFC 6438; sk_rethink_txhash after a retransmission timeout: the outage that made it abort.
+        ("E-H18", "a label and a way taken anew after a timeout", {
+            relabeled(well_known(abort(|_| ())))
+        }),
+        // tcp_v6_send_response: no socket, so a label of its own.
+        ("E-H18", "an answer of no socket by its own label", {
+            relabeled(well_known(bare(|_| ())))
+        }),
+    ]
+}
+
+/// Ends that are rare, and right: each by the rule that makes a kernel send it.
+fn by_protocol() -> Vec<Guard> {
+    let quiet = |s: &mut crate::host::SocketSequence| {
+        (s.srtt_us, s.sent_ago_ns, s.idle_ns) = (Some(100), Some(9 * SECOND), Some(9 * SECOND));
+    };
+    vec![
+        // tcp_xmit_probe_skb sends no data, so that the socket's clock of what it sent stands still.
+        (
+            "E-V11",
+            "a zero-window probe to a peer that lost its state",
+            { well_known(bare(|_| ())).socket(quiet) },
+        ),
+        // RFC 9293 3.10.7.4 and RFC 2525 2.17: closed with unread data after its FIN.
+        ("E-V1", "an abort after its own FIN, half closed", {
+            well_known(abort(|r| r.seq = r.seq.plus(1)))
+                .sender(|s| s.fin = Some(SENDER_ISN.plus(101)))
+        }),
+        // RFC 1122 4.2.2.12: a reset may say why in ASCII.
+        (
+            "E-H13",
+            "an old stack that writes text, by a changed route",
+            {
+                let scene = well_known(bare(|r| {
+                    (r.hop_limit, r.payload_len, r.payload_head[0]) = (45, 20, b'N');
+                }));
+                also_heard(scene, &[45], false)
+            },
+        ),
+        // RFC 5961 3.2: kernels before it aborted at SND.NXT, with data of theirs lost on the way.
+        ("E-V2", "an abort beyond lost data, by a changed route", {
+            let scene = well_known(abort(|r| (r.seq, r.hop_limit) = (r.seq.plus(2_920), 45)));
+            also_heard(scene, &[45], false).socket(|s| s.rcv_nxt = SENDER_ISN.plus(101))
+        }),
+        // cookie_init_timestamp: the low bits of a SYN cookie's clock hold options, up to 63 behind.
+        ("E-H11", "a clock that began with a SYN cookie's", {
+            well_known(abort(|r| {
+                let clock = r.options.timestamps.as_mut().unwrap();
+                clock.value -= 63;
+            }))
+        }),
+    ]
+}
+
 #[test]
 fn no_sign_that_genuine_resets_show_convicts_alone() {
     let mut accused = Vec::new();
@@ -273,6 +389,8 @@ fn no_sign_that_genuine_resets_show_convicts_alone() {
         by_link(),
         by_what_follows(),
         by_circumstance(),
+        by_ways(),
+        by_protocol(),
     ]
     .into_iter()
     .flatten()

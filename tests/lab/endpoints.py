@@ -8,7 +8,7 @@ import time
 
 import forge
 from forge import ACK, RST, SYN
-from peer import abort, address, receive, vanish
+from peer import abort, address, leave_with, receive, vanish
 from plays import CLIENT_HOP_LIMIT, ROUTER_UP, UP0, free_port, scenario
 
 
@@ -18,6 +18,27 @@ def client_abort(play):
     link = play.connection()
     abort(link.near)
     play.expect(link.near_end, link.far_end, "remote", "abort", story="the client")
+    time.sleep(0.02)
+    link.far.close()
+
+
+@scenario
+def client_abort_by_a_new_route(play):
+    """The route from the client grows by four hops; new connections show it, then an older one is aborted."""
+    def by(hop_limit):
+        return play.connection(caller="cl-moving", hop_limit=hop_limit)
+
+    def closed(link):
+        link.near.close()
+        link.far.close()
+
+    link = by(64)
+    for hop_limit in (64, 64, 60, 60):
+        closed(by(hop_limit))
+    leave_with(link.near, 60)
+    abort(link.near)
+    play.expect(link.near_end, link.far_end, "remote", "abort", hop_limit=CLIENT_HOP_LIMIT - 4,
+                story="the client, by its new route")
     time.sleep(0.02)
     link.far.close()
 

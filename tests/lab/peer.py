@@ -22,6 +22,7 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 
 ADDRESSES = {
     "cl": ("10.77.1.2", "fd77:1::2"),
+    "cl-moving": ("10.77.1.66", "fd77:1::66"),
     "nb": ("10.77.2.9", "fd77:2::9"),
     "lb": ("10.77.2.2", "fd77:2::2"),
     "lb-dn": ("10.77.3.1", "fd77:3::1"),
@@ -76,15 +77,27 @@ def address(host, family):
     return ADDRESSES[host][1 if family == 6 else 0]
 
 
+def leave_with(sock, hop_limit):
+    """Segments leave with this hop limit from now on, the last one too."""
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, hop_limit)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hop_limit)
+
+
 class Connection:
     """Both ends of a TCP connection: `near` called, `far` accepted."""
 
-    def __init__(self, lab, family, near="cl", far="lb", port=0, called=None, greet=True):
+    def __init__(self, lab, family, near="cl", far="lb", port=0, called=None, greet=True,
+                 caller=None, hop_limit=64):
         listener = lab.socket(far, family)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((address(far, family), port))
         listener.listen(8)
         self.near = lab.socket(near, family)
+        if caller:
+            self.near.bind((address(caller, family), 0))
+            leave_with(self.near, hop_limit)
         there, bound = listener.getsockname()[:2]
         self.near.connect((there, called or bound))
         self.far, _ = listener.accept()
