@@ -170,14 +170,17 @@ fn passed(settled: &Settled<'_>, sent: Option<Call>) -> Passed {
 /// An egress reset without a kernel event. Where its packet belongs to a socket, that of another network
 /// namespace sent it, or its addresses are translated. Else no socket sent it, as long as every event
 /// reached us, and for the answers to segments of no connection only where the kernel tells of them. Where
-/// events were lost, nobody is named: no process, no packet filter.
+/// an event is missing that should have come, nobody is named: no process, no packet filter.
 fn without_event(settled: &Settled<'_>, config: &EngineConfig) -> Attribution {
     let segment = &settled.view.first.segment;
     let is_lossy = settled.episode.lossy;
+    let is_of_a_socket = settled.view.first.socket.and_then(|s| s.sender()).is_some();
     // A timer's reset has the form of a process's (`tcp_keepalive_timer` and `tcp_out_of_resources` call
-    // `tcp_send_active_reset` as well): only the event, which may be among the lost, tells them apart.
-    let by_shape = cause_by_shape(segment).filter(|cause| !is_lossy || *cause != Cause::Process);
-    if settled.view.first.socket.and_then(|s| s.sender()).is_some() {
+    // `tcp_send_active_reset` as well). Where events are heard and a socket's own is not, it was skipped, as
+    // those in interrupts are, counted or not, or is another network namespace's: of either, nobody knows.
+    let is_untold = is_lossy || (config.kernel_events && is_of_a_socket);
+    let by_shape = cause_by_shape(segment).filter(|cause| !is_untold || *cause != Cause::Process);
+    if is_of_a_socket {
         let evidence = vec![attested(
             "left_this_host",
             Favors::Local,
