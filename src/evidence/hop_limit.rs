@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::basis::{hops, initial_hop_limit, is_far};
+use super::ways::{has_another_label, is_of_a_known_way, is_of_the_networks_way};
 use super::{Case, Evidence, Group, Kind, Value};
 use crate::flow::{HopLimits, PrefixFacts};
 
@@ -122,6 +123,7 @@ fn distance_of(case: &Case<'_>) -> Option<(Kind, u8)> {
         0 | 1 => MATCH,
         2 => return None,
         _ if known <= SET_ON_PURPOSE || reset <= SET_ON_PURPOSE && hops(known) == 0 => return None,
+        _ if is_kernels_own(case, known, reset) => CLASS_SAME,
         _ if is_far(reset, known) && source == Source::Prefix => PREFIX_MISMATCH,
         _ if is_far(reset, known) && elsewhere => PATH_MISMATCH,
         _ if is_far(reset, known) && is_of_a_known_way(case, reset) => return None,
@@ -134,36 +136,17 @@ fn distance_of(case: &Case<'_>) -> Option<(Kind, u8)> {
     Some((kind, known))
 }
 
-/// Segments from which on a way is known: those of a flow that began and ended, and one more.
-const SEGMENTS_OF_WAY: u16 = 3;
+/// More hops than any route has: the initial value was none of the usual ones.
+const NO_ROUTE: u8 = 33;
 
-/// Other flows of the sender's address came from as far as the reset, give or take one: its route
-/// changed, or several machines stand behind it. A forger's way is heard in its name only where he forges
-/// handshakes too.
-fn is_of_a_known_way(case: &Case<'_>, reset: u8) -> bool {
-    let path = case.flow.path.as_ref();
-    path.is_some_and(|path| has_way(&path.hop_limits, reset))
-}
-
-/// The same of other addresses of its network, where all of it may have been routed anew.
-fn is_of_the_networks_way(case: &Case<'_>, reset: u8) -> bool {
-    let path = case.flow.path.as_ref();
-    path.is_some_and(|path| !path.prefix.is_crowded && has_way(&path.prefix.hop_limits, reset))
-}
-
-fn has_way(heard: &HopLimits, reset: u8) -> bool {
-    heard
-        .modes()
-        .any(|mode| mode.count >= SEGMENTS_OF_WAY && mode.hop_limit.abs_diff(reset) <= 1)
-}
-
-/// Whether the reset bears another IPv6 flow label than the SYN or SYN-ACK: routers choose among equal ways
-/// by it (RFC 6438), and Linux takes a new one when a retransmission times out (`tcp_write_timeout`,
-/// `sk_rethink_txhash`), and for the answer of no socket (`tcp_v6_send_response`).
-pub(super) fn has_another_label(case: &Case<'_>) -> bool {
-    let of_syn = case.sender().and_then(|sender| sender.syn?.flow_label);
-    let of_reset = case.first().and_then(|first| first.segment.flow_label);
-    matches!((of_syn, of_reset), (Some(syn), Some(reset)) if syn != 0 && syn != reset)
+/// A program of the sender chose the hop limit of its socket (`IP_TTL`), and its kernel answers with the
+/// usual one: what no socket sends goes out by the kernel's own (`ip_send_unicast_reply`, `ctl_sk`).
+fn is_kernels_own(case: &Case<'_>, known: u8, reset: u8) -> bool {
+    let is_answer = case.first().is_some_and(|first| {
+        let segment = &first.segment;
+        !segment.flags.ack() && segment.window == 0
+    });
+    is_answer && hops(known) >= NO_ROUTE && hops(reset) < NO_ROUTE
 }
 
 /// Flows of one address from which on its distance is known.
@@ -393,6 +376,20 @@ mod tests {
     }
 
     #[test]
+    fn a_kernel_answers_with_a_hop_limit_of_its_own_where_a_program_chose_another() {
+        // IP_TTL 100 at ten hops.
+        assert_eq!(
+            at(90, 54).passive().check(distance),
+            name("hop_limit_class_same")
+        );
+        assert_eq!(at(90, 54).check(distance), name("hop_limit_mismatch"));
+        assert_eq!(
+            at(54, 90).passive().check(distance),
+            name("hop_limit_mismatch")
+        );
+    }
+
+    #[test]
     fn without_a_baseline_the_peer_after_the_reset_serves() {
         let scene = Scene::established()
             .no_sender()
@@ -463,46 +460,6 @@ mod tests {
         path.flows = flows;
         (1..count).for_each(|_| path.hop_limits.note(50));
         scene
-    }
-
-    #[test]
-    fn a_way_that_other_flows_of_the_address_came_by_is_no_strangers() {
-        let heard = |times: usize| {
-            let mut scene = with_path(seen_before(50, 45, 9), 9, 9);
-            let path = scene.flow.path.as_mut().unwrap();
-            (0..times).for_each(|_| path.hop_limits.note(46));
-            scene
-        };
-        assert_eq!(heard(0).check(distance), name("hop_limit_mismatch"));
-        assert_eq!(heard(0).check(steady), name("hop_limit_steady"));
-        assert_eq!(heard(2).check(distance), name("hop_limit_mismatch"));
-        assert_eq!(heard(3).check(distance), None);
-        assert_eq!(heard(3).check(steady), None);
-    }
-
-    #[test]
-    fn a_way_that_the_rest_of_the_network_came_by_leaves_the_mismatch_one_witness() {
-        let mut scene = with_path(seen_before(50, 45, 9), 9, 9);
-        let prefix = &mut scene.flow.path.as_mut().unwrap().prefix;
-        (0..3).for_each(|_| prefix.hop_limits.note(45));
-        assert_eq!(scene.check(distance), name("hop_limit_mismatch"));
-        assert_eq!(scene.check(steady), None);
-        let path = scene.flow.path.as_mut().unwrap();
-        path.prefix.is_crowded = true;
-        assert_eq!(scene.check(steady), name("hop_limit_steady"));
-    }
-
-    #[test]
-    fn another_flow_label_may_have_taken_another_way_but_not_a_far_one() {
-        let labels = |reset: u8, label: u32| {
-            seen_before(50, reset, 9)
-                .v6()
-                .sender(|s| s.syn.as_mut().unwrap().flow_label = Some(77))
-                .reset(|r| r.flow_label = Some(label))
-        };
-        assert_eq!(labels(45, 78).check(steady), None);
-        assert_eq!(labels(45, 77).check(steady), name("hop_limit_steady"));
-        assert_eq!(labels(40, 78).check(steady), name("hop_limit_steady"));
     }
 
     fn answered_only(scene: Scene) -> Scene {

@@ -18,6 +18,7 @@ pub mod siblings;
 pub(crate) mod testing;
 pub mod timing;
 pub mod train;
+mod ways;
 
 pub use basis::{Stack, initial_hop_limit};
 pub use injectors::{InjectorFacts, InjectorMemory};

@@ -348,6 +348,17 @@ fn by_protocol() -> Vec<Guard> {
             "a zero-window probe to a peer that lost its state",
             { well_known(bare(|_| ())).socket(quiet) },
         ),
+        // A balancer that sends a connection to another machine of its pool: that one knows nothing of it
+        // (RFC 9293 3.10.7.1), and the first sends its data again.
+        (
+            "E-R1",
+            "a machine of the same address answers, the other goes on",
+            {
+                well_known(bare(|_| ())).after(150, |s| {
+                    (s.payload_len, s.flags) = (100, Flags(Flags::PSH | Flags::ACK));
+                })
+            },
+        ),
         // RFC 9293 3.10.7.4 and RFC 2525 2.17: closed with unread data after its FIN.
         ("E-V1", "an abort after its own FIN, half closed", {
             well_known(abort(|r| r.seq = r.seq.plus(1)))
@@ -369,6 +380,16 @@ fn by_protocol() -> Vec<Guard> {
             let scene = well_known(abort(|r| (r.seq, r.hop_limit) = (r.seq.plus(2_920), 45)));
             also_heard(scene, &[45], false).socket(|s| s.rcv_nxt = SENDER_ISN.plus(101))
         }),
+        // ip_send_unicast_reply: the program's IP_TTL of 100, its kernel's answer at the usual 64.
+        (
+            "E-H1",
+            "a socket with a hop limit of its own, and its kernel",
+            {
+                let mut scene = bare(|r| r.hop_limit = 54).hop_limit(90);
+                scene.flow.sender.as_mut().unwrap().segments = 9;
+                scene
+            },
+        ),
         // cookie_init_timestamp: the low bits of a SYN cookie's clock hold options, up to 63 behind.
         ("E-H11", "a clock that began with a SYN cookie's", {
             well_known(abort(|r| {
