@@ -5,6 +5,7 @@
 mod ahead;
 mod baseline;
 mod capture;
+mod family;
 mod fold;
 mod half;
 mod hash;
@@ -15,6 +16,7 @@ mod packed;
 mod path;
 mod prefix;
 mod quick;
+mod seconds;
 mod store;
 mod take_in;
 #[cfg(test)]

@@ -7,12 +7,13 @@
 //! both directions are seen. When a fifth comes, connections keep theirs; what is displaced or
 //! finds no room is counted.
 
+use super::family::{Family, SECONDS};
 use super::half;
 use super::hash::hash;
 use super::index::{Index, Rank, Slot, TableCounters, WAYS};
 use super::looks::{Links, Looks};
 use super::store::{FlowState, FlowStore};
-use super::words::{Family, SECONDS, Words};
+use super::words::Words;
 use super::{FlowKey, HalfFlow, Side};
 use crate::sys::bring_line_near;
 use crate::time::Timestamp;

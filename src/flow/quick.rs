@@ -5,6 +5,7 @@
 
 use super::Side;
 use super::ahead::Announced;
+use super::family::Family;
 use super::fold::{DUPLICATE_NS, IP_ID_STEP};
 use super::half::{
     COUNT_MAX, DF_SET, END, HAS_COPIES, HAS_DATA, HAS_FIN, HAS_STAMP, HAS_SYN, HOPS, IS_SYN_ACK,
@@ -15,7 +16,7 @@ use super::index::Rank;
 use super::looks::{Links, Look};
 use super::packed::{Dictionaries, Packed};
 use super::store::FlowStore;
-use super::words::{Family, FlowWords};
+use super::words::FlowWords;
 use crate::time::Timestamp;
 use crate::wire::{Glance, Link, SeqNum};
 
@@ -217,12 +218,12 @@ fn hops_of_any(before: u32, hop_limit: u8, link: Link, links: &mut Links) -> u32
 #[cfg(test)]
 mod tests {
     use crate::flow::ahead::Announced;
+    use crate::flow::family::{Family, V4, V6};
     use crate::flow::fold;
     use crate::flow::hash::hash;
     use crate::flow::packed::{Dictionaries, Packed};
     use crate::flow::store::FlowStore;
     use crate::flow::tests::{Dice, segment, tuple};
-    use crate::flow::words::{Family, V4, V6};
     use crate::flow::{FlowKey, PathTable};
     use crate::time::Timestamp;
     use crate::wire::{Flags, FourTuple, Glance, Segment};

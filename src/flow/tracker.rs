@@ -4,11 +4,11 @@
 use std::net::IpAddr;
 
 use super::capture::Captured;
+use super::family::{V4, V6};
 use super::hash::hash;
 use super::index::{Rank, TableCounters};
 use super::packed::{Dictionaries, Packed};
 use super::store::FlowStore;
-use super::words::{V4, V6};
 use super::{Confirmed, FlowFacts, FlowKey, PassedFlow, PassedReset, PathTable, Side, Sighting};
 use crate::host::SocketView;
 use crate::time::Timestamp;

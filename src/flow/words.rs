@@ -4,32 +4,24 @@
 
 use std::marker::PhantomData;
 
-use super::ahead::Announced;
+use super::Side;
+use super::family::{Family, STATE_WORDS, flow_words, set_words};
 use super::half::{self, Around, HALF_WORDS};
-use super::index::{SET_BYTES, Slot, WAYS};
-use super::key::{Ipv4Key, WideKey};
+use super::index::Slot;
 use super::looks::Looks;
 use super::store::{ENDED_KEPT_NS, FlowState};
-use super::ticks::{
-    FIRST_BITS, FIRST_SHIFT, LAST_BITS, LAST_SHIFT, decode_span, encode_span, ticks, time,
-};
-use super::{FlowKey, Side};
+use super::ticks::{FIRST_BITS, FIRST_SHIFT, LAST_BITS, LAST_SHIFT, ticks, time};
 use crate::time::Timestamp;
-
-/// Second ends of a set.
-pub(super) const SECONDS: usize = 4;
-/// Words of a flow between its key and its first end.
-const STATE_WORDS: usize = 3;
 
 // The first word of a flow's state has the low bits of the ticks of "first seen".
 
 /// Ticks of "last seen" of the first end.
 const LAST: usize = 1;
 /// High bits of "first seen" (seven), flags, the IP ID of the originator's SYN.
-const FLAGS: usize = 2;
+pub(super) const FLAGS: usize = 2;
 
 const FIRST_HIGH: u32 = 0x7f;
-const HAS_SECOND: u32 = 1 << 7;
+pub(super) const HAS_SECOND: u32 = 1 << 7;
 const ESTABLISHED: u32 = 1 << 8;
 const OLDER: u32 = 1 << 9;
 const ENDED: u32 = 1 << 10;
@@ -42,136 +34,10 @@ const FIRST_IS_HIGH: u32 = 1 << 15;
 const STATE_FLAGS: u32 =
     ESTABLISHED | OLDER | ENDED | RESET_LOW | RESET_HIGH | HAS_ORIGINATOR | ORIGINATOR_HIGH;
 
-/// Mantissa of how far apart both ends were last heard, beside a sign: 0.1 %.
-const APART_BITS: u32 = 10;
-const APART_IS_LATER: u32 = 1 << 15;
-const APART_MASK: u32 = 0xffff;
-/// Mantissa of the time from the first end's first segment to the second's: below 1 %.
-const DELAY_BITS: u32 = 7;
-const DELAY_SHIFT: u32 = 16;
-const DELAY_CODE_BITS: u32 = 12;
-/// Where a second end's way is, plus 1.
-const OWNER_SHIFT: u32 = 28;
-
-/// What differs between IPv4 and IPv6.
-pub(super) trait Family {
-    /// Words of the key: both addresses, both ports.
-    const KEY_WORDS: usize;
-    /// Words of one end.
-    const END_WORDS: usize;
-    /// It is IPv4.
-    const IS_IPV4: bool;
-    /// A key as it is compared.
-    type Key: Copy;
-    /// A key in that form.
-    fn pack_key(key: &FlowKey) -> Self::Key;
-    /// Whether a flow's words begin with that key.
-    fn is_key(flow: &[u32], key: &Self::Key) -> bool;
-    /// Writes the key to the front of a flow's words.
-    fn write_key(flow: &mut [u32], key: &Self::Key);
-    /// The key that was found out for a segment.
-    fn announced(found: &Announced) -> Self::Key;
-}
-
-/// IPv4.
-#[derive(Debug)]
-pub(super) struct V4;
-
-/// IPv6.
-#[derive(Debug)]
-pub(super) struct V6;
-
-impl Family for V4 {
-    const KEY_WORDS: usize = 3;
-    const END_WORDS: usize = HALF_WORDS;
-    const IS_IPV4: bool = true;
-
-    type Key = Ipv4Key;
-
-    fn pack_key(key: &FlowKey) -> Ipv4Key {
-        Ipv4Key::of(&key.tuple_from(Side::Low)).map_or_else(Ipv4Key::default, |(key, _)| key)
-    }
-
-    #[inline]
-    fn is_key(flow: &[u32], key: &Ipv4Key) -> bool {
-        let [low, high, ports, ..] = *flow else {
-            return false;
-        };
-        (u64::from(high) << 32 | u64::from(low)) == key.addresses && ports == key.ports
-    }
-
-    #[inline]
-    fn write_key(flow: &mut [u32], key: &Ipv4Key) {
-        if let [low, high, ports, ..] = flow {
-            (*low, *high) = key.addresses();
-            *ports = key.ports;
-        }
-    }
-
-    #[inline]
-    fn announced(found: &Announced) -> Ipv4Key {
-        found.ipv4_key()
-    }
-}
-
-impl Family for V6 {
-    const KEY_WORDS: usize = 9;
-    const END_WORDS: usize = HALF_WORDS + 1;
-    const IS_IPV4: bool = false;
-
-    type Key = WideKey;
-
-    fn pack_key(key: &FlowKey) -> WideKey {
-        WideKey::of(&key.tuple_from(Side::Low)).0
-    }
-
-    #[inline]
-    fn is_key(flow: &[u32], key: &WideKey) -> bool {
-        let (Some(own), wide) = (flow.first_chunk(), key.wide()) else {
-            return false;
-        };
-        let own = WideKey(*own).wide();
-        let differ = |at: usize| own[at] ^ wide[at];
-        differ(0) | differ(1) | differ(2) | differ(3) | differ(4) == 0
-    }
-
-    #[inline]
-    fn write_key(flow: &mut [u32], key: &WideKey) {
-        if let Some(own) = flow.first_chunk_mut() {
-            *own = key.0;
-        }
-    }
-
-    #[inline]
-    fn announced(found: &Announced) -> WideKey {
-        *found.wide_key()
-    }
-}
-
-const fn flow_words<F: Family>() -> usize {
-    F::KEY_WORDS + STATE_WORDS + F::END_WORDS
-}
-
-const fn second_words<F: Family>() -> usize {
-    F::END_WORDS + 1
-}
-
-const fn set_words<F: Family>() -> usize {
-    WAYS * flow_words::<F>() + SECONDS * second_words::<F>()
-}
-
-const fn second_start<F: Family>(set: usize, number: usize) -> usize {
-    set * set_words::<F>() + WAYS * flow_words::<F>() + number * second_words::<F>()
-}
-
-// Half a byte a flow is left for the dictionaries.
-const _: () = assert!(set_words::<V4>() * 4 + SET_BYTES + WAYS / 2 <= WAYS * 64);
-const _: () = assert!(set_words::<V6>() * 4 + SET_BYTES + WAYS / 2 <= WAYS * 96);
-
 /// The memory of one family's flows.
 #[derive(Debug)]
 pub(super) struct Words<F: Family> {
-    words: Box<[u32]>,
+    pub(super) words: Box<[u32]>,
     family: PhantomData<F>,
 }
 
@@ -337,12 +203,12 @@ impl<F: Family> Words<F> {
     }
 
     #[inline]
-    fn state_mut(&mut self, slot: Slot) -> &mut [u32] {
+    pub(super) fn state_mut(&mut self, slot: Slot) -> &mut [u32] {
         let flow = self.flow_mut(slot);
         flow.get_mut(F::KEY_WORDS..).unwrap_or_default()
     }
 
-    fn flags(&self, slot: Slot) -> u32 {
+    pub(super) fn flags(&self, slot: Slot) -> u32 {
         let flags = self.state_words(slot).get(FLAGS);
         flags.copied().unwrap_or_default()
     }
@@ -386,26 +252,7 @@ impl<F: Family> Words<F> {
         }
     }
 
-    /// The same for a second end.
-    pub(super) fn around_second(
-        &self,
-        slot: Slot,
-        number: usize,
-        side: Side,
-        now: Timestamp,
-    ) -> Around {
-        let delay = self.tail(slot.set, number) >> DELAY_SHIFT & ((1 << DELAY_CODE_BITS) - 1);
-        let delay_ns = decode_span(delay, DELAY_BITS) << FIRST_SHIFT;
-        let first = self.last_of_first(slot, now);
-        Around {
-            first_seen: self.first_seen(slot, now).plus_nanos(delay_ns),
-            last_seen: self.last_of_second(slot.set, number, first),
-            syn_ip_id: self.syn_ip_id(slot, side),
-            is_ipv4: F::IS_IPV4,
-        }
-    }
-
-    fn syn_ip_id(&self, slot: Slot, side: Side) -> Option<u16> {
+    pub(super) fn syn_ip_id(&self, slot: Slot, side: Side) -> Option<u16> {
         let flags = self.flags(slot);
         let is_originator =
             flags & HAS_ORIGINATOR != 0 && (flags & ORIGINATOR_HIGH != 0) == (side == Side::High);
@@ -446,72 +293,7 @@ impl<F: Family> Words<F> {
         }
     }
 
-    /// A second end without its last word.
-    pub(super) fn second(&self, set: usize, number: usize) -> &[u32] {
-        let start = second_start::<F>(set, number);
-        let words = self.words.get(start..start + F::END_WORDS);
-        words.unwrap_or_default()
-    }
-
-    /// The same, to change it.
-    pub(super) fn second_mut(&mut self, set: usize, number: usize) -> &mut [u32] {
-        let start = second_start::<F>(set, number);
-        let words = self.words.get_mut(start..start + F::END_WORDS);
-        words.unwrap_or_default()
-    }
-
-    /// The word of a second end that says whose it is and when it was heard.
-    fn tail(&self, set: usize, number: usize) -> u32 {
-        let at = second_start::<F>(set, number) + F::END_WORDS;
-        self.words.get(at).copied().unwrap_or_default()
-    }
-
-    fn change_tail(&mut self, set: usize, number: usize, mask: u32, value: u32) {
-        let at = second_start::<F>(set, number) + F::END_WORDS;
-        if let Some(tail) = self.words.get_mut(at) {
-            *tail = *tail & !mask | value;
-        }
-    }
-
-    /// The way of the flow that a second end belongs to; `None` when it is free.
-    pub(super) fn owner(&self, set: usize, number: usize) -> Option<usize> {
-        let way = (self.tail(set, number) >> OWNER_SHIFT).checked_sub(1)?;
-        Some(way as usize)
-    }
-
-    /// Which second end of the set is that flow's.
-    pub(super) fn second_of(&self, slot: Slot) -> Option<usize> {
-        if self.flags(slot) & HAS_SECOND == 0 {
-            return None;
-        }
-        (0..SECONDS).find(|number| self.owner(slot.set, *number) == Some(slot.way))
-    }
-
-    /// Gives a second end to a flow, empty; whose it was has none any more.
-    pub(super) fn give_second(&mut self, slot: Slot, number: usize, at: Timestamp, now: Timestamp) {
-        let owner = u32::try_from(slot.way + 1).unwrap_or_default() << OWNER_SHIFT;
-        let delay_ticks = at.since(self.first_seen(slot, now)) >> FIRST_SHIFT;
-        let delay = encode_span(delay_ticks, DELAY_BITS, true) << DELAY_SHIFT;
-        self.change_tail(slot.set, number, u32::MAX, owner | delay);
-        if let Some(flags) = self.state_mut(slot).get_mut(FLAGS) {
-            *flags |= HAS_SECOND;
-        }
-    }
-
-    /// Frees a second end, and gives back its look.
-    pub(super) fn clear_second(&mut self, set: usize, number: usize, looks: &mut Looks) {
-        if let Some(way) = self.owner(set, number) {
-            let slot = Slot { set, way };
-            if let Some(flags) = self.state_mut(slot).get_mut(FLAGS) {
-                *flags &= !HAS_SECOND;
-            }
-        }
-        looks.give_back(half::look_number(self.second(set, number)));
-        self.second_mut(set, number).fill(0);
-        self.change_tail(set, number, u32::MAX, 0);
-    }
-
-    fn first_seen(&self, slot: Slot, now: Timestamp) -> Timestamp {
+    pub(super) fn first_seen(&self, slot: Slot, now: Timestamp) -> Timestamp {
         let [low, _, flags, ..] = *self.state_words(slot) else {
             return now;
         };
@@ -542,35 +324,6 @@ impl<F: Family> Words<F> {
         if let Some(last) = self.state_mut(slot).get_mut(LAST) {
             *last = last_ticks(at);
         }
-    }
-
-    fn last_of_second(&self, set: usize, number: usize, first: Timestamp) -> Timestamp {
-        let apart = self.tail(set, number) & APART_MASK;
-        let span = decode_span(apart & !APART_IS_LATER, APART_BITS) << LAST_SHIFT;
-        if apart & APART_IS_LATER != 0 {
-            first.plus_nanos(span)
-        } else {
-            Timestamp::from_nanos(first.as_nanos().saturating_sub(span))
-        }
-    }
-
-    /// Notes when a second end was last heard. Rounded into the past: then more time seems to have
-    /// gone by than has, and a clock that stands where it should never seems to run too fast.
-    pub(super) fn set_last_of_second(
-        &mut self,
-        slot: Slot,
-        number: usize,
-        at: Timestamp,
-        now: Timestamp,
-    ) {
-        let first = self.last_of_first(slot, now);
-        let apart = if at >= first {
-            APART_IS_LATER | encode_span(at.since(first) >> LAST_SHIFT, APART_BITS, false)
-        } else {
-            let ticks = first.since(at).div_ceil(1 << LAST_SHIFT);
-            encode_span(ticks, APART_BITS, true)
-        };
-        self.change_tail(slot.set, number, APART_MASK, apart);
     }
 
     /// When the flow was last heard.
