@@ -1,5 +1,5 @@
 //! What a flow table needs to know of a segment, in words that are read and compared in a few steps, and
-//! the frames of which it can be read at once: the SYN and FIN that nearly all are. Each is told by its
+//! the frames of which it can be read at once: the SYN and FIN that nearly all are, and bare resets. Each is told by its
 //! bytes at fixed places; for whatever is otherwise there is [`parse`](super::parse()). What is read is
 //! the same both ways: a test holds them against each other.
 
@@ -221,6 +221,17 @@ impl Glance {
         }
     }
 
+    /// Ends, control bits and [`Self::has_data`] of any segment; nothing else of `self` is of use then.
+    pub const fn set_headers(&mut self, segment: &Segment) {
+        self.tuple = segment.tuple;
+        self.flags = segment.flags;
+        self.marks = if segment.payload_len > 0 {
+            Self::DATA
+        } else {
+            0
+        };
+    }
+
     /// It has payload.
     #[must_use]
     #[inline]
@@ -229,7 +240,7 @@ impl Glance {
     }
 
     /// Reads one Ethernet frame over `self`, when it is untagged IPv4 without options or IPv6 without
-    /// extension headers, a SYN or FIN without payload, and its TCP options stand in one of the usual lists;
+    /// extension headers, a SYN, FIN or reset without payload, and its TCP options stand in one of the usual lists;
     /// `false` when it is not, and then some fields may be written.
     #[inline]
     pub fn read(&mut self, frame: &[u8]) -> bool {
@@ -292,7 +303,7 @@ impl Glance {
     #[inline]
     fn read_tcp(&mut self, fixed: &[u8; tcp::HEADER_LEN], len: u32, rest: &[u8]) -> Option<()> {
         let flags = Flags(fixed[13]);
-        let is_usual = flags.0 & (Flags::SYN | Flags::FIN) != 0 && !flags.rst();
+        let is_usual = flags.0 & (Flags::SYN | Flags::FIN | Flags::RST) != 0;
         if !is_usual || u32::from(fixed[12] >> 4) * 4 != len {
             return None;
         }
@@ -395,16 +406,22 @@ mod tests {
         }
         let segment = parse(LinkLayer::Ethernet, bytes).unwrap();
         assert_eq!(*glance, Glance::of(&segment), "{bytes:02x?}");
-        assert!(!segment.flags.rst() && segment.payload_len == 0);
+        assert_eq!(segment.payload_len, 0);
         true
     }
 
     #[test]
-    fn syn_and_fin_are_known_at_a_glance_and_resets_and_payload_never() {
+    fn syn_and_fin_and_resets_are_known_at_a_glance_and_payload_never() {
         const FIN: u8 = Flags::FIN | Flags::ACK;
         let mut glance = Glance::BLANK;
         for is_ipv4 in [true, false] {
-            for (flags, options) in [(Flags::SYN, LINUX), (Flags::SYN, &[]), (FIN, STAMPS)] {
+            for (flags, options) in [
+                (Flags::SYN, LINUX),
+                (Flags::SYN, &[]),
+                (FIN, STAMPS),
+                (Flags::RST, &[]),
+                (Flags::RST | Flags::ACK, STAMPS),
+            ] {
                 let mut bytes = frame(is_ipv4, flags, options, &[]);
                 assert!(compare(&bytes, &mut glance), "{bytes:02x?}");
                 bytes.extend([0xee; 9]);
@@ -413,8 +430,6 @@ mod tests {
                 assert!(!compare(&bytes, &mut glance), "cut short");
                 let bytes = frame(is_ipv4, flags, options, b"data");
                 assert!(!compare(&bytes, &mut glance), "payload");
-                let bytes = frame(is_ipv4, flags | Flags::RST, options, &[]);
-                assert!(!compare(&bytes, &mut glance), "a reset");
             }
         }
     }

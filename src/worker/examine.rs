@@ -217,7 +217,10 @@ impl Parsed {
     fn read_whole(&mut self, bytes: &[u8]) {
         let mut segment = Segment::BLANK;
         match wire::parse_into(bytes, &mut segment) {
-            Ok(()) => (self.glance, self.kind) = (Glance::of(&segment), Kind::Other),
+            Ok(()) => {
+                self.glance.set_headers(&segment);
+                self.kind = Kind::Other;
+            }
             Err(reject) => self.kind = Kind::Rejected(reject),
         }
     }
@@ -264,6 +267,9 @@ pub fn read_frame(now: Timestamp, bytes: &[u8], meta_bytes: Option<&[u8]>, parse
     parsed.kind = Kind::Usual;
     if !parsed.glance.read(bytes) {
         parsed.read_whole(bytes);
+    } else if parsed.glance.flags.rst() {
+        // Its sighting has all of it, and is read when it is told of.
+        parsed.kind = Kind::Other;
     }
 }
 
