@@ -313,8 +313,12 @@ mod tests {
 
     fn play<F: Family>(is_ipv4: bool) {
         let mut simple = 0;
-        // Under Miri a connection takes a second.
-        let (seeds, least): (u64, u32) = if cfg!(miri) { (5, 20) } else { (400, 2_000) };
+        // Under Miri a segment takes half a second.
+        let (seeds, segments, least): (u64, u32, u32) = if cfg!(miri) {
+            (3, 20, 5)
+        } else {
+            (400, 60, 2_000)
+        };
         for seed in 1..seeds {
             let mut dice = Dice::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
             let (mut quick, mut full) = (Store::<F>::new(), Store::<F>::new());
@@ -322,7 +326,7 @@ mod tests {
             tuples.extend([tuples[0].reversed(), tuples[1].reversed()]);
             let mut time = Timestamp::from_nanos(dice.roll() >> 8);
             let mut last = None;
-            for _ in 0..60 {
+            for _ in 0..segments {
                 let segment = next(&mut dice, &tuples, last);
                 time = time.plus_nanos(dice.roll() >> (30 + dice.roll() % 30));
                 let is_rst = segment.flags.rst();

@@ -400,8 +400,13 @@ mod tests {
         path: Path::Ingress,
     };
 
-    /// Batches of some thirty frames; under Miri, each takes seconds.
-    const ROUNDS: u64 = if cfg!(miri) { 8 } else { 300 };
+    /// How many batches, of how many frames at most (a power of two, less 1), and how many sightings they bring
+    /// at least. Under Miri, a frame takes a second.
+    const ROUNDS: (u64, u8, usize) = if cfg!(miri) {
+        (6, 15, 5)
+    } else {
+        (300, 63, 2_100)
+    };
 
     struct Frames {
         frames: Vec<Vec<u8>>,
@@ -488,9 +493,10 @@ mod tests {
         let (mut ahead, mut alone) = (Tracker::new(config), Tracker::new(config));
         let mut parsed = vec![Parsed::BLANK; 64];
         let (mut dice, mut sightings) = (7, 0);
-        for round in 1..ROUNDS {
+        let (rounds, most, least) = ROUNDS;
+        for round in 1..rounds {
             let now = Timestamp::from_nanos(round << 30);
-            let count = usize::from(roll(&mut dice) & 63);
+            let count = usize::from(roll(&mut dice) & most);
             let mut batch = Frames {
                 frames: (0..count).map(|_| frame(&mut dice)).collect(),
                 found: Vec::new(),
@@ -509,7 +515,6 @@ mod tests {
             assert_eq!(ahead.counters(), alone.counters());
             sightings += found.len();
         }
-        let least = usize::try_from(ROUNDS * 7).unwrap();
         assert!(sightings > least, "{sightings} sightings");
     }
 }
