@@ -1,5 +1,5 @@
 //! What a flow table needs to know of a segment, in words that are read and compared in a few steps, and
-//! the frames of which it can be read at once: the SYN and FIN that nearly all are, and bare resets. Each is told by its
+//! the frames of which it can be read at once: the SYN, FIN and reset that nearly all are. Each is told by its
 //! bytes at fixed places; for whatever is otherwise there is [`parse`](super::parse()). What is read is
 //! the same both ways: a test holds them against each other.
 
@@ -240,7 +240,7 @@ impl Glance {
     }
 
     /// Reads one Ethernet frame over `self`, when it is untagged IPv4 without options or IPv6 without
-    /// extension headers, a SYN, FIN or reset without payload, and its TCP options stand in one of the usual lists;
+    /// extension headers, a SYN, FIN or reset, and its TCP options stand in one of the usual lists;
     /// `false` when it is not, and then some fields may be written.
     #[inline]
     pub fn read(&mut self, frame: &[u8]) -> bool {
@@ -278,7 +278,7 @@ impl Glance {
         self.ip_id = u16_at(head, IP + 4);
         self.marks = Self::DF_CLEAR >> (head[IP + 6] >> 6 & 1);
         self.flow_label = 0;
-        // A length of less than the header is longer than any list of options.
+        // A length of less than the header is longer than any packet.
         Some(u32::from(u16_at(head, IP + 2)).wrapping_sub(20))
     }
 
@@ -304,7 +304,8 @@ impl Glance {
     fn read_tcp(&mut self, fixed: &[u8; tcp::HEADER_LEN], len: u32, rest: &[u8]) -> Option<()> {
         let flags = Flags(fixed[13]);
         let is_usual = flags.0 & (Flags::SYN | Flags::FIN | Flags::RST) != 0;
-        if !is_usual || u32::from(fixed[12] >> 4) * 4 != len {
+        let data_offset = u32::from(fixed[12] >> 4) * 4;
+        if !is_usual {
             return None;
         }
         self.tuple.src_port = u16_at(fixed, 0);
@@ -316,7 +317,10 @@ impl Glance {
         self.flags = flags;
         self.marks |= fin << Self::FIN_SHIFT;
         self.window = u16_at(fixed, 14);
-        match len {
+        if len != data_offset {
+            self.add_payload(len.wrapping_sub(data_offset))?;
+        }
+        match data_offset {
             20 => {
                 self.set_options((0, 0, NO_SCALE, 0), 0, 0);
                 Some(())
@@ -325,6 +329,16 @@ impl Glance {
             40 => self.read_options_of_linux(rest.first_chunk()?),
             _ => None,
         }
+    }
+
+    /// Payload of that length, which is more than any packet holds where the header itself does not fit into it.
+    fn add_payload(&mut self, len: u32) -> Option<()> {
+        if len > u32::from(u16::MAX) {
+            return None;
+        }
+        self.end = self.end.plus(len);
+        self.marks |= Self::DATA;
+        Some(())
     }
 
     /// What is left of the lists that nearly all segments carry, beside none: timestamps behind two NOPs (RFC
@@ -406,12 +420,11 @@ mod tests {
         }
         let segment = parse(LinkLayer::Ethernet, bytes).unwrap();
         assert_eq!(*glance, Glance::of(&segment), "{bytes:02x?}");
-        assert_eq!(segment.payload_len, 0);
         true
     }
 
     #[test]
-    fn syn_and_fin_and_resets_are_known_at_a_glance_and_payload_never() {
+    fn syn_fin_and_resets_are_known_at_a_glance_with_payload_and_without() {
         const FIN: u8 = Flags::FIN | Flags::ACK;
         let mut glance = Glance::BLANK;
         for is_ipv4 in [true, false] {
@@ -428,8 +441,14 @@ mod tests {
                 assert!(compare(&bytes, &mut glance), "with padding");
                 bytes.truncate(bytes.len() - 10);
                 assert!(!compare(&bytes, &mut glance), "cut short");
-                let bytes = frame(is_ipv4, flags, options, b"data");
-                assert!(!compare(&bytes, &mut glance), "payload");
+                let mut bytes = frame(is_ipv4, flags, options, b"data");
+                assert!(compare(&bytes, &mut glance), "payload");
+                assert!(glance.has_data());
+                bytes.truncate(bytes.len() - 3);
+                assert!(compare(&bytes, &mut glance), "payload cut short");
+                let length = if is_ipv4 { 16 } else { 18 };
+                bytes[length..length + 2].fill(0);
+                assert!(!compare(&bytes, &mut glance), "a length of nothing");
             }
         }
     }
