@@ -176,10 +176,16 @@ mod tests {
 
     #[test]
     fn the_usual_frames_are_read_quickly_and_as_the_full_parser_reads_them() {
+        // Under Miri a frame takes half a second.
+        let lengths: &[usize] = if cfg!(miri) {
+            &[0, 17]
+        } else {
+            &[0, 1, 15, 16, 17, 100]
+        };
         let mut segment = Segment::BLANK;
         for is_ipv4 in [true, false] {
             for options in LISTS {
-                for payload in [0, 1, 15, 16, 17, 100] {
+                for &payload in lengths {
                     let mut bytes = frame(is_ipv4, options, payload);
                     assert!(compare(&bytes, &mut segment), "{bytes:02x?}");
                     bytes.extend([0xee; 9]);

@@ -35,9 +35,9 @@ fn key_of(host: u32, port: u16) -> FlowKey {
 
 #[test]
 fn connections_that_the_kernel_confirms_outlast_a_flood_of_syns_at_the_worker() {
-    // A hundred SYNs for each place of the table; under Miri, which is slow, eight.
+    // A hundred SYNs for each place of the table; under Miri, which is slow, three.
     let (capacity, flood) = if cfg!(miri) {
-        (256, 2_048)
+        (256, 768)
     } else {
         (4096, 400_000)
     };

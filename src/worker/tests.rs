@@ -421,7 +421,7 @@ fn frames_are_conserved_under_any_mix_of_load_and_failure() {
     };
     let mut bench = Bench::new(128, 16);
     // Miri takes a second for what takes a millisecond else.
-    let rounds: u64 = if cfg!(miri) { 50 } else { 20_000 };
+    let rounds: u64 = if cfg!(miri) { 8 } else { 20_000 };
     for _ in 0..rounds {
         for _ in 0..draw(100) {
             // As `steer` does: no credit, no frame.
