@@ -79,6 +79,15 @@ impl Announced {
         self.whose = Whose::Wide;
     }
 
+    /// The hash of the key, which is the segment's own: as it was found out, or from the start.
+    #[inline]
+    pub(super) fn hash_of(&self, key: &FlowKey, secret: [u64; 2]) -> u64 {
+        match self.whose {
+            Whose::Unknown => hash(key, secret),
+            Whose::V4 | Whose::Wide | Whose::Captured => self.hash,
+        }
+    }
+
     /// The key of an IPv4 connection.
     #[inline]
     pub(super) const fn ipv4_key(&self) -> Ipv4Key {
@@ -101,7 +110,10 @@ impl Tracker {
             Tables::Live(_) => announced.find_out(tuple, self.secret, &self.paths),
             Tables::Capture(_) => {
                 announced.whose = Whose::Captured;
-                announced.hash = hash(&FlowKey::of(*tuple).0, self.secret);
+                announced.hash = match Ipv4Key::of(tuple) {
+                    Some((key, _)) => hash_ipv4(key, self.secret),
+                    None => hash(&FlowKey::of(*tuple).0, self.secret),
+                };
                 announced.places = self.paths.places(tuple.src);
             }
         }
@@ -140,5 +152,29 @@ impl Tracker {
             self.approach(place);
         }
         known.iter().for_each(|last| self.reach(last));
+    }
+
+    /// The same, and keeps what was found out of each, in their order, for as many as there is room.
+    pub fn warm_and_keep<'a>(
+        &self,
+        segments: impl Iterator<Item = &'a Segment>,
+        known: &mut [Announced],
+    ) {
+        let mut count = 0;
+        for segment in segments {
+            let Some(place) = known.get_mut(count) else {
+                break;
+            };
+            self.announce(&segment.tuple, place);
+            self.approach(place);
+            count += 1;
+            if let Some(before) = count.checked_sub(AHEAD).and_then(|at| known.get(at)) {
+                self.reach(before);
+            }
+        }
+        let rest = known.get(count.saturating_sub(AHEAD - 1)..count);
+        rest.unwrap_or_default()
+            .iter()
+            .for_each(|last| self.reach(last));
     }
 }

@@ -101,7 +101,11 @@ impl FlowStore for Captured {
     }
 
     fn find(&self, key: &FlowKey) -> Option<Slot> {
-        let mut alike = self.index.alike(hash(key, self.secret));
+        self.find_hashed(key, hash(key, self.secret))
+    }
+
+    fn find_hashed(&self, key: &FlowKey, hash: u64) -> Option<Slot> {
+        let mut alike = self.index.alike(hash);
         alike.find(|slot| self.flow(*slot).is_some_and(|flow| flow.key == *key))
     }
 

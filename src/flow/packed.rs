@@ -187,8 +187,12 @@ impl<F: Family> FlowStore for Packed<F> {
     }
 
     fn find(&self, key: &FlowKey) -> Option<Slot> {
+        self.find_hashed(key, hash(key, self.secret))
+    }
+
+    fn find_hashed(&self, key: &FlowKey, hash: u64) -> Option<Slot> {
         let packed = F::pack_key(key);
-        let mut alike = self.index.alike(hash(key, self.secret));
+        let mut alike = self.index.alike(hash);
         alike.find(|slot| self.words.is_key(*slot, &packed))
     }
 

@@ -61,6 +61,9 @@ pub(super) trait FlowStore {
     /// The flow of that key.
     fn find(&self, key: &FlowKey) -> Option<Self::Place>;
 
+    /// The same where its hash is known.
+    fn find_hashed(&self, key: &FlowKey, hash: u64) -> Option<Self::Place>;
+
     /// The flow of that key, which has that hash, and whether it is new: then it took the place of another one, where
     /// there was no empty place.
     fn entry(

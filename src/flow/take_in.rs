@@ -4,7 +4,6 @@
 
 use super::ahead::{Announced, Whose};
 use super::fold;
-use super::hash::hash;
 use super::prefix::{Learned, MacWord};
 use super::store::FlowStore;
 use super::tracker::{Live, Seen, Tables, Tracker};
@@ -40,7 +39,7 @@ impl Tracker {
     ) -> Option<Sighting> {
         let seen = (time, vantage, segment);
         let needs_facts = segment.flags.rst() || self.take_in(announced, seen);
-        needs_facts.then(|| self.sight(seen, socket))
+        needs_facts.then(|| self.sight(announced, seen, socket))
     }
 
     /// Takes in what was seen of a segment that is no reset, where that is one of the two things that most do
@@ -83,6 +82,10 @@ impl Tracker {
     #[inline(never)]
     fn take_in(&mut self, found: &Announced, seen: Seen<'_>) -> bool {
         let (time, vantage, segment) = seen;
+        // What a capture's table takes in is never simple.
+        if matches!(self.tables, Tables::Capture(_)) {
+            return self.take_in_captured(found, seen);
+        }
         if self.observe_glance(time, vantage, &Glance::of(segment), found) {
             return false;
         }
@@ -117,10 +120,7 @@ impl Tracker {
         };
         let tuple = &seen.2.tuple;
         let (key, side) = FlowKey::of(*tuple);
-        let hash = match found.whose {
-            Whose::Captured => found.hash,
-            _ => hash(&key, self.secret),
-        };
+        let hash = found.hash_of(&key, self.secret);
         let paths = &mut self.paths;
         take_in(&mut **captured, &mut (), paths, (&key, side, hash), seen)
     }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{FlowFacts, FlowKey, HalfFlow, Side, Tracker, TrackerConfig};
+use super::{Announced, FlowFacts, FlowKey, HalfFlow, Side, Tracker, TrackerConfig};
 use crate::time::{MILLISECOND, SECOND, Timestamp};
 use crate::vantage::{InterfaceId, Path, Vantage};
 use crate::wire::{
@@ -381,4 +381,34 @@ fn traffic_made_to_collide_in_one_run_spreads_in_the_next() {
     assert_eq!(made.len(), count);
     assert_eq!(found(secret), 8, "they do collide where the key is known");
     assert_eq!(found([0x5eed, 0xf00d]), count);
+}
+
+#[test]
+fn what_is_found_out_of_a_captures_segments_beforehand_changes_nothing() {
+    let mut dice = Dice::new(5);
+    let ends: Vec<FourTuple> = (0..9).map(|n| tuple(&mut dice, n % 3 > 0)).collect();
+    let [mut plainly, mut announced] = [0, 1].map(|_| Tracker::for_capture(config(64)));
+    let mut known = [Announced::NONE; 24];
+    let mut seen = 0;
+    for turn in 0..if cfg!(miri) { 3 } else { 60 } {
+        // Sometimes more than there is room for, sometimes fewer.
+        let segments: Vec<Segment> = (0..8 + turn % 3 * 10)
+            .map(|_| {
+                let of = ends[usize::from(dice.byte()) % ends.len()];
+                let of = dice.maybe(of).unwrap_or(of.reversed());
+                let flags = [0x02, 0x12, 0x11, 0x10, Flags::RST, 0x14];
+                let flags = flags[usize::from(dice.byte()) % flags.len()];
+                segment(&mut dice, of, flags)
+            })
+            .collect();
+        announced.warm_and_keep(segments.iter(), &mut known);
+        let known = known.iter().chain(std::iter::repeat(&Announced::NONE));
+        for (at, (segment, known)) in (0_u64..).zip(segments.iter().zip(known)) {
+            let time = Timestamp::from_nanos(turn * SECOND + at * MILLISECOND);
+            let told = announced.observe_announced(time, IN, segment, known, None);
+            assert_eq!(plainly.observe(time, IN, segment, None), told);
+            seen += u32::from(told.is_some());
+        }
+    }
+    assert!(seen > 9);
 }

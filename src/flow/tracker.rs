@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use super::ahead::Announced;
 use super::capture::Captured;
 use super::family::{V4, V6};
 use super::hash::hash;
@@ -155,28 +156,44 @@ impl Tracker {
         }
     }
 
-    /// The flow as a reset meets it, or what follows one.
+    /// The flow as a reset meets it, or what follows one. Its place is found once, for what is told and for
+    /// what is noted.
     #[cold]
     #[inline(never)]
     pub(super) fn sight(
         &mut self,
+        found: &Announced,
         (time, vantage, segment): Seen<'_>,
         socket: Option<SocketView>,
     ) -> Sighting {
         let (key, side) = FlowKey::of(segment.tuple);
-        let hash = hash(&key, self.secret);
-        let flow = self.facts(&key, side, time);
-        if segment.flags.rst() {
-            let is_living = socket.is_some_and(|socket| socket.sequence().is_some());
-            self.note_meeting((&key, hash), side, time, is_living);
-        }
-        Sighting {
+        let hash = found.hash_of(&key, self.secret);
+        let is_reset = segment.flags.rst();
+        let is_living = is_reset && socket.is_some_and(|socket| socket.sequence().is_some());
+        let mut sighting = Sighting {
             time,
             vantage,
             segment: *segment,
             socket,
-            flow,
-        }
+            flow: FlowFacts::default(),
+        };
+        let flow = &mut sighting.flow;
+        with_store!(&mut self.tables, &key, |store, shared| {
+            let mut place = store.find_hashed(&key, hash);
+            if let Some(place) = place {
+                facts_at(store, shared, (place, side), time, flow);
+            }
+            if is_living {
+                // A living connection that was never heard before this reset (it is older than the
+                // sensor, or the reset came before the SYN-ACK): what its sender says next counts.
+                place = enter(store, shared, &key, hash, time).map(|(place, _)| place);
+            }
+            if let Some(place) = place.filter(|_| is_reset) {
+                note_reset_at(store, (place, side), time);
+            }
+        });
+        flow.path = self.paths.get(segment.tuple.src, time);
+        sighting
     }
 
     /// A reset of `side` met a connection: its baseline is frozen.
@@ -189,8 +206,7 @@ impl Tracker {
     ) {
         with_store!(&mut self.tables, key, |store, shared| {
             if is_living {
-                // A living connection that was never heard before this reset (it is older than the
-                // sensor, or the reset came before the SYN-ACK): what its sender says next counts.
+                // As in `sight`.
                 enter(store, shared, key, hash, time);
             }
             note_reset_in(store, key, side, time);
@@ -299,27 +315,41 @@ fn facts_in<S: FlowStore>(
     side: Side,
     now: Timestamp,
 ) -> FlowFacts {
-    let Some(place) = store.find(key) else {
-        return FlowFacts::default();
-    };
-    let state = store.state(place, now);
-    FlowFacts {
-        sender: store.half(shared, place, side, now),
-        receiver: store.half(shared, place, side.other(), now),
-        path: None,
-        sender_is_originator: state.originator.map(|originator| originator == side),
-        established: state.established,
-        first_seen: (!state.is_older).then_some(state.first_seen),
+    let mut facts = FlowFacts::default();
+    if let Some(place) = store.find(key) {
+        facts_at(store, shared, (place, side), now, &mut facts);
     }
+    facts
+}
+
+/// The same of the flow at that place, but for what is known of its sender's path; in place, since it is
+/// half a kilobyte.
+fn facts_at<S: FlowStore>(
+    store: &S,
+    shared: &S::Shared,
+    (place, side): (S::Place, Side),
+    now: Timestamp,
+    facts: &mut FlowFacts,
+) {
+    let state = store.state(place, now);
+    facts.sender = store.half(shared, place, side, now);
+    facts.receiver = store.half(shared, place, side.other(), now);
+    facts.sender_is_originator = state.originator.map(|originator| originator == side);
+    facts.established = state.established;
+    facts.first_seen = (!state.is_older).then_some(state.first_seen);
 }
 
 fn note_reset_in<S: FlowStore>(store: &mut S, key: &FlowKey, side: Side, time: Timestamp) {
     if let Some(place) = store.find(key) {
-        let mut state = store.state(place, time);
-        state.reset_from[side.index()] = true;
-        state.ended = true;
-        store.set_state(place, &state);
+        note_reset_at(store, (place, side), time);
     }
+}
+
+fn note_reset_at<S: FlowStore>(store: &mut S, (place, side): (S::Place, Side), time: Timestamp) {
+    let mut state = store.state(place, time);
+    state.reset_from[side.index()] = true;
+    state.ended = true;
+    store.set_state(place, &state);
 }
 
 #[cfg(test)]

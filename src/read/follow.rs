@@ -8,7 +8,7 @@ use crossbeam::channel::{Receiver, Sender};
 use super::jump::Clock;
 use super::tally::Tally;
 use crate::engine::{Engine, Opened};
-use crate::flow::{FlowKey, Sighting, Tracker, TrackerConfig};
+use crate::flow::{Announced, FlowKey, Sighting, Tracker, TrackerConfig};
 use crate::pcap::{self, Reader};
 use crate::record::ResetRecord;
 use crate::time::{MILLISECOND, Timestamp};
@@ -98,6 +98,8 @@ pub(super) struct Follower {
     /// Times and packets that were read, as many as the former.
     times: Vec<Timestamp>,
     waiting: Box<[Waiting]>,
+    /// What the table found out of the segments among those that are followed together.
+    announced: Box<[Announced]>,
     batch: Batch,
     last_tick: Timestamp,
     /// Time is to pass with every packet.
@@ -126,6 +128,7 @@ impl Follower {
             clock: Clock::default(),
             times: Vec::with_capacity(TOGETHER),
             waiting: std::iter::repeat_with(blank).take(TOGETHER).collect(),
+            announced: vec![Announced::NONE; TOGETHER].into_boxed_slice(),
             batch: Batch::default(),
             last_tick: Timestamp::default(),
             ticks_always,
@@ -185,7 +188,9 @@ impl Follower {
     fn follow(&mut self, count: usize) {
         let waiting = self.waiting.get(..count).unwrap_or_default();
         let segments = waiting.iter().filter(|packet| packet.is_segment);
-        self.tracker.warm(segments.map(|packet| &packet.segment));
+        let segments = segments.map(|packet| &packet.segment);
+        self.tracker.warm_and_keep(segments, &mut self.announced);
+        let mut announced = self.announced.iter();
         for (time, packet) in self.times.drain(..count).zip(waiting) {
             // A time that jumped back a little is a new time too. The engine copes with either.
             let is_new = time < self.last_tick || time.since(self.last_tick) >= TICK_NS;
@@ -194,7 +199,8 @@ impl Follower {
                 self.last_tick = time;
             }
             if packet.is_segment {
-                let step = follow(&mut self.tracker, &mut self.batch, time, packet);
+                let known = announced.next().unwrap_or(&Announced::NONE);
+                let step = follow(&mut self.tracker, &mut self.batch, time, (packet, known));
                 self.batch.steps.push((time, step));
             } else if ticks {
                 self.batch.steps.push((time, Step::Passes));
@@ -215,9 +221,15 @@ impl Follower {
 }
 
 #[inline]
-fn follow(tracker: &mut Tracker, batch: &mut Batch, time: Timestamp, packet: &Waiting) -> Step {
+fn follow(
+    tracker: &mut Tracker,
+    batch: &mut Batch,
+    time: Timestamp,
+    (packet, known): (&Waiting, &Announced),
+) -> Step {
     let segment = &packet.segment;
-    if let Some(sighting) = tracker.observe(time, packet.vantage, segment, None) {
+    let vantage = packet.vantage;
+    if let Some(sighting) = tracker.observe_announced(time, vantage, segment, known, None) {
         batch.sighted.push(sighting);
         return Step::Sighted;
     }
