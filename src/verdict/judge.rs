@@ -33,14 +33,17 @@ pub struct Judgement {
 const ELSEWHERE: u8 = 3;
 
 /// Groups in which likeness to the sender's other segments is measured: a forger can copy it.
-const LIKENESS: [Group; 6] = [
-    Group::HopLimit,
-    Group::IpId,
-    Group::Shape,
-    Group::Link,
-    Group::Validity,
-    Group::Origin,
-];
+const fn is_likeness(group: Group) -> bool {
+    match group {
+        Group::HopLimit
+        | Group::IpId
+        | Group::Shape
+        | Group::Link
+        | Group::Validity
+        | Group::Origin => true,
+        Group::Train | Group::Race | Group::Context => false,
+    }
+}
 
 /// Facts that no sender of the reset can show, however odd its stack: one of them and any second
 /// sign are enough.
@@ -143,7 +146,7 @@ impl Sum {
         let mut groups = 0;
         for (group, net) in nets(evidence) {
             groups += usize::from(speaks_against(group, net));
-            if net > 0.0 || !LIKENESS.contains(&group) {
+            if net > 0.0 || !is_likeness(group) {
                 for_third_party += net;
             } else {
                 for_endpoint += net;
@@ -186,7 +189,8 @@ fn nets(evidence: &[Evidence]) -> impl Iterator<Item = (Group, f32)> {
             };
         }
     }
-    let net = |(group, sum): (Group, f32)| (group, sum.clamp(-cap_db(group), cap_db(group)));
+    // No `clamp`, which asks each time whether its bounds are in order.
+    let net = |(group, sum): (Group, f32)| (group, sum.max(-cap_db(group)).min(cap_db(group)));
     Group::ALL.into_iter().zip(sums).map(net)
 }
 
@@ -196,17 +200,8 @@ fn nets(evidence: &[Evidence]) -> impl Iterator<Item = (Group, f32)> {
 /// old stacks). An impossible fact stands on its own when a second witness saw it too: another
 /// fact of the same kind from another source.
 fn decide(case: &Case<'_>, evidence: &[Evidence], sum: &Sum) -> (Verdict, Option<&'static str>) {
-    let impossible = evidence.iter().any(|e| IMPOSSIBLE.contains(&e.name));
-    let signs = evidence
-        .iter()
-        .filter(|e| e.favors == Favors::Injected && e.group != Group::Context)
-        .filter(|e| e.weight_db >= GROUP_COUNTS_DB)
-        .count();
-    let race_witnesses = evidence.iter().filter(|e| e.group == Group::Race).count();
-    let agreed =
-        sum.groups >= 2 || (impossible && signs >= 2) || race_witnesses >= 2 || sum.stranger;
     if sum.total_db >= INJECTED_DB {
-        if agreed {
+        if do_agree(evidence, sum) {
             return (Verdict::Injected, None);
         }
         return (
@@ -225,6 +220,20 @@ fn decide(case: &Case<'_>, evidence: &[Evidence], sum: &Sum) -> (Verdict, Option
     } else {
         (Verdict::Undetermined, Some(what_is_missing(case)))
     }
+}
+
+/// Whether more than one thing speaks for a third party.
+fn do_agree(evidence: &[Evidence], sum: &Sum) -> bool {
+    let signs = || {
+        evidence
+            .iter()
+            .filter(|e| e.favors == Favors::Injected && e.group != Group::Context)
+            .filter(|e| e.weight_db >= GROUP_COUNTS_DB)
+            .count()
+    };
+    let is_impossible = || evidence.iter().any(|e| IMPOSSIBLE.contains(&e.name));
+    let race_witnesses = || evidence.iter().filter(|e| e.group == Group::Race).count();
+    sum.groups >= 2 || sum.stranger || race_witnesses() >= 2 || (is_impossible() && signs() >= 2)
 }
 
 fn what_is_missing(case: &Case<'_>) -> &'static str {
