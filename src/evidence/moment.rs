@@ -100,18 +100,21 @@ pub(super) struct Counter {
 }
 
 impl Counter {
+    /// One counter may have numbered both: without one of which that is so, nothing comes of all the others.
+    #[inline]
+    pub(super) fn may_be_on(own: &Seen, other: &Seen) -> bool {
+        let (Some(id), Some(theirs)) = (own.ip_id, other.ip_id) else {
+            return false;
+        };
+        fits(own, other, (id, theirs), own.time.distance(other.time))
+    }
+
     pub(super) fn note(&mut self, own: &Seen, other: &Seen, apart: u64) {
         let (Some(id), Some(theirs)) = (own.ip_id, other.ip_id.filter(|_| apart <= COUNTER_NS))
         else {
             return;
         };
-        let step = match other.time > own.time {
-            true => theirs.wrapping_sub(id),
-            false => id.wrapping_sub(theirs),
-        };
-        let step = u64::from(step);
-        let most = || STEPS + STEPS_A_SECOND * apart.div_ceil(SECOND);
-        let fits = (1..=MOST_STEPS).contains(&step) && step <= most();
+        let fits = fits(own, other, (id, theirs), apart);
         if other.sender == Sender::Here {
             self.is_relayed |= fits;
         } else if other.network != own.network {
@@ -126,6 +129,18 @@ impl Counter {
             false => 0,
         }
     }
+}
+
+/// Whether one counter can have come from the earlier ID to the later in the time between them.
+#[inline]
+fn fits(own: &Seen, other: &Seen, (id, theirs): (u16, u16), apart: u64) -> bool {
+    let step = match other.time > own.time {
+        true => theirs.wrapping_sub(id),
+        false => id.wrapping_sub(theirs),
+    };
+    let step = u64::from(step);
+    let most = || STEPS + STEPS_A_SECOND * apart.div_ceil(SECOND);
+    (1..=MOST_STEPS).contains(&step) && step <= most()
 }
 
 /// What happened about the moment of a reset: how many flows were reset from its place, and how far away
@@ -152,6 +167,13 @@ impl Moment {
         };
         moment.take_in(own);
         moment
+    }
+
+    /// The other is of a time that counts.
+    #[inline]
+    pub(super) fn may_note(own: &Seen, other: &Seen) -> bool {
+        let (own, other) = (own.time.as_nanos(), other.time.as_nanos());
+        other.saturating_add(CALM_NS) >= own && other <= own.saturating_add(AT_ONCE_NS)
     }
 
     pub(super) fn note(&mut self, own: &Seen, other: &Seen, apart: u64) {

@@ -132,10 +132,16 @@ impl SiblingMemory {
         }
         let own = Seen::of(segment, sender, time);
         let (mut counter, mut moment) = (Counter::default(), Moment::of(&own));
-        for other in place.seen.iter().filter(|s| !is_same(&s.tuple, &own.tuple)) {
-            let apart = own.time.distance(other.time);
-            counter.note(&own, other, apart);
-            moment.note(&own, other, apart);
+        let is_other = |seen: &&Seen| !is_same(&seen.tuple, &own.tuple);
+        let in_time = |seen: &&Seen| Moment::may_note(&own, seen);
+        for other in place.seen.iter().filter(in_time).filter(is_other) {
+            moment.note(&own, other, own.time.distance(other.time));
+        }
+        // Hardly ever a counter numbered them, and one look at each is enough to know.
+        if place.seen.iter().any(|seen| Counter::may_be_on(&own, seen)) {
+            for other in place.seen.iter().filter(is_other) {
+                counter.note(&own, other, own.time.distance(other.time));
+            }
         }
         SiblingFacts {
             on_counter: counter.flows(),
@@ -204,7 +210,9 @@ pub fn one_place(case: &Case<'_>) -> Option<Evidence> {
 
 #[cfg(test)]
 mod tests {
-    use super::{FLOWS, KEPT, SiblingFacts, SiblingMemory, counter, one_place};
+    use super::{
+        Counter, FLOWS, KEPT, Moment, Seen, Sender, SiblingFacts, SiblingMemory, counter, one_place,
+    };
     use crate::evidence::testing::{Scene, at_ms, name};
     use crate::flow::{FlowFacts, HalfFlow};
     use crate::wire::Segment;
@@ -291,6 +299,55 @@ mod tests {
         };
         assert_eq!(with(1), None);
         assert_eq!(with(2), name("ip_id_counter_shared"));
+    }
+
+    /// Everything weighed against everything, without a look beforehand.
+    fn facts_by_all(memory: &SiblingMemory, own: &Segment, ms: u64) -> SiblingFacts {
+        let own = Seen::of(own, Sender::Unknown, at_ms(ms));
+        let (mut counter, mut moment) = (Counter::default(), Moment::of(&own));
+        let places = memory.places.iter().flatten();
+        for other in places.flat_map(|place| &place.seen) {
+            let apart = own.time.distance(other.time);
+            counter.note(&own, other, apart);
+            moment.note(&own, other, apart);
+        }
+        SiblingFacts {
+            on_counter: counter.flows(),
+            ..moment.facts()
+        }
+    }
+
+    #[test]
+    fn a_look_beforehand_passes_over_nothing_that_counts() {
+        let mut state = 1_u64;
+        let mut below = |sides: u16| {
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            u16::try_from(state >> 48).unwrap() % sides
+        };
+        let (mut counted, mut met) = (0, 0);
+        for round in 0..if cfg!(miri) { 12 } else { 2_000 } {
+            // A few resets or a full memory, close together or far apart, with IDs alike or not.
+            let span = [100, 2_000, 40_000][round % 3];
+            let ids = [40, 3_000][round % 2];
+            let mut memory = SiblingMemory::default();
+            for network in 0..[3, 8, 70][round / 6 % 3] {
+                let flow = match below(8) {
+                    0 => at_distance(255),
+                    1..4 => at_distance(40 + u8::try_from(below(9)).unwrap()),
+                    _ => unknown(),
+                };
+                let ms = 60_000 + u64::from(below(span));
+                memory.learn(&reset(network, 700 + below(ids)), &flow, at_ms(ms));
+            }
+            let own = reset(200, 700 + below(ids));
+            let ms = 60_000 + u64::from(below(span));
+            let facts = memory.facts(&own, &unknown(), at_ms(ms));
+            assert_eq!(facts, facts_by_all(&memory, &own, ms));
+            counted += u32::from(facts.on_counter > 0);
+            met += u32::from(facts.at_once > 1);
+        }
+        // Both happen, or nothing was tried.
+        assert!(cfg!(miri) || (counted > 50 && met > 50), "{counted} {met}");
     }
 
     /// Resets of so many networks, all from 255, each sender at the distance that `usual` gives.

@@ -14,6 +14,10 @@ pub const IDLE_TIMER: Kind = Kind::injected("idle_timer", Group::Context);
 /// 350, GCP 600 and 1200, OCI 300, FortiGate 3600; 7200 is left out (keepalive of the peer itself),
 /// so are 60 and 75 (HTTP servers).
 const TIMERS_S: [u64; 8] = [180, 240, 300, 350, 600, 900, 1_200, 3_600];
+/// How far from a timer its reset may come.
+const LEEWAY_NS: u64 = SECOND * 3 / 2;
+/// The least idle time that is near one of them.
+const SOONEST_NS: u64 = TIMERS_S[0] * SECOND - LEEWAY_NS;
 
 /// E-T2: the sender had sent one request's worth of bytes and nothing had come back: what a filter
 /// that reads requests leaves (Raman et al., SIGCOMM 2023: Post-PSH; request sizes by §5.3).
@@ -38,10 +42,11 @@ pub fn first_flight(case: &Case<'_>) -> Option<Evidence> {
 /// which shows every segment.
 #[must_use]
 pub fn idle_timer(case: &Case<'_>) -> Option<Evidence> {
-    let idle = idle_ns(case)?;
+    // Most resets come sooner than any timer.
+    let idle = idle_ns(case).filter(|idle| *idle >= SOONEST_NS)?;
     let near = TIMERS_S
         .iter()
-        .find(|timer| idle.abs_diff(**timer * SECOND) <= SECOND * 3 / 2)?;
+        .find(|timer| idle.abs_diff(**timer * SECOND) <= LEEWAY_NS)?;
     Some(IDLE_TIMER.found(format!("{} s", idle / SECOND), format!("not {near} s")))
 }
 
