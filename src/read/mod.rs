@@ -24,7 +24,7 @@ use crate::engine::{Engine, EngineConfig};
 use crate::flow::TrackerConfig;
 use crate::notice;
 use crate::pcap::{self, Reader};
-use crate::record::{Emission, Observer, Record, ResetRecord, capture_prefix};
+use crate::record::{Emission, Observer, Record, capture_prefix};
 use crate::sink::{self, Kind, Outlet, Output, Patience, Place, Writer};
 use crate::time::SECOND;
 use follow::{Batch, Follower, Ways};
@@ -203,9 +203,11 @@ fn judge_all(
     output: &Output,
     tally: &mut Tally,
 ) -> bool {
-    let mut ready: Vec<ResetRecord> = Vec::new();
+    // Boxed at once: a record is a kilobyte, and is moved a few times.
+    let boxed = |record| Record::Reset(Box::new(record));
+    let mut ready: Vec<Record> = Vec::new();
     for batch in told {
-        batch.tell(engine, &mut |record| ready.push(record));
+        batch.tell(engine, &mut |record| ready.push(boxed(record)));
         if ready.len() >= BATCH_RECORDS || batch.pauses {
             hand_over(&mut ready, observer, output, tally);
             if output.is_closed() {
@@ -215,7 +217,13 @@ fn judge_all(
         // Where its place is taken, its memory goes.
         let _ = empty.try_send(batch);
     }
-    engine.finish(&mut |record| ready.push(record));
+    // What was open at the end may be some ten thousand records: they need not all wait for the last.
+    engine.finish(&mut |record| {
+        ready.push(boxed(record));
+        if ready.len() >= BATCH_RECORDS {
+            hand_over(&mut ready, observer, output, tally);
+        }
+    });
     hand_over(&mut ready, observer, output, tally);
     tally.unjudged = engine.counters().episodes_refused;
     true
@@ -267,7 +275,7 @@ fn capture_observer(path: &Path, reader: &Reader) -> Arc<Observer> {
 }
 
 fn hand_over(
-    ready: &mut Vec<ResetRecord>,
+    ready: &mut Vec<Record>,
     observer: &Arc<Observer>,
     output: &Output,
     tally: &mut Tally,
@@ -278,7 +286,9 @@ fn hand_over(
         wall_offset_ns: 0,
     };
     for record in ready.drain(..) {
-        tally.record(record.verdict);
-        output.send(Record::Reset(Box::new(record)), &emission);
+        if let Record::Reset(reset) = &record {
+            tally.record(reset.verdict);
+        }
+        output.send(record, &emission);
     }
 }
