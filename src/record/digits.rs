@@ -103,24 +103,44 @@ fn short(number: u64) -> &'static Short {
 }
 
 /// A number in decimal.
+#[inline]
 pub fn decimal(out: &mut Vec<u8>, number: u64) {
+    // Most are that short, and stay without a call.
+    if number < 1_000 {
+        let Short { digits, len, .. } = short(number);
+        append(out, *digits, usize::from(*len));
+    } else {
+        longer(out, number);
+    }
+}
+
+/// One of a thousand and more.
+#[inline(never)]
+fn longer(out: &mut Vec<u8>, number: u64) {
     // Few pieces of known length, which are copied without a call.
-    match number {
-        0..1_000 => {
-            let Short { digits, len, .. } = short(number);
-            append(out, *digits, usize::from(*len));
-        }
-        1_000..1_000_000 => {
-            let Short { digits, len, .. } = short(number / 1_000);
-            append(out, *digits, usize::from(*len));
-            out.extend_from_slice(&short(number).padded);
-        }
-        _ => {
-            decimal(out, number / 1_000_000);
-            let [a, b, c] = short(number / 1_000).padded;
-            let [d, e, f] = short(number).padded;
-            out.extend_from_slice(&[a, b, c, d, e, f]);
-        }
+    if number < 1_000_000 {
+        below_a_million(out, number);
+        return;
+    }
+    let top = number / 1_000_000;
+    match top {
+        0..1_000_000 => below_a_million(out, top),
+        _ => longer(out, top),
+    }
+    let [a, b, c] = short(number / 1_000).padded;
+    let [d, e, f] = short(number).padded;
+    out.extend_from_slice(&[a, b, c, d, e, f]);
+}
+
+#[inline(always)]
+fn below_a_million(out: &mut Vec<u8>, number: u64) {
+    let (Short { digits, len, .. }, rest) = match number {
+        0..1_000 => (short(number), None),
+        _ => (short(number / 1_000), Some(short(number).padded)),
+    };
+    append(out, *digits, usize::from(*len));
+    if let Some(rest) = rest {
+        out.extend_from_slice(&rest);
     }
 }
 
@@ -149,6 +169,15 @@ fn padded<const N: usize>(number: u64) -> [u8; N] {
         rest /= 100;
     }
     digits
+}
+
+/// The nine last digits of a number below 2^32.
+#[inline]
+fn nine(number: u64) -> [u8; 9] {
+    let [a, b, c] = short(number / 1_000_000).padded;
+    let [d, e, f] = short(number / 1_000).padded;
+    let [g, h, i] = short(number).padded;
+    [a, b, c, d, e, f, g, h, i]
 }
 
 /// `number` over ten to the power of `places`, without zeros at its end, but with a digit behind the
@@ -293,7 +322,7 @@ impl Second {
                 *whole = to_the_point(seconds);
             }
             if let Some(places) = rest.first_chunk_mut::<9>() {
-                *places = padded(nanos % SECOND);
+                *places = nine(nanos % SECOND);
             }
         }
         (self.nanos, self.seconds) = (nanos, seconds);
