@@ -3,11 +3,12 @@
 use super::community::community;
 use super::coverage::coverage_fields;
 use super::emission::{Emission, Observer};
+use super::fact::fact;
 use super::writer::{Key, Object, Written, append_object, key, object};
 use super::{
     Aggregate, BaselineEntry, ECS_VERSION, Record, Related, ResetEntry, ResetRecord, SCHEMA_VERSION,
 };
-use crate::evidence::{Evidence, Favors, Group, SequenceFit, Value};
+use crate::evidence::SequenceFit;
 use crate::flow::Endpoint;
 use crate::host::ResetReason;
 use crate::vantage::InterfaceId;
@@ -105,7 +106,14 @@ fn event(o: &mut Object, record: &ResetRecord, emission: &Emission) {
     } else {
         o.ready(r#""type":["connection","end"],"#);
     }
-    o.word(key!("action"), action(record.verdict));
+    match record.verdict {
+        Verdict::Local => o.ready(r#""action":"tcp-reset-local","#),
+        Verdict::Remote => o.ready(r#""action":"tcp-reset-remote","#),
+        Verdict::Forwarded => o.ready(r#""action":"tcp-reset-forwarded","#),
+        Verdict::Injected => o.ready(r#""action":"tcp-reset-injected","#),
+        Verdict::Stray => o.ready(r#""action":"tcp-reset-stray","#),
+        Verdict::Undetermined => o.ready(r#""action":"tcp-reset-undetermined","#),
+    }
     o.time(key!("start"), emission.wall(record.start));
     o.time(key!("end"), emission.wall(record.end));
     o.number(key!("duration"), record.end.since(record.start));
@@ -115,17 +123,6 @@ fn event(o: &mut Object, record: &ResetRecord, emission: &Emission) {
 
 pub(super) fn event_id(o: &mut Object, sequence: u64, emission: &Emission) {
     o.numbered(key!("id"), &emission.observer.id_prefix, sequence);
-}
-
-const fn action(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Local => "tcp-reset-local",
-        Verdict::Remote => "tcp-reset-remote",
-        Verdict::Forwarded => "tcp-reset-forwarded",
-        Verdict::Injected => "tcp-reset-injected",
-        Verdict::Stray => "tcp-reset-stray",
-        Verdict::Undetermined => "tcp-reset-undetermined",
-    }
 }
 
 /// The reset denied a connection rather than ended one.
@@ -203,7 +200,7 @@ pub(super) fn rstscope(o: &mut Object, record: &ResetRecord, emission: &Emission
         o.line(key!("device"), device);
     }
     o.word(key!("stage"), record.stage.name());
-    o.objects(key!("evidence"), &record.evidence, evidence);
+    o.objects(key!("evidence"), &record.evidence, fact);
     o.objects(key!("resets"), &record.resets, |entry, o| {
         reset(entry, o, emission)
     });
@@ -251,39 +248,13 @@ fn aggregate(o: &mut Object, many: &Aggregate) {
     });
 }
 
-/// Observed and expected are texts even where they are numbers: one field has one type, or a store
-/// that took the first record's type refuses the others.
-fn evidence(item: &Evidence, o: &mut Object) {
-    o.word(key!("name"), item.name);
-    // Whole pieces: three words of unknown length took as long as all the rest of a fact.
-    match item.group {
-        Group::HopLimit => o.ready(r#""group":"hop_limit","#),
-        Group::IpId => o.ready(r#""group":"ip_id","#),
-        Group::Shape => o.ready(r#""group":"shape","#),
-        Group::Train => o.ready(r#""group":"train","#),
-        Group::Validity => o.ready(r#""group":"validity","#),
-        Group::Race => o.ready(r#""group":"race","#),
-        Group::Context => o.ready(r#""group":"context","#),
-        Group::Link => o.ready(r#""group":"link","#),
-        Group::Origin => o.ready(r#""group":"origin","#),
-    }
-    match item.favors {
-        Favors::Remote => o.ready(r#""favors":"remote","#),
-        Favors::Injected => o.ready(r#""favors":"injected","#),
-        Favors::Local => o.ready(r#""favors":"local","#),
-        Favors::Forwarded => o.ready(r#""favors":"forwarded","#),
-    }
-    o.fraction(key!("weight_db"), item.weight_db, 2);
-    value(o, key!("observed"), item.observed.as_ref());
-    value(o, key!("expected"), item.expected.as_ref());
-}
-
-#[inline(always)]
-fn value(o: &mut Object, key: Key, value: Option<&Value>) {
-    match value {
-        Some(Value::Number(number)) => o.number_as_text(key, *number),
-        Some(Value::Text(text)) => o.line(key, text),
-        None => {}
+/// [`fit_name`] as a field, in one piece.
+fn seq_fit(o: &mut Object, fit: SequenceFit) {
+    match fit {
+        SequenceFit::Exact => o.ready(r#""seq_fit":"exact","#),
+        SequenceFit::InWindow => o.ready(r#""seq_fit":"in_window","#),
+        SequenceFit::OutOfWindow => o.ready(r#""seq_fit":"out_of_window","#),
+        SequenceFit::Unknown => o.ready(r#""seq_fit":"unknown","#),
     }
 }
 
@@ -310,7 +281,7 @@ fn reset(entry: &ResetEntry, o: &mut Object, emission: &Emission) {
     if segment.flags.ack() || segment.ack.0 != 0 {
         o.number(key!("ack"), segment.ack.0);
     }
-    o.word(key!("seq_fit"), fit_name(entry.fit));
+    seq_fit(o, entry.fit);
     o.number_if(key!("seq_offset"), entry.offset);
     o.number(key!("hop_limit"), segment.hop_limit);
     o.number_if(key!("ip_id"), segment.ip_id);

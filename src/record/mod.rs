@@ -6,6 +6,7 @@ mod community;
 mod coverage;
 pub(crate) mod digits;
 mod emission;
+mod fact;
 pub mod format;
 mod identity;
 mod json;

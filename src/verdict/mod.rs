@@ -11,7 +11,7 @@ mod judge;
 mod weights;
 
 pub use judge::{Judgement, groups_against, judge};
-pub use weights::{PRIOR_DB, STRANGER, WEIGHTS, Weight};
+pub use weights::{PRIOR_DB, STRANGER, WEIGHTS, Weight, weight_number};
 
 /// Who sent the reset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

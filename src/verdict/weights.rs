@@ -429,20 +429,24 @@ static INDEX: [u8; PLACES] = {
     index
 };
 
-/// What a kind of fact is worth; 0 for one that is not in the table.
+/// Which of [`WEIGHTS`] a kind of fact has; `None` for one that is not in the table.
 #[must_use]
-pub fn db_of(name: &str) -> f32 {
+pub fn weight_number(name: &str) -> Option<usize> {
     let mut at = place(name);
     loop {
-        let number = INDEX.get(at).map_or(0, |number| usize::from(*number));
-        let Some(weight) = number.checked_sub(1).and_then(|at| WEIGHTS.get(at)) else {
-            return 0.0;
-        };
-        if weight.kind.name == name {
-            return weight.db;
+        let number = usize::from(*INDEX.get(at)?).checked_sub(1)?;
+        if WEIGHTS.get(number)?.kind.name == name {
+            return Some(number);
         }
         at = (at + 1) % PLACES;
     }
+}
+
+/// What a kind of fact is worth; 0 for one that is not in the table.
+#[must_use]
+pub fn db_of(name: &str) -> f32 {
+    let weight = weight_number(name).and_then(|number| WEIGHTS.get(number));
+    weight.map_or(0.0, |weight| weight.db)
 }
 
 #[cfg(test)]
