@@ -322,10 +322,17 @@ impl Engine {
     }
 
     /// Tells of the floods that are over or have gone on for long; at the end (`None`) of all.
+    #[inline]
     pub(super) fn unfold(&mut self, now: Option<Timestamp>, emit: &mut impl FnMut(ResetRecord)) {
+        // Time passes with every packet, and there is hardly ever a flood.
         if self.folding.floods.is_empty() || now.is_some_and(|now| now < self.folding.look) {
             return;
         }
+        self.unfold_some(now, emit);
+    }
+
+    #[inline(never)]
+    fn unfold_some(&mut self, now: Option<Timestamp>, emit: &mut impl FnMut(ResetRecord)) {
         let mut due = Vec::new();
         self.folding.floods.retain(|place, flood| {
             let is_due = |folded: &mut Box<Folded>| now.is_none_or(|now| folded.look(now));
