@@ -14,6 +14,7 @@ pub mod race;
 pub mod sequence;
 pub mod shape;
 pub mod siblings;
+pub mod stamps;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod timing;
@@ -229,9 +230,9 @@ pub const TESTS: &[(Needs, Test)] = &[
     (Needs::ID.and(Needs::ACK), ip_id::known),
     (Needs::SENDER, ip_id::dont_fragment),
     (Needs::BARE.and(Needs::WINDOW), shape::window_on_bare_reset),
-    (Needs::ACK.and(Needs::WINDOW), shape::timestamps_missing),
+    (Needs::ACK.and(Needs::WINDOW), stamps::timestamps_missing),
     (Needs::ACK.and(Needs::SENDER), shape::hybrid),
-    (Needs::TIMESTAMPS, shape::timestamps),
+    (Needs::TIMESTAMPS, stamps::timestamps),
     (Needs::WINDOW.and(Needs::SENDER), shape::window_mirrored),
     (Needs::PAYLOAD, shape::payload),
     (Needs::NOTHING, shape::flags),

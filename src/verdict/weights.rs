@@ -5,7 +5,7 @@
 
 use crate::evidence::{
     Group, Kind, acceptance, hop_limit, injectors, ip_id, link, race, sequence, shape, siblings,
-    timing, train,
+    stamps, timing, train,
 };
 
 /// One kind of fact and what it is worth.
@@ -140,7 +140,7 @@ pub const WEIGHTS: &[Weight] = &[
         "injected 92/94, genuine 2/246: 20 dB; old routers do it",
     ),
     weight(
-        shape::TS_MISSING,
+        stamps::TS_MISSING,
         15.0,
         "injected 8/8, genuine 0/12, and by the source of Linux and FreeBSD",
     ),
@@ -150,17 +150,17 @@ pub const WEIGHTS: &[Weight] = &[
         "by the source of Linux; the captures hold it from Windows only, which is left out",
     ),
     weight(
-        shape::TS_MISSING_ANY,
+        stamps::TS_MISSING_ANY,
         5.0,
         "Windows and proxies were not measured",
     ),
     weight(
-        shape::TS_WRONG,
+        stamps::TS_WRONG,
         15.0,
         "no stack's clock jumps; no genuine flow",
     ),
     weight(
-        shape::TS_MATCH,
+        stamps::TS_MATCH,
         12.0,
         "an injector must track the clock to the millisecond",
     ),
@@ -455,12 +455,13 @@ mod tests {
     use crate::evidence::Favors;
 
     /// The sources of all tests: what they can find is declared there and nowhere else.
-    const SOURCES: [&str; 11] = [
+    const SOURCES: [&str; 12] = [
         include_str!("../evidence/siblings.rs"),
         include_str!("../evidence/injectors.rs"),
         include_str!("../evidence/hop_limit.rs"),
         include_str!("../evidence/ip_id.rs"),
         include_str!("../evidence/shape.rs"),
+        include_str!("../evidence/stamps.rs"),
         include_str!("../evidence/train.rs"),
         include_str!("../evidence/sequence.rs"),
         include_str!("../evidence/race.rs"),
