@@ -13,6 +13,7 @@ mod episode;
 mod facts;
 mod fit;
 mod folding;
+mod kernel;
 mod legs;
 mod message;
 mod other_leg;
@@ -34,7 +35,7 @@ use crate::evidence::{AfterReset, InjectorMemory, ResetSeen, SiblingMemory};
 use crate::flow::{
     FlowFacts, FlowKey, PassedFlow, Side, Sighting, TableCounters, Tracker, TrackerConfig,
 };
-use crate::host::{KernelEvent, KernelEventKind, Process, SocketView};
+use crate::host::SocketView;
 use crate::record::ResetRecord;
 use crate::time::{SECOND, Timestamp};
 use crate::vantage::{Path, Vantage};
@@ -43,9 +44,9 @@ use crate::wire::{Mac, Network, Segment};
 use by_flow::{ByFlow, Entry};
 pub use device::{Device, IpIdMode};
 use due::Due;
-use episode::{Accepted, Episode, Sent};
+use episode::Episode;
 use folding::Folding;
-use legs::{Call, Leg, Legs, Passed};
+use legs::{Leg, Legs};
 use resting::Resting;
 use spare::Spare;
 use translated::Translated;
@@ -354,109 +355,6 @@ impl Engine {
     pub fn complete(&mut self, known: &PassedFlow) {
         if let Some(episode) = self.episodes.get_mut(&known.reset.key) {
             episode.complete(known.reset.side, known.reset.time, &known.flow);
-        }
-    }
-
-    fn reset_sent(&mut self, key: &FlowKey, local: Side, event: &KernelEvent, sent: Sent) {
-        if sent.active
-            && let Some(process) = sent.process
-        {
-            let passed = self.passed(key, local, event.time, process);
-            self.legs.note_sent(passed);
-        }
-        if self.folds_answer(key, local, &sent) {
-            return;
-        }
-        if let Some(episode) = self.episode(key, event.time) {
-            episode.add_sent(sent);
-            // With its frame at hand, it is no other's.
-            if !episode.has_reset() {
-                self.translated.note_sent(event.tuple, sent, event.cookie);
-            }
-        }
-    }
-
-    /// Takes in what the kernel said.
-    pub fn kernel_event(&mut self, event: &KernelEvent) {
-        let (key, local) = FlowKey::of(event.tuple);
-        match event.kind {
-            KernelEventKind::ResetSent {
-                active,
-                reason,
-                state,
-                process,
-                answered_seq,
-                answered_len,
-            } => {
-                let sent = Sent {
-                    time: event.time,
-                    active,
-                    reason,
-                    state,
-                    process,
-                    answered_seq,
-                    answered_len,
-                };
-                self.reset_sent(&key, local, event, sent);
-            }
-            KernelEventKind::ResetAccepted { state } => {
-                let accepted = Accepted {
-                    time: event.time,
-                    state,
-                };
-                if let Some(episode) = self.episode(&key, event.time) {
-                    episode.accepted.get_or_insert(accepted);
-                    if !episode.has_reset() {
-                        self.translated.note_accepted(event.tuple, accepted);
-                    }
-                }
-            }
-            KernelEventKind::Established { originator, .. } => {
-                self.resting.forget(&key);
-                let opener = if originator { local } else { local.other() };
-                self.tracker.note_established(&key, opener, event.time);
-                if let Some(episode) = self.episodes.get_mut(&key) {
-                    episode.note_established(event.time);
-                }
-            }
-            KernelEventKind::Closed { process } => {
-                let closed = self.passed(&key, local, event.time, process);
-                self.legs.note_closed(closed);
-            }
-            KernelEventKind::OwnerKnown { process } => {
-                let Some(episode) = self.episodes.get_mut(&key) else {
-                    return;
-                };
-                episode.owner = Some(process);
-                let Some(accepted) = episode.accepted else {
-                    return;
-                };
-                let facts = self.tracker.facts(&key, local, event.time);
-                self.legs.remember(Leg {
-                    closed: Some(Call {
-                        process,
-                        time: event.time,
-                    }),
-                    time: accepted.time,
-                    key,
-                    sender: local.other(),
-                    began: facts.first_seen,
-                    is_outbound: legs::is_outbound(facts.sender_is_originator, &key, local),
-                });
-            }
-        }
-    }
-
-    /// A process ended a connection: it may be the other leg of one that was reset.
-    fn passed(&self, key: &FlowKey, local: Side, time: Timestamp, process: Process) -> Passed {
-        let facts = self.tracker.facts(key, local, time);
-        Passed {
-            key: *key,
-            local,
-            time,
-            sent: Some(Call { process, time }),
-            began: facts.first_seen,
-            is_outbound: legs::is_outbound(facts.sender_is_originator, key, local),
         }
     }
 
