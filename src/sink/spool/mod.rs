@@ -350,9 +350,14 @@ impl Spool {
             return;
         }
         for path in collected {
-            // What cannot be removed is collected by the next start again: twice, not never.
-            if fs::remove_file(path).is_err() {
-                Counters::add(&self.counters.spool_errors, 1);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    Counters::add(&self.counters.spool_errors, 1);
+                    // It counts as collected, or it would be again each time; the next start does so:
+                    // twice, not never.
+                    self.lock().collected.push(path);
+                }
+                _ => {}
             }
         }
     }

@@ -285,3 +285,29 @@ fn what_finds_no_room_beside_the_spool_waits_in_memory_and_is_told() {
     assert_eq!(ids(&theirs.take(9, usize::MAX)), ["id-1"]);
     assert_eq!(counters.lost(), 0);
 }
+
+#[test]
+#[ignore = "needs root"]
+fn a_file_beside_the_spool_that_cannot_be_removed_is_taken_in_once() {
+    let folder = folder("spool-aside-stuck");
+    let (theirs, _) = Spool::on_disk(&folder, LIMIT, Arc::default()).unwrap();
+    let (ours, _) = Spool::inherited(&folder, LIMIT, Arc::default(), Before::Process).unwrap();
+    ours.append(&[entry(0, 10)], Patience::None);
+    ours.sync();
+    // What something is mounted on cannot be removed.
+    let left = super::aside::list(&folder).unwrap().remove(0);
+    let mount = |words: &[&str]| {
+        let status = std::process::Command::new(words[0])
+            .args(&words[1..])
+            .arg(&left)
+            .status();
+        assert!(status.unwrap().success(), "{words:?}");
+    };
+    mount(&["mount", "--bind", left.to_str().unwrap()]);
+    (0..3).for_each(|_| theirs.sync());
+    let taken = theirs.take(9, usize::MAX);
+    mount(&["umount"]);
+    assert_eq!(ids(&taken), ["id-0"]);
+    theirs.sync();
+    assert!(!left.exists(), "it is removed when it can be");
+}
