@@ -22,7 +22,7 @@ const DELAY_CODE_BITS: u32 = 12;
 const OWNER_SHIFT: u32 = 28;
 
 impl<F: Family> Words<F> {
-    /// The same for a second end.
+    /// What a second end's own words do not hold: when it was first and last heard, and of which SYN.
     pub(super) fn around_second(
         &self,
         slot: Slot,
