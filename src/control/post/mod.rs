@@ -142,19 +142,7 @@ impl Post {
             .attach_egress(&name, ifindex)
             .map_err(Error::Events)?;
         let entered = claim.enter()?;
-        if let Some(predecessor) = entered.predecessor {
-            predecessor.confirm();
-        }
-        Ok(Self {
-            id,
-            name,
-            ifindex,
-            inline: None,
-            is_gone: false,
-            is_blind: false,
-            is_handed_over: false,
-            lock: entered.lock,
-        })
+        Ok(Self::stands(id, (name, ifindex), None, entered))
     }
 
     /// Takes up the post inline: the way back first, then memory and sockets, then the workers, then
@@ -216,19 +204,29 @@ impl Post {
         if !is_adopted {
             inline.steer.attach(&name, ifindex).map_err(Error::Xdp)?;
         }
+        Ok(Self::stands(id, (name, ifindex), Some(inline), entered))
+    }
+
+    /// The post is taken up: a predecessor hears that it may go.
+    fn stands(
+        id: InterfaceId,
+        (name, ifindex): (String, u32),
+        inline: Option<Inline>,
+        entered: Entered,
+    ) -> Self {
         if let Some(predecessor) = entered.predecessor {
             predecessor.confirm();
         }
-        Ok(Self {
+        Self {
             id,
             name,
             ifindex,
-            inline: Some(inline),
+            inline,
             is_gone: false,
             is_blind: false,
             is_handed_over: false,
             lock: entered.lock,
-        })
+        }
     }
 
     /// Whether somebody took `steer` off the interface: nothing that comes in is seen.
