@@ -10,7 +10,7 @@ use crate::wire::SeqNum;
 pub const SENDS_ON: Kind = Kind::injected("peer_sends_on", Group::Race);
 /// The same so soon that the network may have reordered it.
 pub const SENDS_ON_SOON: Kind = Kind::injected("peer_sends_on_soon", Group::Race);
-/// Acknowledges what the reset had not.
+/// Acknowledges what the reset had not, or long after it what its sender had not by then.
 pub const ACKS_NEW: Kind = Kind::injected("peer_acknowledges_more", Group::Race);
 /// Acknowledges at all, long after.
 pub const ACKS_ON: Kind = Kind::injected("peer_acknowledges_on", Group::Race);
@@ -116,7 +116,8 @@ fn what(after: &AfterReset, first: &ResetSeen) -> String {
 ///
 /// A bare reset has no ACK, but the socket knows what its sender had acknowledged when it came: who
 /// acknowledges more a moment later, as in a download, either lives or was overtaken by a reset of
-/// his own, for which he would have to lose the connection just then.
+/// his own, for which he would have to lose the connection just then. Later than that (an ACK that was
+/// held back, RFC 9293 §3.8.6.3) he lives.
 ///
 /// False positives: segments in flight that the network reordered: they acknowledge no more than
 /// the reset, and no later than half a round-trip: only three or more of them count in full before.
@@ -138,15 +139,18 @@ pub fn acks_on(case: &Case<'_>) -> Option<Evidence> {
         }
         count += 1;
         let more = segment.ack.offset_from(first.segment.ack);
-        if is_active(&first.segment) && more > 0 && is_at_or_beyond(segment.ack, first.segment.ack)
-        {
+        let beyond_abort = is_active(&first.segment)
+            && more > 0
+            && is_at_or_beyond(segment.ack, first.segment.ack);
+        let late = after.time.since(first.time) > guard;
+        let is_new = acknowledges_new(first, segment.ack);
+        if beyond_abort || (late && is_new) {
             best = Some((ACKS_NEW, after));
             break;
         }
-        let late = after.time.since(first.time) > guard;
         if late || (count >= 3 && !case.from_capture) {
             best = Some((ACKS_ON, after));
-        } else if acknowledges_new(first, segment.ack) {
+        } else if is_new {
             best = best
                 .filter(|(kind, _)| *kind == ACKS_ON)
                 .or(Some((ACKS_NEW_SOON, after)));
@@ -381,8 +385,10 @@ mod tests {
         assert_eq!(old.check(acks_on), name("peer_acknowledges_soon"));
         let new = old.after(1, |s| s.ack = s.ack.plus(3_000));
         assert_eq!(new.check(acks_on), name("peer_acknowledges_more_soon"));
-        let unsent = sending.after(1, |s| s.ack = s.ack.plus(30_000));
+        let unsent = sending.clone().after(1, |s| s.ack = s.ack.plus(30_000));
         assert_eq!(unsent.check(acks_on), name("peer_acknowledges_soon"));
+        let held_back = sending.after(100, |s| s.ack = s.ack.plus(3_000));
+        assert_eq!(held_back.check(acks_on), name("peer_acknowledges_more"));
     }
 
     #[test]
