@@ -238,7 +238,6 @@ fn inside() {
     let counters = events.host_counters().expect("counters");
     assert!(counters.egress_copied > 0 && counters.events > 0 && counters.mirrored > 0);
     assert_eq!(counters.lost(), 0, "{counters:?}");
-    assert_eq!(events.unknown_records(), 0);
 }
 
 /// `steer` attaches to a veth natively, once; never generically.

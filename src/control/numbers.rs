@@ -231,12 +231,13 @@ fn lost(numbers: &EngineNumbers, outputs: &Outputs) -> [Family; 3] {
     let mut events = Family::new(
         Kind::Counter,
         "rstscope_kernel_records_lost",
-        "Kernel events and copies of headers that found the ring buffer full, by kind; events missed came while their CPU was telling another.",
+        "Kernel events and copies of headers that found the ring buffer full, by kind; events missed came while their CPU was telling another, and unknown ones were not understood.",
     );
     events.number(&[("kind", "event")], numbers.host.events_lost);
     events.number(&[("kind", "event_missed")], numbers.host.events_missed);
     events.number(&[("kind", "egress")], numbers.host.egress_lost);
     events.number(&[("kind", "mirror")], numbers.host.mirror_lost);
+    events.number(&[("kind", "unknown")], numbers.host.unknown);
     let mut unjudged = Family::new(
         Kind::Counter,
         "rstscope_resets_unjudged",

@@ -28,7 +28,7 @@ pub(super) fn print(
     let lost = host.lost();
     if lost > 0 {
         notice::warn(format_args!(
-            "{lost} kernel events were lost: the ring buffer was full, or a CPU was telling one when the next came"
+            "{lost} kernel events were lost: the ring buffer was full, a CPU was telling one when the next came, or they were not understood"
         ));
     }
     if host.closings_untold > 0 {

@@ -93,13 +93,15 @@ pub struct HostCounters {
     pub closings_untold: u64,
     /// Resets sent and accepted that were not told, because one was being told on that CPU.
     pub events_missed: u64,
+    /// Records that this program did not understand; 0 unless it is at fault.
+    pub unknown: u64,
 }
 
 impl HostCounters {
     /// Events and copies that should have reached us and did not.
     #[must_use]
     pub const fn lost(&self) -> u64 {
-        self.events_lost + self.events_missed + self.egress_lost + self.mirror_lost
+        self.events_lost + self.events_missed + self.egress_lost + self.mirror_lost + self.unknown
     }
 }
 
@@ -249,12 +251,6 @@ impl Events {
         self.tells_answers
     }
 
-    /// Records that this program did not understand; 0 unless it is at fault.
-    #[must_use]
-    pub const fn unknown_records(&self) -> u64 {
-        self.unknown_records
-    }
-
     /// Waits up to `timeout` for records and gives each to `take`; answers how many there were.
     ///
     /// # Errors
@@ -328,6 +324,7 @@ impl Events {
             handed_back: read(6)?,
             closings_untold: read(7)?,
             events_missed: self.runs_missed()?,
+            unknown: self.unknown_records,
         })
     }
 
