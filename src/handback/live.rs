@@ -32,7 +32,7 @@ pub enum LiveError {
     /// It was loaded, but the kernel would not run it.
     Run(io::Error),
     /// The host spreads what arrives at new interfaces over CPUs: frames that went by the veth before could
-    /// still be on their way on another CPU (see the worker's `give_live`).
+    /// still be on their way on another CPU (`worker/live.rs` has the proof).
     Spread,
 }
 

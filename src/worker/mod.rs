@@ -8,10 +8,12 @@
 
 mod buckets;
 mod counters;
+mod credit;
 mod examine;
 #[cfg(test)]
 mod flood;
 mod latency;
+mod live;
 #[cfg(test)]
 mod mock;
 mod news;
@@ -23,6 +25,7 @@ mod rings;
 mod route;
 #[cfg(test)]
 mod tests;
+mod veth;
 mod waiting;
 
 use std::sync::Arc;
@@ -44,30 +47,22 @@ pub use port::{Port, PortConfig};
 pub use rings::{Balance, Doubt, Rings};
 
 use crate::flow::{Sighting, TableCounters};
-use crate::sys::{self, BATCH_FRAMES, Error, Gate, Wake};
+use crate::sys::{self, BATCH_FRAMES, Error, Gate};
 use crate::time::{MILLISECOND, SECOND, Timestamp};
 use crate::vantage::{InterfaceId, Path, Vantage};
+use credit::Credit;
 use latency::Latency;
+use live::Live;
 use place::pin;
 use received::Received;
 use rest::Rest;
 
-/// Wake-ups of the TX ring in one turn: a batch of 64 needs two where the kernel sends 32 at a
-/// time, and what was left from earlier turns is caught up with four times as fast as it comes.
-const WAKES_PER_TURN: u32 = 8;
-/// How long the TX ring may stand still before the gate is closed: longer than a softirq storm,
-/// shorter than TCP's first retransmission (200 ms).
-const STUCK_NS: u64 = 50 * MILLISECOND;
 /// How often links, losses and credit are looked after.
 const CARE_NS: u64 = 100 * MILLISECOND;
 /// How long stopping may take: 200 ms for what is under way to come in, and 200 ms to go out.
 const STOP_NS: u64 = 400 * MILLISECOND;
 /// How long a stopping worker waits at least: a NAPI poll that read the open gate ends meanwhile.
 const GRACE_NS: u64 = 5 * MILLISECOND;
-
-/// Bursts that may fail in a row before the worker gives them up for good: one may find the host out
-/// of memory, four find a kernel or an interface that has changed.
-const BURST_FAILURES_MAX: u32 = 4;
 
 /// How one worker runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,14 +135,7 @@ pub struct Worker<R: Rings, O> {
     oldest_ns: Option<u64>,
     rest: Rest,
     batch: Vec<R::Frame>,
-    /// Frames of this turn that go back live; empty between turns.
-    burst: Vec<R::Frame>,
-    /// What of a batch takes the veth, while it is divided; empty between turns.
-    kept: Vec<R::Frame>,
-    /// Which frames of the batch that was just taken in may go back live.
-    live_mask: u64,
-    /// Bursts that failed one after the other.
-    burst_failures: u32,
+    live: Live<R::Frame>,
     /// What was read of the frames of the last batch: places that the next one is read over.
     parsed: Vec<Parsed>,
     health: Health,
@@ -155,8 +143,7 @@ pub struct Worker<R: Rings, O> {
     /// When the TX ring last got shorter, or was empty.
     progress_ns: u64,
     cared_ns: u64,
-    /// `steer`'s count and ours at the last care, to see whether all is quiet.
-    quiet_mark: (u64, u64),
+    credit: Credit,
 }
 
 impl<R: Rings, O: Observe> Worker<R, O> {
@@ -182,16 +169,13 @@ impl<R: Rings, O: Observe> Worker<R, O> {
             oldest_ns: None,
             rest: Rest::new(config.rest_ns),
             batch: Vec::with_capacity(BATCH_FRAMES),
-            burst: Vec::with_capacity(BATCH_FRAMES),
-            kept: Vec::with_capacity(BATCH_FRAMES),
-            live_mask: 0,
-            burst_failures: 0,
+            live: Live::new(config.cpu),
             parsed: vec![Parsed::BLANK; BATCH_FRAMES],
             health: Health::Starting,
             is_stopping: false,
             progress_ns: 0,
             cared_ns: 0,
-            quiet_mark: (0, 0),
+            credit: Credit::default(),
         }
     }
 
@@ -219,14 +203,9 @@ impl<R: Rings, O: Observe> Worker<R, O> {
     pub fn run(mut self) -> Finished {
         let is_pinned = self.config.cpu.is_some_and(pin);
         self.shared.set_pinned(is_pinned);
-        if !is_pinned {
-            // Then `give_live` could not tell whether the host has what it was given before.
-            self.burst_failures = BURST_FAILURES_MAX;
-        }
         // This thread's own memory: the allocator gives no two threads parts of one page.
-        for frames in [&mut self.batch, &mut self.burst, &mut self.kept] {
-            *frames = Vec::with_capacity(BATCH_FRAMES);
-        }
+        self.batch = Vec::with_capacity(BATCH_FRAMES);
+        self.live.start(is_pinned);
         // Without either, frames wait longer where the CPU is busy; nothing else changes.
         let _ = sys::ask_for_short_slice();
         hurry();
@@ -267,7 +246,8 @@ impl<R: Rings, O: Observe> Worker<R, O> {
         // After the frames: a reset that went past came after those which wait in the ring, since the
         // gate stays closed until they are taken.
         self.shared.pass_news(&mut self.observer);
-        self.give_live();
+        self.live
+            .give(&mut self.rings, &mut self.batch, &mut self.counters);
         self.hand_back();
         self.push_out(now_ns);
         if let Some(oldest_ns) = self.oldest_ns.take() {
@@ -314,165 +294,10 @@ impl<R: Rings, O: Observe> Worker<R, O> {
         take_in(&mut self.observer, (now, vantage), &mut batch, places);
         // In order of arrival: the first one is the oldest.
         self.oldest_ns = places.first().map(|parsed| parsed.time.as_nanos());
-        self.live_mask = self.live_mask_of(received);
-        received
-    }
-
-    /// Which frames of the batch may go back live.
-    fn live_mask_of(&self, received: usize) -> u64 {
-        if !self.may_burst() {
-            return 0;
-        }
-        let batch = self.parsed.get(..received).unwrap_or_default();
-        let lengths = self.batch.iter().map(|frame| self.rings.bytes(frame).len());
-        let headers = batch.iter().map(Parsed::headers);
-        route::live_mask(headers.zip(lengths))
-    }
-
-    fn may_burst(&self) -> bool {
-        self.batch.len() >= route::LIVE_MIN
-            && self.health == Health::Running
-            && self.burst_failures < BURST_FAILURES_MAX
-            && self.rings.can_burst()
-            && self.is_on_its_cpu()
-            && self.rings.balance(self.batch.len()).sending == 0
-    }
-
-    /// Many small frames at once go back live, which costs half as much a frame. Whatever is left in the
-    /// batch takes the veth.
-    ///
-    /// Only while none is on its way by the veth: the call gives its frames to the host before it returns,
-    /// and they must overtake nothing. That none is on its way is what the completion ring says. In copy
-    /// mode a frame comes back there when its skb loses its owner (`xsk_destruct_skb`, net/xdp/xsk.c), and
-    /// neither veth, backlog nor mirred take that away, only the receiver: `ip_rcv_core` and `ip6_rcv_core`,
-    /// or whoever frees it. What still waits in a backlog, or in a queue that somebody put behind the
-    /// interface's ingress, counts as sending (tests/path.rs holds a frame there). From `ip_rcv_core` on a
-    /// frame goes through the stack in one go, with softirqs off, on the CPU that sent it. This worker is
-    /// bound to that CPU, so that it cannot have seen the completion before the frame was through; one that
-    /// is not bound gives nothing live ([`Self::run`]), nor does one that was moved.
-    fn give_live(&mut self) {
-        let mask = std::mem::take(&mut self.live_mask);
-        if mask == 0 {
-            return;
-        }
-        for (at, frame) in self.batch.drain(..).enumerate() {
-            let way = match mask >> at & 1 {
-                0 => &mut self.kept,
-                _ => &mut self.burst,
-            };
-            way.push(frame);
-        }
-        match self.rings.give_live(&mut self.burst) {
-            Ok(given) => {
-                let given = given as u64;
-                self.counters.live += given;
-                self.counters.handed_back += given;
-                self.counters.completed += given;
-                self.burst_failures = 0;
-            }
-            Err(Doubt) => {
-                self.counters.live_failed += 1;
-                self.burst_failures += 1;
-            }
-        }
-        // The flows of both ways are distinct, so that their order among each other is nobody's.
-        self.batch.append(&mut self.burst);
-        self.batch.append(&mut self.kept);
-    }
-
-    /// Somebody may have moved this thread since it was bound (a cpuset, a CPU taken away).
-    fn is_on_its_cpu(&self) -> bool {
-        let cpu = self.config.cpu;
-        cpu.is_none_or(|cpu| rustix::thread::sched_getcpu() == cpu as usize)
-    }
-
-    fn hand_back(&mut self) {
-        if self.batch.is_empty() {
-            return;
-        }
-        let sent = self.rings.transmit(&mut self.batch);
-        self.counters.handed_back += sent as u64;
-        if !self.batch.is_empty() {
-            self.counters.tx_full += 1;
-        }
-    }
-
-    /// Makes the kernel send what is in the TX ring, as far as this turn allows.
-    fn push_out(&mut self, now_ns: u64) {
-        let mut before = self.rings.unsent();
-        if before == 0 {
-            self.progress_ns = now_ns;
-            return;
-        }
-        // Without a carrier, each wake-up would cost a frame.
-        let is_waiting = self.health != Health::Running && !self.is_stopping;
-        if self.health == Health::Gone || (is_waiting && !self.rings.is_ready()) {
-            return;
-        }
-        for _ in 0..WAKES_PER_TURN {
-            self.counters.wakes += 1;
-            let wake = self.rings.wake();
-            let after = self.rings.unsent();
-            if after < before {
-                self.progress_ns = now_ns;
-            }
-            match wake {
-                Wake::Done | Wake::Again => {}
-                Wake::Dropped => {
-                    self.counters.handback_dropped += 1;
-                    if !self.rings.is_ready() {
-                        return self.jam();
-                    }
-                }
-                Wake::Down => return self.jam(),
-                Wake::Gone => return self.part(),
-                Wake::Failed(_) => self.counters.handback_errors += 1,
-            }
-            if after == 0 || after >= before {
-                break;
-            }
-            before = after;
-        }
-        if self.rings.unsent() > 0 && now_ns.saturating_sub(self.progress_ns) >= STUCK_NS {
-            self.jam();
-        }
-    }
-
-    /// Frames cannot go back: no more may come in.
-    fn jam(&mut self) {
-        self.gate.close();
         if self.health == Health::Running {
-            self.counters.handback_stuck += 1;
+            self.live.choose(&self.rings, &self.batch, places);
         }
-        if self.health != Health::Gone {
-            self.set_health(Health::Stuck);
-        }
-    }
-
-    /// An interface was removed; its socket cannot be bound again.
-    fn part(&mut self) {
-        self.gate.close();
-        self.set_health(Health::Gone);
-    }
-
-    /// Opens the gate at the start, and again once everything that was stuck has gone out.
-    fn try_open(&mut self) {
-        let is_shut = matches!(self.health, Health::Starting | Health::Stuck);
-        if !is_shut || self.is_stopping || !self.batch.is_empty() || self.rings.unsent() > 0 {
-            return;
-        }
-        if !self.rings.is_ready() {
-            return self.set_health(Health::Stuck);
-        }
-        self.gate.open(self.config.credit);
-        self.set_health(Health::Running);
-    }
-
-    fn set_health(&mut self, health: Health) {
-        if self.health != health {
-            self.health = health;
-            self.shared.set_health(health);
-        }
+        received
     }
 
     /// What need not be done every turn.
@@ -483,43 +308,10 @@ impl<R: Rings, O: Observe> Worker<R, O> {
         } else if self.health == Health::Running && !self.rings.is_ready() {
             self.jam();
         }
-        self.settle_credit();
+        let held = self.batch.len();
+        self.credit
+            .settle(&mut self.rings, &self.gate, &mut self.counters, held);
         self.shared.publish_table(self.observer.table());
-    }
-
-    /// Gives back the credit of frames that the kernel lost after `steer` had redirected them;
-    /// else each such frame would narrow the gate for good.
-    fn settle_credit(&mut self) {
-        if let Some(losses) = self.rings.losses() {
-            let known = self.counters.losses;
-            let lost =
-                (losses.dropped + losses.ring_full).saturating_sub(known.dropped + known.ring_full);
-            self.counters.losses = losses;
-            self.write_off(lost);
-        }
-        let in_flight = self.gate.in_flight();
-        let mark = (self.gate.produced(), self.counters.received);
-        let is_quiet = mark == self.quiet_mark && self.rings.waiting() == 0;
-        self.quiet_mark = mark;
-        let Ok(in_flight) = u64::try_from(in_flight) else {
-            self.counters.credit_resynced += 1;
-            return self.gate.resync();
-        };
-        // Nothing was redirected and nothing came in since the last care: what is neither in our
-        // hands nor on its way out will not come any more.
-        let balance = self.rings.balance(self.batch.len());
-        let ours = u64::from(balance.free) + u64::from(balance.held) + u64::from(balance.sending);
-        if is_quiet {
-            self.write_off(in_flight.saturating_sub(ours));
-        }
-    }
-
-    fn write_off(&mut self, frames: u64) {
-        let frames = u32::try_from(frames).unwrap_or(u32::MAX);
-        if frames > 0 {
-            self.counters.credit_written_off += u64::from(frames);
-            self.gate.consumed(frames);
-        }
     }
 
     fn rest(&mut self, now_ns: u64, received: usize) {

@@ -7,8 +7,9 @@ use std::time::Duration;
 use crossbeam::queue::ArrayQueue;
 
 use super::mock::{Kernel, MockRings};
+use super::veth::STUCK_NS;
 use super::{
-    CARE_NS, Health, META_BYTES, Observe, Rings, STUCK_NS, Shared, Worker, WorkerConfig, examine,
+    CARE_NS, Health, META_BYTES, Observe, Rings, Shared, Worker, WorkerConfig, examine,
     monotonic_ns,
 };
 use crate::flow::{FlowFacts, Sighting};
