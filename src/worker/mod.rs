@@ -17,6 +17,7 @@ mod live;
 #[cfg(test)]
 mod mock;
 mod news;
+mod observe;
 mod place;
 mod port;
 mod received;
@@ -37,11 +38,11 @@ use rustix::time::ClockId;
 pub use buckets::{BOUNDS_NS, Buckets};
 pub use counters::{Counters, Health, Shared};
 pub use examine::{
-    Batch, Examined, Headers, META_BYTES, Observe, Parsed, examine, fetch_frame, read_frame,
-    take_in,
+    Batch, Examined, Headers, META_BYTES, Parsed, examine, fetch_frame, read_frame, take_in,
 };
 pub use latency::LatencySummary;
 pub use news::NewsItem;
+pub use observe::Observe;
 pub use place::hurry;
 pub use port::{Port, PortConfig};
 pub use rings::{Balance, Doubt, Rings};
