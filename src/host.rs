@@ -116,6 +116,24 @@ pub struct SocketSequence {
     pub has_keepalive: bool,
 }
 
+impl SocketSequence {
+    /// A socket of which nothing is known yet, for who knows some of it.
+    pub const BLANK: Self = Self {
+        rcv_nxt: SeqNum(0),
+        rcv_wnd: 0,
+        snd_nxt: SeqNum(0),
+        snd_una: SeqNum(0),
+        ts_recent: None,
+        segs_in: None,
+        bytes_in: None,
+        bytes_out: None,
+        srtt_us: None,
+        idle_ns: None,
+        sent_ago_ns: None,
+        has_keepalive: false,
+    };
+}
+
 /// The local socket that a frame would meet, looked up by `steer` at the frame's arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SocketView {

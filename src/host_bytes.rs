@@ -107,13 +107,7 @@ pub fn frame_meta(before: &[u8]) -> Option<(Timestamp, Option<SocketView>)> {
             snd_nxt: SeqNum(u32_at(meta, 16)?),
             snd_una: SeqNum(u32_at(meta, 20)?),
             ts_recent: u32_at(meta, 24).filter(|_| kind & SHORT_HAS_TIMESTAMPS != 0),
-            segs_in: None,
-            bytes_in: None,
-            bytes_out: None,
-            srtt_us: None,
-            idle_ns: None,
-            sent_ago_ns: None,
-            has_keepalive: false,
+            ..SocketSequence::BLANK
         })
     });
     Some((Timestamp::from_nanos(u64_at(meta, 0)?), view))

@@ -359,7 +359,7 @@ mod tests {
     use crate::host::{SocketSequence, SocketView, TcpState};
     use crate::time::{SECOND, Timestamp};
     use crate::vantage::{InterfaceId, Path, Vantage};
-    use crate::wire::{Flags, FourTuple, Options, PAYLOAD_HEAD, Segment, SeqNum};
+    use crate::wire::{Flags, FourTuple, Segment, SeqNum};
 
     const IN: Vantage = Vantage {
         interface: InterfaceId(0),
@@ -381,21 +381,13 @@ mod tests {
                 dst: "198.51.100.1".parse().unwrap(),
                 dst_port: 443,
             },
-            link: None,
-            vlan: None,
             hop_limit,
             ip_id: Some(7),
             dont_fragment: Some(true),
-            traffic_class: 0,
-            flow_label: None,
             seq: SeqNum(seq),
-            ack: SeqNum(0),
             flags: Flags(flags),
-            reserved: 0,
             window: 64240,
-            options: Options::default(),
-            payload_len: 0,
-            payload_head: [0; PAYLOAD_HEAD],
+            ..Segment::BLANK
         }
     }
 
@@ -478,18 +470,8 @@ mod tests {
         let socket = SocketView::Full {
             state: TcpState::SynSent,
             sequence: SocketSequence {
-                rcv_nxt: SeqNum(0),
-                rcv_wnd: 0,
                 snd_nxt: SeqNum(1),
-                snd_una: SeqNum(0),
-                ts_recent: None,
-                segs_in: None,
-                bytes_in: None,
-                bytes_out: None,
-                srtt_us: None,
-                idle_ns: None,
-                sent_ago_ns: None,
-                has_keepalive: false,
+                ..SocketSequence::BLANK
             },
         };
         tracker.observe(

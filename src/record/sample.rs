@@ -12,9 +12,7 @@ use crate::host::{KnownReason, Process, ResetReason, TcpState};
 use crate::time::Timestamp;
 use crate::vantage::{InterfaceId, Path, Vantage};
 use crate::verdict::{Cause, Stage, Verdict};
-use crate::wire::{
-    Flags, FourTuple, LinkAddresses, Mac, Network, Options, PAYLOAD_HEAD, Segment, SeqNum,
-};
+use crate::wire::{Flags, FourTuple, LinkAddresses, Mac, Network, Segment, SeqNum};
 
 /// 2026-05-09T02:31:06.833123456Z on a clock that began a million seconds before.
 const START: Timestamp = Timestamp::from_nanos(1_000_000_833_123_456);
@@ -54,16 +52,10 @@ fn segment() -> Segment {
         hop_limit: 243,
         ip_id: Some(0),
         dont_fragment: Some(true),
-        traffic_class: 0,
-        flow_label: None,
         seq: SeqNum(u32::MAX),
         ack: SeqNum(7),
         flags: Flags(Flags::RST | Flags::ACK),
-        reserved: 0,
-        window: 0,
-        options: Options::parse(&[]),
-        payload_len: 0,
-        payload_head: [0; PAYLOAD_HEAD],
+        ..Segment::BLANK
     }
 }
 
