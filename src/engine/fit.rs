@@ -139,36 +139,18 @@ fn scaled_window(half: &HalfFlow, other: Option<&HalfFlow>) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::fit;
+    use crate::engine::testing::{segment, tuple};
     use crate::evidence::SequenceFit;
     use crate::flow::{FlowFacts, FlowKey, Tracker, TrackerConfig};
     use crate::host::{SocketSequence, SocketView, TcpState};
     use crate::time::Timestamp;
     use crate::vantage::{InterfaceId, Path, Vantage};
-    use crate::wire::{Flags, FourTuple, Options, PAYLOAD_HEAD, Segment, SeqNum};
+    use crate::wire::{Flags, Segment, SeqNum};
 
     fn reset(seq: u32, ack: u32, flags: u8) -> Segment {
         Segment {
-            tuple: FourTuple {
-                src: "192.0.2.7".parse().unwrap(),
-                src_port: 40000,
-                dst: "198.51.100.1".parse().unwrap(),
-                dst_port: 443,
-            },
-            link: None,
-            vlan: None,
-            hop_limit: 64,
-            ip_id: None,
-            dont_fragment: None,
-            traffic_class: 0,
-            flow_label: None,
-            seq: SeqNum(seq),
             ack: SeqNum(ack),
-            flags: Flags(flags),
-            reserved: 0,
-            window: 0,
-            options: Options::default(),
-            payload_len: 0,
-            payload_head: [0; PAYLOAD_HEAD],
+            ..segment(tuple(), flags, seq)
         }
     }
 
@@ -180,14 +162,7 @@ mod tests {
                 rcv_wnd: 500,
                 snd_nxt: SeqNum(77),
                 snd_una: SeqNum(70),
-                ts_recent: None,
-                segs_in: None,
-                bytes_in: None,
-                bytes_out: None,
-                srtt_us: None,
-                idle_ns: None,
-                sent_ago_ns: None,
-                has_keepalive: false,
+                ..SocketSequence::BLANK
             },
         }
     }

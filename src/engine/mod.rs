@@ -21,12 +21,10 @@ mod resting;
 mod sketch;
 mod spare;
 #[cfg(test)]
-mod storms;
+mod testing;
 #[cfg(test)]
 mod tests;
 mod translated;
-#[cfg(test)]
-mod waves;
 
 use std::collections::{HashSet, VecDeque};
 use std::net::IpAddr;

@@ -1,6 +1,15 @@
 //! Resets and what the kernel said of them: which event is whose, and what its absence means.
 
-use super::*;
+use crate::engine::testing::{
+    OUT, PROXY, at, backend, config, established, event, incoming, observe, records, segment, sent,
+    tuple,
+};
+use crate::engine::{Engine, EngineConfig};
+use crate::host::{KernelEvent, KernelEventKind, KnownReason, ResetReason, SocketView};
+use crate::record::ResetRecord;
+use crate::time::{MILLISECOND, Timestamp};
+use crate::verdict::{Cause, Verdict};
+use crate::wire::{Flags, FourTuple, Segment};
 
 #[test]
 fn an_abort_with_its_kernel_event_is_the_process_that_made_it() {

@@ -1,19 +1,14 @@
 //! Many flows at once: a router that takes over, a server that dies, a device that loses its table.
 //! What one flow cannot tell, and what must not be told of any.
 
-use super::{Engine, EngineConfig};
+use crate::engine::testing::{IN, at, config};
+use crate::engine::{Engine, EngineConfig};
 use crate::evidence::testing::{SENDER_ISN, Scene};
 use crate::host::SocketView;
 use crate::record::ResetRecord;
-use crate::time::{MILLISECOND, SECOND, Timestamp};
-use crate::vantage::{InterfaceId, Path, Vantage};
 use crate::verdict::{Cause, Verdict};
 use crate::wire::{Flags, LinkAddresses, Mac, Options, Segment, SeqNum};
 
-const IN: Vantage = Vantage {
-    interface: InterfaceId(0),
-    path: Path::Ingress,
-};
 const OLD: Mac = Mac([2, 0, 0, 0, 0, 0xa]);
 const NEW: Mac = Mac([2, 0, 0, 0, 0, 0xb]);
 const STRANGER: Mac = Mac([2, 0, 0, 0, 0, 0xc]);
@@ -96,25 +91,16 @@ impl Sensor {
     fn new() -> Self {
         Self {
             engine: Engine::new(EngineConfig {
-                settle_ns: SECOND,
-                forged_linger_ns: 0,
                 flow_capacity: 1_024,
                 episode_capacity: 1_024,
-                local: Vec::new(),
-                own_addresses: None,
-                offline: false,
-                kernel_events: true,
-                tells_answers: true,
-                own_macs: vec![None],
-                own_devices: Vec::new(),
-                hash_key: [11, 13],
+                ..config()
             }),
             records: Vec::new(),
         }
     }
 
     fn hears(&mut self, ms: u64, segment: &Segment) {
-        let time = Timestamp::from_nanos(ms * MILLISECOND);
+        let time = at(ms);
         let socket = Scene::established().socket(|_| ()).resets[0].socket;
         let met: Option<SocketView> = socket.filter(|_| segment.flags.rst());
         let Self { engine, records } = self;

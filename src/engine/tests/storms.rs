@@ -1,10 +1,11 @@
 //! More resets than anybody wants records of: what is folded, what never is, and that every one is
 //! counted.
 
-use super::folding::TOLD_A_SECOND;
-use super::{Engine, EngineConfig};
+use crate::engine::folding::TOLD_A_SECOND;
+use crate::engine::testing::{config, event, sent};
+use crate::engine::{Engine, EngineConfig};
 use crate::evidence::testing::Scene;
-use crate::host::{KernelEvent, KernelEventKind, KnownReason, ResetReason, SocketView};
+use crate::host::{KernelEvent, KnownReason, SocketView};
 use crate::record::ResetRecord;
 use crate::time::{MILLISECOND, SECOND, Timestamp};
 use crate::vantage::{InterfaceId, Path, Vantage};
@@ -23,18 +24,11 @@ struct Sensor {
 impl Sensor {
     fn new(offline: bool, episode_capacity: usize) -> Self {
         let config = EngineConfig {
-            settle_ns: SECOND,
-            forged_linger_ns: 0,
             flow_capacity: 4_096,
             episode_capacity,
-            local: Vec::new(),
-            own_addresses: None,
             offline,
-            kernel_events: true,
-            tells_answers: true,
             own_macs: vec![None, None],
-            own_devices: Vec::new(),
-            hash_key: [11, 13],
+            ..config()
         };
         Self {
             engine: Engine::new(config),
@@ -61,16 +55,7 @@ impl Sensor {
     fn answers(&mut self, ns: u64, answer: &Segment) {
         self.engine.kernel_event(&KernelEvent {
             time: Timestamp::from_nanos(ns),
-            tuple: answer.tuple,
-            cookie: None,
-            kind: KernelEventKind::ResetSent {
-                active: false,
-                reason: Some(ResetReason::Known(KnownReason::NoSocket)),
-                state: None,
-                process: None,
-                answered_seq: None,
-                answered_len: None,
-            },
+            ..event(0, answer.tuple, sent(false, KnownReason::NoSocket, None))
         });
     }
 
