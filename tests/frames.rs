@@ -8,6 +8,8 @@
 
 #[path = "frames/network.rs"]
 mod network;
+#[path = "../benches/support/mod.rs"]
+mod support;
 
 use std::io;
 use std::net::{TcpListener, TcpStream};
@@ -20,7 +22,7 @@ use std::time::Duration;
 
 use crossbeam::queue::ArrayQueue;
 use libbpf_rs::{Link, MapCore, MapFlags, Object, ObjectBuilder};
-use network::{Network, inside, received_packets, sh};
+use network::{Network, received_packets};
 use rstscope::flow::{FlowFacts, Sighting};
 use rstscope::host::SocketView;
 use rstscope::sys::{FramePool, Gates, HandbackSocket, Umem, UmemLayout, Wake};
@@ -28,6 +30,7 @@ use rstscope::time::{SECOND, Timestamp};
 use rstscope::vantage::{InterfaceId, Vantage};
 use rstscope::wire::Segment;
 use rstscope::worker::{Finished, Health, Observe, Port, PortConfig, Shared, Worker, WorkerConfig};
+use support::{inside, sh};
 
 /// Makes a sighting of every segment, so that the test sees times and sockets.
 struct Everything;

@@ -1,52 +1,31 @@
 //! Two namespaces for a test: `a` — `b`, and in `b` a hand-back pair `hb0` — `hb1`. Gone when it
 //! is dropped.
 
-use std::fs::{self, File};
-use std::os::fd::AsFd;
+use std::fs;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use crate::support::{Namespaces, sh};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 pub(crate) struct Network {
     pub(crate) a: String,
     pub(crate) b: String,
-}
-
-/// Runs one command line and insists on success.
-pub(crate) fn sh(line: &str) {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let (program, rest) = words.split_first().expect("a command");
-    let output = Command::new(program)
-        .args(rest)
-        .output()
-        .expect("the program starts");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{line}: {said}");
+    _namespaces: Namespaces,
 }
 
 impl Network {
     pub(crate) fn new() -> Self {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let stem = format!("rstscope-frames-{}-{number}", std::process::id());
+        let roles = [format!("a{number}"), format!("b{number}")];
+        let namespaces = Namespaces::new(&roles.each_ref().map(String::as_str));
         let network = Self {
-            a: format!("{stem}-a"),
-            b: format!("{stem}-b"),
+            a: namespaces.name(0).to_owned(),
+            b: namespaces.name(1).to_owned(),
+            _namespaces: namespaces,
         };
         let (a, b) = (&network.a, &network.b);
-        for name in [a, b] {
-            sh(&format!("ip netns add {name}"));
-            sh(&format!(
-                "ip netns exec {name} sysctl -qw net.ipv6.conf.all.disable_ipv6=1"
-            ));
-            sh(&format!(
-                "ip netns exec {name} sysctl -qw net.ipv6.conf.default.disable_ipv6=1"
-            ));
-            sh(&format!("ip -n {name} link set lo up"));
-        }
         sh(&format!(
             "ip -n {b} link add nic0 type veth peer name up0 netns {a}"
         ));
@@ -99,30 +78,6 @@ impl Network {
             .expect("tc starts");
         assert!(status.success(), "the hand-back filter is refused");
     }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        for name in [&self.a, &self.b] {
-            let _ = Command::new("ip").args(["netns", "del", name]).status();
-        }
-    }
-}
-
-/// Runs `body` in a thread of namespace `name`.
-pub(crate) fn inside<T: Send>(name: &str, body: impl FnOnce() -> T + Send) -> T {
-    thread::scope(|scope| {
-        scope
-            .spawn(|| {
-                let link =
-                    File::open(format!("/run/netns/{name}")).expect("the namespace is there");
-                move_into_link_name_space(link.as_fd(), Some(LinkNameSpaceType::Network))
-                    .expect("root may enter it");
-                body()
-            })
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
 }
 
 /// Packets that `interface` of this thread's namespace received.
