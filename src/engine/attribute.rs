@@ -6,7 +6,7 @@ use super::EngineConfig;
 use super::attested::{self, attested};
 use super::episode::{Sent, Settled};
 use super::legs::{Call, Join, Legs, Passed, is_outbound};
-use crate::evidence::{Evidence, Favors, ResetSeen};
+use crate::evidence::{Evidence, Favors, ResetSeen, Value};
 use crate::flow::{FlowKey, Side};
 use crate::host::{KnownReason, Process, ResetReason, SocketView};
 use crate::time::{MILLISECOND, Timestamp};
@@ -18,7 +18,7 @@ use crate::wire::{FourTuple, Segment};
 /// HAProxy and Envoy take 43 to 244 µs. Without the kernel's word, time is all there is.
 const CAPTURE_JOIN_NS: u64 = 2 * MILLISECOND;
 
-/// An attested origin. `CAPTURE_JOIN_NS` applies where no kernel speaks.
+/// An attested origin.
 #[derive(Debug)]
 pub(super) struct Attribution {
     pub(super) verdict: Verdict,
@@ -31,9 +31,14 @@ pub(super) struct Attribution {
 }
 
 impl Attribution {
-    fn local(cause: Option<Cause>, confidence: f32, evidence: Vec<Evidence>) -> Self {
+    fn new(
+        verdict: Verdict,
+        cause: Option<Cause>,
+        confidence: f32,
+        evidence: Vec<Evidence>,
+    ) -> Self {
         Self {
-            verdict: Verdict::Local,
+            verdict,
             cause,
             confidence,
             evidence,
@@ -41,6 +46,17 @@ impl Attribution {
             reason: None,
             join: None,
         }
+    }
+
+    fn local(cause: Option<Cause>, confidence: f32, evidence: Vec<Evidence>) -> Self {
+        Self::new(Verdict::Local, cause, confidence, evidence)
+    }
+
+    /// A reset that belongs to nothing, as the fact of that name shows.
+    fn stray(settled: &Settled<'_>, confidence: f32, fact: &'static str) -> Self {
+        let letters = settled.view.first.segment.flags.letters().into();
+        let evidence = attested(fact, Favors::Remote, attested::OF_NOTHING_DB, letters);
+        Self::new(Verdict::Stray, None, confidence, vec![evidence])
     }
 }
 
@@ -71,7 +87,7 @@ fn sent_here(settled: &Settled<'_>, config: &EngineConfig, legs: &Legs) -> Attri
 fn event_of_first<'a>(settled: &Settled<'a>) -> Option<&'a Sent> {
     let (view, sent) = (&settled.view, &settled.episode.sent);
     let first = &view.first;
-    let is_answer = |reset: &ResetSeen| cause_by_shape(&reset.segment) == Some(Cause::Kernel);
+    let is_answer = |reset: &ResetSeen| cause_by_shape(&reset.segment) == Cause::Kernel;
     // A socket's reset may look like an answer, when its window is shut; no answer has a window.
     let own = |event: &&Sent| {
         let before = view
@@ -179,68 +195,49 @@ fn without_event(settled: &Settled<'_>, config: &EngineConfig) -> Attribution {
     // `tcp_send_active_reset` as well). Where events are heard and a socket's own is not, it was skipped, as
     // those in interrupts are, counted or not, or is another network namespace's: of either, nobody knows.
     let is_untold = is_lossy || (config.kernel_events && is_of_a_socket);
-    let by_shape = cause_by_shape(segment).filter(|cause| !is_untold || *cause != Cause::Process);
+    let shown = cause_by_shape(segment);
+    let by_shape = Some(shown).filter(|cause| !is_untold || *cause != Cause::Process);
+    let left = |seen: Value| attested("left_this_host", Favors::Local, attested::LEFT_DB, seen);
     if is_of_a_socket {
-        let evidence = vec![attested(
-            "left_this_host",
-            Favors::Local,
-            attested::LEFT_DB,
-            if is_lossy {
-                "from a socket, and events were lost".into()
-            } else {
-                "from a socket".into()
-            },
-        )];
-        return Attribution::local(by_shape, attested::LEFT_A_SOCKET, evidence);
+        let seen = if is_lossy {
+            "from a socket, and events were lost"
+        } else {
+            "from a socket"
+        };
+        return Attribution::local(by_shape, attested::LEFT_A_SOCKET, vec![left(seen.into())]);
     }
-    let is_told = config.tells_answers || by_shape == Some(Cause::Process);
+    let left = left(segment.flags.letters().into());
+    let is_told = config.tells_answers || shown == Cause::Process;
     if !config.kernel_events || is_lossy || !is_told {
-        let evidence = vec![attested(
-            "left_this_host",
-            Favors::Local,
-            attested::LEFT_DB,
-            segment.flags.letters().into(),
-        )];
-        return Attribution::local(by_shape, attested::LEFT, evidence);
+        return Attribution::local(by_shape, attested::LEFT, vec![left]);
     }
-    let evidence = vec![
-        attested(
-            "left_this_host",
-            Favors::Local,
-            attested::LEFT_DB,
-            segment.flags.letters().into(),
-        ),
-        attested(
-            "no_socket_sent_it",
-            Favors::Local,
-            attested::NO_EVENT_DB,
-            "no kernel event".into(),
-        ),
-    ];
-    Attribution::local(Some(Cause::Firewall), attested::NO_EVENT, evidence)
+    let untold = attested(
+        "no_socket_sent_it",
+        Favors::Local,
+        attested::NO_EVENT_DB,
+        "no kernel event".into(),
+    );
+    Attribution::local(
+        Some(Cause::Firewall),
+        attested::NO_EVENT,
+        vec![left, untold],
+    )
 }
 
 /// RFC 9293 §3.5.2 form (window 0, no options) is TCP's answer to a segment; a socket's own abort
 /// carries its window and, where negotiated, its timestamps (`tcp_send_active_reset`).
-fn cause_by_shape(segment: &Segment) -> Option<Cause> {
-    let passive = segment.window == 0 && segment.options.len == 0;
-    Some(if passive {
+fn cause_by_shape(segment: &Segment) -> Cause {
+    if segment.window == 0 && segment.options.len == 0 {
         Cause::Kernel
     } else {
         Cause::Process
-    })
+    }
 }
 
 fn routed(settled: &Settled<'_>) -> Attribution {
-    Attribution {
-        verdict: Verdict::Forwarded,
-        cause: Some(Cause::Router),
-        confidence: attested::ROUTED,
-        evidence: vec![routed_evidence(settled.view.first)],
-        process: None,
-        reason: None,
-        join: None,
-    }
+    let evidence = vec![routed_evidence(settled.view.first)];
+    let cause = Some(Cause::Router);
+    Attribution::new(Verdict::Forwarded, cause, attested::ROUTED, evidence)
 }
 
 /// The evidence that this host routed a reset, seen leaving.
@@ -276,20 +273,8 @@ fn stray(settled: &Settled<'_>, config: &EngineConfig) -> Option<Attribution> {
                 Some(SocketView::Full { .. } | SocketView::TimeWait)
             )
         });
-    (nobody && unknown_flow && silent).then(|| Attribution {
-        verdict: Verdict::Stray,
-        cause: None,
-        confidence: attested::OF_NOTHING,
-        evidence: vec![attested(
-            "no_flow_and_no_socket",
-            Favors::Remote,
-            attested::OF_NOTHING_DB,
-            settled.view.first.segment.flags.letters().into(),
-        )],
-        process: None,
-        reason: None,
-        join: None,
-    })
+    let is_stray = nobody && unknown_flow && silent;
+    is_stray.then(|| Attribution::stray(settled, attested::OF_NOTHING, "no_flow_and_no_socket"))
 }
 
 fn in_capture(settled: &Settled<'_>, config: &EngineConfig, legs: &Legs) -> Option<Attribution> {
@@ -299,23 +284,11 @@ fn in_capture(settled: &Settled<'_>, config: &EngineConfig, legs: &Legs) -> Opti
         return Some(local_in_capture(settled, legs));
     }
     let unheard = settled.view.facts.sender.is_none() && settled.view.facts.receiver.is_none();
-    (unheard
+    let is_stray = unheard
         && settled.view.after.is_empty()
-        && settled.view.resets.iter().all(|reset| reset.from_sender))
-    .then(|| Attribution {
-        verdict: Verdict::Stray,
-        cause: None,
-        confidence: attested::OF_NOTHING_IN_CAPTURE,
-        evidence: vec![attested(
-            "no_flow_in_capture",
-            Favors::Remote,
-            attested::OF_NOTHING_DB,
-            settled.view.first.segment.flags.letters().into(),
-        )],
-        process: None,
-        reason: None,
-        join: None,
-    })
+        && settled.view.resets.iter().all(|reset| reset.from_sender);
+    let confidence = attested::OF_NOTHING_IN_CAPTURE;
+    is_stray.then(|| Attribution::stray(settled, confidence, "no_flow_in_capture"))
 }
 
 fn local_in_capture(settled: &Settled<'_>, legs: &Legs) -> Attribution {
@@ -327,8 +300,8 @@ fn local_in_capture(settled: &Settled<'_>, legs: &Legs) -> Attribution {
         first.segment.tuple.src.to_string().into(),
     )];
     let cause = cause_by_shape(&first.segment);
-    let mut attribution = Attribution::local(cause, attested::LOCAL_ADDRESS, evidence);
-    if cause == Some(Cause::Process) {
+    let mut attribution = Attribution::local(Some(cause), attested::LOCAL_ADDRESS, evidence);
+    if cause == Cause::Process {
         let join = legs.nearest(&passed(settled, None), CAPTURE_JOIN_NS);
         if let Some(join) = join {
             attribution.verdict = Verdict::Forwarded;
