@@ -30,7 +30,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use blast::{ACK, FROM_THE_ROUTER, Flood, RST, Sent, blast};
-use lab::records::{complaint, records};
+use lab::records::{assert_kept, records, resets};
 use lab::{Lab, Rate, Sensor, resident_kib};
 use traffic::{assert_all, assert_ends_well, assert_prompt, count, ledger};
 
@@ -142,24 +142,6 @@ fn flood(
         rate: Rate::of(requests),
         growth_kib,
     }
-}
-
-fn resets(all: &[Value]) -> Vec<&Value> {
-    let is_reset = |record: &&Value| record["event"]["dataset"] == "rstscope.reset";
-    all.iter().filter(is_reset).collect()
-}
-
-fn assert_kept(promises: &[Value], resets: &[&Value]) {
-    let wrong: Vec<_> = (0..promises.len())
-        .filter_map(|index| complaint(promises, index, resets))
-        .collect();
-    assert!(
-        wrong.is_empty(),
-        "{} of {} are wrong:\n{}",
-        wrong.len(),
-        promises.len(),
-        wrong.join("\n")
-    );
 }
 
 /// What `steer` saw of the flood.

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use lab::records::{assert_one_sentence, complaint, records, unnamed_legs};
+use lab::records::{assert_kept, assert_one_sentence, records, resets, unnamed_legs};
 use lab::{BINARY, INTERFACES, Lab, assert_all_succeeded, text};
 
 #[test]
@@ -72,25 +72,13 @@ fn every_scenario_gets_its_verdict_and_the_host_is_left_as_it_was_found() {
     assert_eq!(sensor.stop(), Some(0), "{}", sensor.said());
     assert_eq!(lab.state(), before, "the host is not as it was found");
     let all = records(&lab.records_path());
-    let resets: Vec<_> = all
-        .iter()
-        .filter(|record| record["event"]["dataset"] == "rstscope.reset")
-        .collect();
-    let wrong: Vec<_> = (0..promises.len())
-        .filter_map(|index| complaint(&promises, index, &resets))
-        .collect();
+    let resets = resets(&all);
     assert!(
         promises.len() >= 100,
         "only {} resets were promised",
         promises.len()
     );
-    assert!(
-        wrong.is_empty(),
-        "{} of {} are wrong:\n{}",
-        wrong.len(),
-        promises.len(),
-        wrong.join("\n")
-    );
+    assert_kept(&promises, &resets);
     let (unnamed, legs) = unnamed_legs(&promises, &resets);
     assert!(legs >= 10, "only {legs} other legs were promised");
     assert!(
@@ -195,17 +183,10 @@ fn a_second_instance_is_refused_and_the_first_goes_on() {
     let (code, said) = lab.refused(&words);
     assert_eq!(code, Some(4), "{said}");
     assert_one_sentence(&said, "up0");
-    let play = lab
-        .python("scenarios.py", &["--run", "client_abort"])
-        .output()
-        .unwrap();
-    let promise: Value = serde_json::from_slice(&play.stdout).unwrap();
+    let promises = lab.play(&["client_abort"]);
     assert_eq!(first.stop(), Some(0), "{}", first.said());
     let all = records(&lab.records_path());
-    assert_eq!(
-        complaint(&[promise], 0, &all.iter().collect::<Vec<_>>()),
-        None
-    );
+    assert_kept(&promises, &resets(&all));
     lab.assert_traffic_flows();
 }
 
@@ -232,10 +213,7 @@ fn an_interface_that_goes_away_is_named_and_the_others_are_watched_on() {
     ];
     let answer = lab.exec("cl", &fetch).output().unwrap();
     assert_eq!(text(&answer.stdout), "503");
-    let play = lab
-        .python("scenarios.py", &["--run", "client_abort"])
-        .output();
-    let promise: Value = serde_json::from_slice(&play.unwrap().stdout).unwrap();
+    let promises = lab.play(&["client_abort"]);
     thread::sleep(Duration::from_millis(1500));
     assert!(
         sensor.child.try_wait().unwrap().is_none(),
@@ -243,10 +221,7 @@ fn an_interface_that_goes_away_is_named_and_the_others_are_watched_on() {
         sensor.said()
     );
     let all = records(&lab.records_path());
-    assert_eq!(
-        complaint(&[promise], 0, &all.iter().collect::<Vec<_>>()),
-        None
-    );
+    assert_kept(&promises, &resets(&all));
     delete("up0");
     assert_eq!(sensor.end(), Some(1), "{}", sensor.said());
     assert!(sensor.await_line("up0"), "not a word: {}", sensor.said());

@@ -100,11 +100,7 @@ fn numbers_agree_with_what_was_done_and_hold_no_address() {
     let words = ["--metrics", ADDRESS, "--settle", "200", "--output", &second];
     let mut sensor = lab.sensor(&words);
     lab.assert_traffic_flows();
-    let play = lab
-        .python("scenarios.py", &["--run", "forged_wrong_ttl"])
-        .output()
-        .unwrap();
-    assert!(play.status.success(), "{}", text(&play.stderr));
+    lab.play(&["forged_wrong_ttl"]);
     let end = Instant::now() + Duration::from_secs(10);
     let body = loop {
         let (body, status) = fetch(&lab, "/metrics", "text/plain");
@@ -282,11 +278,7 @@ fn prometheus_takes_the_numbers_and_answers_every_panel_of_the_dashboard() {
     }
     // A rate needs two values: before and after.
     lab.assert_traffic_flows();
-    let play = lab
-        .python("scenarios.py", &["--run", "forged_wrong_ttl"])
-        .output()
-        .unwrap();
-    assert!(play.status.success(), "{}", text(&play.stderr));
+    lab.play(&["forged_wrong_ttl"]);
     let injected = "rstscope_records_total{verdict=\"injected\"} == 1";
     while prometheus.series(injected) != Some(1) {
         assert!(Instant::now() < end, "the record is not counted");

@@ -108,11 +108,7 @@ fn write(path: &Path, body: &str) {
 }
 
 fn play(lab: &Lab, scenario: &str) {
-    let done = lab
-        .python("scenarios.py", &["--run", scenario])
-        .output()
-        .unwrap();
-    assert!(done.status.success(), "{}", text(&done.stderr));
+    lab.play(&[scenario]);
     // Until what it made is settled.
     std::thread::sleep(Duration::from_millis(600));
 }
@@ -123,8 +119,7 @@ fn resets(path: &Path) -> Vec<Value> {
     } else {
         Vec::new()
     };
-    let is_reset = |record: &Value| record["event"]["dataset"] == "rstscope.reset";
-    all.into_iter().filter(is_reset).collect()
+    lab::records::resets(&all).into_iter().cloned().collect()
 }
 
 /// Numbers at the end of the records' ids.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::traffic::{assert_ends_well, assert_prompt, during};
-use crate::lab::records::{complaint, records};
+use crate::lab::records::{assert_kept, records, resets};
 use crate::lab::{BINARY, Lab, Sensor, command, text};
 
 const DAY_NS: i64 = 86_400_000_000_000;
@@ -43,12 +43,7 @@ fn day(offset_ns: i64) -> String {
 
 /// Plays an abort and a forgery, and answers what was promised.
 fn play(lab: &Lab) -> Vec<Value> {
-    let words = ["--run", "client_abort", "forged_wrong_ttl"];
-    let played = lab.python("scenarios.py", &words).output().unwrap();
-    assert!(played.status.success(), "{}", text(&played.stderr));
-    let said = text(&played.stdout);
-    let promises = said.lines().map(|line| serde_json::from_str(line).unwrap());
-    promises.collect()
+    lab.play(&["client_abort", "forged_wrong_ttl"])
 }
 
 #[test]
@@ -91,13 +86,8 @@ fn a_jump_of_the_clock_costs_no_connection_and_no_verdict() {
     thread::sleep(Duration::from_millis(1500));
     assert_ends_well(&mut sensor, &["up0", "dn0"]);
     let all = records(&lab.records_path());
-    let resets: Vec<&Value> = all
-        .iter()
-        .filter(|record| record["event"]["dataset"] == "rstscope.reset")
-        .collect();
-    for index in 0..promises.len() {
-        assert_eq!(complaint(&promises, index, &resets), None);
-    }
+    let resets = resets(&all);
+    assert_kept(&promises, &resets);
     for day in days {
         let dated = resets
             .iter()

@@ -79,10 +79,7 @@ fn peers_that_leave_checksums_to_their_interface_lose_nothing() {
     }
     let mut sensor = lab.sensor(&[]);
     assert_prompt("with partial checksums", lab.rate(200));
-    let done = lab
-        .python("scenarios.py", &["--run", "client_abort"])
-        .output();
-    assert!(done.unwrap().status.success());
+    lab.play(&["client_abort"]);
     assert_ends_well(&mut sensor, &["up0", "dn0"]);
     for interface in ["up0", "dn0"] {
         let line = ledger(&sensor, interface);

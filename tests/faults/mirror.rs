@@ -4,11 +4,9 @@
 use std::thread;
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::traffic::{assert_prompt, during};
-use crate::lab::records::{complaint, records};
-use crate::lab::{Lab, text};
+use crate::lab::Lab;
+use crate::lab::records::{assert_kept, records, resets};
 
 #[test]
 #[ignore = "needs root"]
@@ -61,28 +59,11 @@ fn a_mirror_writes_the_same_records() {
     ];
     let lab = Lab::up();
     let mut sensor = lab.sensor(&["--mode", "mirror"]);
-    let mut words = vec!["--jobs", "1", "--both", "--run"];
-    words.extend(SCENARIOS);
-    let play = lab.python("scenarios.py", &words).output().unwrap();
-    assert!(play.status.success(), "{}", text(&play.stderr));
+    let mut words = SCENARIOS.to_vec();
+    words.extend(["--jobs", "1", "--both"]);
+    let promises = lab.play(&words);
     thread::sleep(Duration::from_millis(1500));
     assert_eq!(sensor.stop(), Some(0), "{}", sensor.said());
     let all = records(&lab.records_path());
-    let resets: Vec<&Value> = all
-        .iter()
-        .filter(|record| record["event"]["dataset"] == "rstscope.reset")
-        .collect();
-    let promises: Vec<Value> = text(&play.stdout)
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    let wrong: Vec<_> = (0..promises.len())
-        .filter_map(|index| complaint(&promises, index, &resets))
-        .collect();
-    println!(
-        "{} of {} promises are kept",
-        promises.len() - wrong.len(),
-        promises.len()
-    );
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_kept(&promises, &resets(&all));
 }

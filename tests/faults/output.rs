@@ -11,34 +11,41 @@ use serde_json::Value;
 use super::traffic::{assert_all, assert_prompt, during};
 use crate::lab::{BINARY, INTERFACES, Lab, Sensor, command, text};
 
-/// Makes some records, by connections that are aborted.
-fn abort_some(lab: &Lab) {
-    let words = ["--run", "client_abort", "--repeat", "20"];
-    let play = lab.python("scenarios.py", &words).output().unwrap();
-    assert!(play.status.success());
+/// Makes some records, by connections that are aborted; answers the ports of their clients.
+fn abort_some(lab: &Lab) -> BTreeSet<u64> {
+    let promises = lab.play(&["client_abort", "--repeat", "20"]);
+    let ports = promises
+        .iter()
+        .filter_map(|one| one["source_port"].as_u64());
+    ports.collect()
+}
+
+/// A sensor whose spools and file are on a disk of that size, in a folder that is called small. The file
+/// system is mounted in the mount namespace of this command only.
+pub(super) fn on_a_disk_of(size: &str, lab: &Lab, more: &str) -> Sensor {
+    let dir = lab.dir.join("small");
+    fs::create_dir_all(&dir).unwrap();
+    let dir = dir.display().to_string();
+    let script = format!(
+        "mount -t tmpfs -o size={size} tmpfs {dir} && \
+         exec {BINARY} run --iface up0 --iface dn0 --settle 0 --spool {dir}/spool {more} \
+         --output file://{dir}/records"
+    );
+    Sensor::spawn(lab.exec("lb", &["sh", "-c", &script]))
 }
 
 #[test]
 #[ignore = "needs root"]
 fn a_full_disk_is_named_and_costs_no_connection() {
     let lab = Lab::up();
-    let dir = lab.dir.join("small");
-    fs::create_dir(&dir).unwrap();
-    let dir = dir.display().to_string();
-    // The file system is mounted in the mount namespace of this command only.
-    let script = format!(
-        "mount -t tmpfs -o size=16k tmpfs {dir} && \
-         exec {BINARY} run --iface up0 --iface dn0 --settle 0 --spool {dir}/spool \
-         --output file://{dir}/records"
-    );
-    let mut sensor = Sensor::spawn(lab.exec("lb", &["sh", "-c", &script]));
+    let mut sensor = on_a_disk_of("16k", &lab, "");
     assert!(
         sensor.await_line("rstscope: ready"),
         "not ready: {}",
         sensor.said()
     );
     assert_prompt("before", lab.rate(200));
-    let (rate, ()) = during(&lab, 800, || abort_some(&lab));
+    let (rate, _) = during(&lab, 800, || abort_some(&lab));
     assert!(
         sensor.await_line("/small/records"),
         "not a word: {}",
@@ -110,14 +117,7 @@ fn what_a_full_disk_does_not_take_waits_in_the_spool_through_a_kill_and_comes_wh
     let lab = Lab::up();
     let small = Small::mount(&lab);
     let mut sensor = small.sensor(&lab);
-    let play = || {
-        let words = ["--run", "client_abort", "--repeat", "20"];
-        let said = lab.python("scenarios.py", &words).output().unwrap();
-        let said = text(&said.stdout);
-        let port = |line| serde_json::from_str::<Value>(line).unwrap()["source_port"].as_u64();
-        said.lines().filter_map(port).collect::<BTreeSet<_>>()
-    };
-    let mut wanted = play();
+    let mut wanted = abort_some(&lab);
     assert!(sensor.await_line("free some space"), "{}", sensor.said());
     for _ in 0..100 {
         if of_the_output(&lab, "file accepted") >= 20 {
@@ -130,7 +130,7 @@ fn what_a_full_disk_does_not_take_waits_in_the_spool_through_a_kill_and_comes_wh
     sensor.end();
 
     let mut sensor = small.sensor(&lab);
-    wanted.append(&mut play());
+    wanted.append(&mut abort_some(&lab));
     small.grow();
     for _ in 0..200 {
         if small.ports().is_superset(&wanted) {

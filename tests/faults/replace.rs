@@ -4,8 +4,10 @@ use std::collections::HashSet;
 use std::thread;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::traffic::{assert_all, assert_ends_well, assert_ledgers, assert_prompt, during};
-use crate::lab::records::records;
+use crate::lab::records::{assert_kept, promises, records, resets};
 use crate::lab::{Lab, Sensor, text};
 
 /// The kernel's id of the XDP link at up0: that which has up0's program.
@@ -75,15 +77,13 @@ fn one_process_follows_the_other_without_a_detach_a_lost_frame_or_a_gap() {
     assert_prompt("after", lab.rate(200));
     assert_ends_well(&mut sensor, &["up0", "dn0"]);
     assert_eq!(lab.state(), state, "something is left");
-    assert_in_the_records(&lab, &text(&aborts.stdout));
+    assert_in_the_records(&lab, &promises(&aborts.stdout));
 }
 
 /// Each promised reset is in the records, and more than one process wrote some.
-fn assert_in_the_records(lab: &Lab, promises: &str) {
-    let resets: Vec<_> = records(&lab.records_path())
-        .into_iter()
-        .filter(|record| record["event"]["dataset"] == "rstscope.reset")
-        .collect();
+fn assert_in_the_records(lab: &Lab, promised: &[Value]) {
+    let all = records(&lab.records_path());
+    let resets = resets(&all);
     let ports: HashSet<String> = resets
         .iter()
         .flat_map(|record| ["source", "destination"].map(|end| record[end]["port"].to_string()))
@@ -92,10 +92,6 @@ fn assert_in_the_records(lab: &Lab, promises: &str) {
         .iter()
         .filter_map(|record| record["event"]["id"].as_str()?.rsplit_once('-'))
         .map(|(process, _)| process)
-        .collect();
-    let promised: Vec<serde_json::Value> = promises
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     assert_eq!(promised.len(), 150);
     let unseen: Vec<_> = promised
@@ -174,10 +170,7 @@ fn a_successor_that_dies_halfway_leaves_the_first_one_watching() {
         "{}",
         sensor.said()
     );
-    let play = lab
-        .python("scenarios.py", &["--run", "client_abort"])
-        .output();
-    let promise: serde_json::Value = serde_json::from_slice(&play.unwrap().stdout).unwrap();
+    let promises = lab.play(&["client_abort"]);
     assert_prompt("after", lab.rate(200));
     // The next one succeeds.
     let mut next = successor(&lab, &[]);
@@ -186,8 +179,7 @@ fn a_successor_that_dies_halfway_leaves_the_first_one_watching() {
     assert_prompt("after the next one", lab.rate(200));
     assert_ends_well(&mut next, &["up0", "dn0"]);
     let all = records(&lab.records_path());
-    let complaint = crate::lab::records::complaint(&[promise], 0, &all.iter().collect::<Vec<_>>());
-    assert_eq!(complaint, None);
+    assert_kept(&promises, &resets(&all));
 }
 
 /// Any user may knock at an abstract socket; only root, or the sensor's own user, is answered.

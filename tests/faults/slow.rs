@@ -1,10 +1,10 @@
 //! The slowest receivers, and no room for what waits for them: connections notice nothing of it.
 
-use std::fs;
 use std::process::Child;
 
+use super::output::on_a_disk_of;
 use super::traffic::{assert_all, assert_ledgers, count, during, ledger};
-use crate::lab::{BINARY, Lab, Rate, Sensor, text};
+use crate::lab::{Lab, Rate, Sensor, text};
 
 /// Accepts everybody at two ports, with the smallest buffer that there is, and reads a byte a second.
 const SLOW: &str = "import socket, threading, time\n\
@@ -63,17 +63,8 @@ impl Drop for Receivers {
 
 /// A sensor whose spools and file are on a disk of 64 KiB, and whose receivers read a byte a second.
 fn beside_slow_receivers(lab: &Lab) -> Sensor {
-    let dir = lab.dir.join("small");
-    fs::create_dir_all(&dir).unwrap();
-    let dir = dir.display().to_string();
-    // The file system is mounted in the mount namespace of this command only.
-    let script = format!(
-        "mount -t tmpfs -o size=64k tmpfs {dir} && \
-         exec {BINARY} run --iface up0 --iface dn0 --settle 0 --spool {dir}/spool \
-         --output http://127.0.0.1:8998/ --output syslog+tcp://127.0.0.1:8997 \
-         --output file://{dir}/records"
-    );
-    Sensor::spawn(lab.exec("lb", &["sh", "-c", &script]))
+    let receivers = "--output http://127.0.0.1:8998/ --output syslog+tcp://127.0.0.1:8997";
+    on_a_disk_of("64k", lab, receivers)
 }
 
 #[test]

@@ -18,6 +18,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
+use records::promises;
+
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const PYTHON: &str = "/usr/bin/python3";
 /// The sensor.
@@ -85,6 +89,15 @@ impl Lab {
         );
         made.args(words);
         made
+    }
+
+    /// Plays scenarios, to their end; answers what is true of the resets that they made. `words` begin with
+    /// the names.
+    pub fn play(&self, words: &[&str]) -> Vec<Value> {
+        let mut play = self.python("scenarios.py", &["--run"]);
+        let done = play.args(words).output().unwrap();
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        promises(&done.stdout)
     }
 
     /// Fetches `count` pages through the proxy, one connection each.

@@ -17,6 +17,21 @@ pub fn records(path: &Path) -> Vec<Value> {
         .collect()
 }
 
+/// Those of them that tell of a reset.
+pub fn resets(all: &[Value]) -> Vec<&Value> {
+    let is_reset = |record: &&Value| record["event"]["dataset"] == "rstscope.reset";
+    all.iter().filter(is_reset).collect()
+}
+
+/// What a play of scenarios said: a promise a line.
+pub fn promises(said: &[u8]) -> Vec<Value> {
+    let lines = said.split(|byte| *byte == b'\n');
+    lines
+        .filter(|line| !line.is_empty())
+        .map(|line| serde_json::from_slice(line).unwrap())
+        .collect()
+}
+
 /// An error message is one sentence that names the object.
 pub fn assert_one_sentence(said: &str, object: &str) {
     let naming: Vec<_> = said.lines().filter(|line| line.contains(object)).collect();
@@ -58,7 +73,7 @@ fn other_leg(record: &Value) -> Option<Vec<String>> {
 
 /// What is wrong with the records about the promise at `index`, or nothing. Where several are about
 /// one connection, each has a record, in the same order.
-pub fn complaint(promises: &[Value], index: usize, resets: &[&Value]) -> Option<String> {
+fn complaint(promises: &[Value], index: usize, resets: &[&Value]) -> Option<String> {
     let promise = &promises[index];
     let wanted = flow(promise);
     let backwards = reversed(wanted.clone());
@@ -93,6 +108,20 @@ pub fn complaint(promises: &[Value], index: usize, resets: &[&Value]) -> Option<
     let named = other_leg(record)?;
     let leg = promised_leg(promise)?;
     (named != leg).then(|| format!("{scenario}: the other leg is {leg:?}, not {named:?}: {record}"))
+}
+
+/// Every promise is kept by the records of resets.
+pub fn assert_kept(promises: &[Value], resets: &[&Value]) {
+    let wrong: Vec<_> = (0..promises.len())
+        .filter_map(|index| complaint(promises, index, resets))
+        .collect();
+    assert!(
+        wrong.is_empty(),
+        "{} of {} are wrong:\n{}",
+        wrong.len(),
+        promises.len(),
+        wrong.join("\n")
+    );
 }
 
 /// The other leg that a promise names.
