@@ -140,6 +140,34 @@ fn the_labelled_captures_are_judged_as_people_judged_them() {
     assert!(brier <= 0.05, "Brier score {brier:.4}");
 }
 
+/// The script reads weights, groups and lists out of the sources, and adds up by itself: a change of either
+/// that it does not follow would make its figures those of another sensor.
+#[test]
+fn the_calibration_adds_up_as_the_sensor_does() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/calibrate");
+    let calibrate = |more: &[&str]| {
+        let mut run = Command::new("/usr/bin/python3");
+        run.arg(script).arg(env!("CARGO_BIN_EXE_rstscope"));
+        let done = run.args(more).output().unwrap();
+        let errors = String::from_utf8_lossy(&done.stderr).into_owned();
+        (String::from_utf8(done.stdout).unwrap(), errors)
+    };
+    let (_, errors) = calibrate(&["/nowhere"]);
+    let reason = "calibrate: there are no labelled captures at /nowhere\n";
+    assert_eq!(errors, reason, "the sources are not understood");
+    if captures().is_none() {
+        return;
+    }
+    let (said, errors) = calibrate(&[]);
+    let words: Vec<&str> = said.lines().next().expect(&errors).split(' ').collect();
+    let numbers: Vec<u32> = words.iter().filter_map(|word| word.parse().ok()).collect();
+    let [same, all] = numbers[..] else {
+        panic!("{said}")
+    };
+    assert_eq!(same, all, "verdicts of the script and of the sensor");
+    assert!(all > 200, "{all} records");
+}
+
 /// Vector, verdict and causes of its first record with the server as this host; none where nothing
 /// is to be said.
 const AT_SERVER: &[(&str, &str, &[&str])] = &[
