@@ -1,7 +1,6 @@
 """Scenarios: what the endpoints themselves and this host's own firewall and proxy do."""
 
 import contextlib
-import errno
 import socket
 import subprocess
 import time
@@ -28,13 +27,9 @@ def client_abort_by_a_new_route(play):
     def by(hop_limit):
         return play.connection(caller="cl-moving", hop_limit=hop_limit)
 
-    def closed(link):
-        link.near.close()
-        link.far.close()
-
     link = by(64)
     for hop_limit in (64, 64, 60, 60):
-        closed(by(hop_limit))
+        by(hop_limit).close()
     leave_with(link.near, 60)
     abort(link.near)
     play.expect(link.near_end, link.far_end, "remote", "abort", hop_limit=CLIENT_HOP_LIMIT - 4,
@@ -59,10 +54,7 @@ def client_abort_unread(play):
 def closed_port(play):
     """The client calls a port on which nobody listens."""
     there = (address("lb", play.family), 9001)
-    with play.lab.socket("cl", play.family) as sock:
-        sock.bind((address("cl", play.family), 0))
-        here = sock.getsockname()[:2]
-        assert sock.connect_ex(there) == errno.ECONNREFUSED
+    here = play.refused("cl", there)
     play.expect(there, here, "local", "kernel", story="the kernel of this host")
 
 
@@ -115,8 +107,7 @@ def socket_killed(play):
     assert str(link.near_end[1]) in done.stdout, "this kernel cannot kill sockets"
     play.expect(link.far_end, link.near_end, "local", "process", "kernel", story="ss on this host")
     time.sleep(0.02)
-    link.near.close()
-    link.far.close()
+    link.close()
 
 
 @scenario
@@ -160,10 +151,7 @@ def late_data(play):
 def firewall_syn(play):
     """nftables rejects a connection with a reset."""
     there = (address("lb", play.family), 9009)
-    with play.lab.socket("cl", play.family) as sock:
-        sock.bind((address("cl", play.family), 0))
-        here = sock.getsockname()[:2]
-        assert sock.connect_ex(there) == errno.ECONNREFUSED
+    here = play.refused("cl", there)
     play.expect(there, here, "local", "firewall", story="the firewall of this host")
 
 
@@ -182,10 +170,7 @@ def firewall_data(play):
 def backend_refused(play):
     """The load balancer host calls a backend port on which nobody listens."""
     there = (address("be", play.family), 9002)
-    with play.lab.socket("lb", play.family) as sock:
-        sock.bind((address("lb-dn", play.family), 0))
-        here = sock.getsockname()[:2]
-        assert sock.connect_ex(there) == errno.ECONNREFUSED
+    here = play.refused("lb", there, "lb-dn")
     play.expect(there, here, "remote", "refused", story="the backend")
 
 
@@ -193,10 +178,7 @@ def backend_refused(play):
 def client_refused(play):
     """The load balancer host calls a closed port behind the router."""
     there = (address("cl", play.family), 9003)
-    with play.lab.socket("lb", play.family) as sock:
-        sock.bind((address("lb", play.family), 0))
-        here = sock.getsockname()[:2]
-        assert sock.connect_ex(there) == errno.ECONNREFUSED
+    here = play.refused("lb", there)
     play.expect(there, here, "remote", "refused", story="the host behind the router")
 
 

@@ -128,8 +128,7 @@ def forged_right_ttl_talking(play):
         talk(link.near)
     play.expect(link.near_end, link.far_end, "injected", *DEVICE, hop_limit=CLIENT_HOP_LIMIT,
                 story="a third party, right TTL")
-    link.near.close()
-    link.far.close()
+    link.close()
 
 
 @scenario
@@ -244,8 +243,7 @@ def older_forged_wrong_ttl(play):
         talk(link.near)
     play.expect(link.near_end, link.far_end, "injected", *DEVICE, hop_limit=117,
                 story="a third party, wrong TTL")
-    link.near.close()
-    link.far.close()
+    link.close()
 
 
 @scenario
@@ -277,8 +275,7 @@ def consequence(play):
     time.sleep(0.02)
     play.expect(link.near_end, link.far_end, "remote", "answer", "consequence",
                 hop_limit=CLIENT_HOP_LIMIT, story="the client's kernel, after a forged reset")
-    link.near.close()
-    link.far.close()
+    link.close()
 
 
 @scenario
@@ -292,8 +289,7 @@ def router_reject(play):
     talk(link.near)
     play.expect(link.near_end, link.far_end, "injected", *DEVICE, hop_limit=64,
                 story="the router, in the client's name")
-    link.near.close()
-    link.far.close()
+    link.close()
 
 
 @scenario

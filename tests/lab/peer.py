@@ -117,6 +117,11 @@ class Connection:
         receive(self.near, 22)
         time.sleep(0.01)
 
+    def close(self):
+        """Both ends, in order."""
+        self.near.close()
+        self.far.close()
+
 
 def receive(sock, count):
     """Exactly `count` bytes."""

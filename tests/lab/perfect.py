@@ -57,8 +57,7 @@ def upload(play, active):
         threads[0].join()
     play.expect(link.near_end, link.far_end, "injected", *DEVICE, hop_limit=CLIENT_HOP_LIMIT,
                 story=STORY)
-    link.near.close()
-    link.far.close()
+    link.close()
 
 
 def download(play, active):
@@ -118,8 +117,7 @@ def later(play, active, before, after, act):
     time.sleep(0.05)
     play.expect(link.near_end, link.far_end, "injected", *DEVICE, hop_limit=CLIENT_HOP_LIMIT,
                 story=STORY)
-    link.near.close()
-    link.far.close()
+    link.close()
 
 
 def more_data(link):
@@ -192,5 +190,4 @@ def perfect_r_backend(play):
     link.far.sendall(b"still here\n")
     time.sleep(0.02)
     play.expect(link.far_end, link.near_end, "injected", *DEVICE, hop_limit=64, story=STORY)
-    link.near.close()
-    link.far.close()
+    link.close()

@@ -1,9 +1,10 @@
 """What all scenarios share: their list, the run of one of them, addresses of the lab."""
 
+import errno
 import random
 
 import forge
-from peer import Connection
+from peer import Connection, address
 
 ROUTER_UP, UP0 = "02:00:00:00:02:01", "02:00:00:00:02:02"
 ROUTER_CLIENT, CLIENT = "02:00:00:00:01:01", "02:00:00:00:01:02"
@@ -42,6 +43,14 @@ class Play:
 
     def connection(self, *args, **options):
         return Connection(self.lab, self.family, *args, **options)
+
+    def refused(self, host, there, source=None):
+        """A call from `host`, by the address of `source`, to an end that refuses it; the caller's end."""
+        with self.lab.socket(host, self.family) as sock:
+            sock.bind((address(source or host, self.family), 0))
+            here = sock.getsockname()[:2]
+            assert sock.connect_ex(there) == errno.ECONNREFUSED
+        return here
 
     def tap(self, namespace, interface):
         return forge.Tap(self.lab, namespace, interface)
