@@ -19,7 +19,6 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -127,12 +126,7 @@ fn sent_by_the_output(records: Vec<(Record, Emission)>) -> Vec<u8> {
             reader.get_mut().write_all(answer).unwrap();
         }
     });
-    let place = Place {
-        spool: None,
-        patience: Patience::Wait(Duration::from_secs(60)),
-        reopened: Arc::default(),
-        inherits: None,
-    };
+    let place = Place::in_memory(Patience::Wait(Duration::from_secs(60)));
     let url = format!("clickhouse+http://127.0.0.1:{port}?table=rstscope.rows");
     let outlets = open_all(&[Target::parse(&url).unwrap()], Style::default(), &place).unwrap();
     let writer = Writer::spawn(outlets, 64, &place, |line| panic!("{line}")).unwrap();

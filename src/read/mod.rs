@@ -120,12 +120,7 @@ pub fn run_into(config: &ReadConfig, outlets: Vec<Outlet>) -> u8 {
 
 /// Whoever reads a capture can read it again: nothing is spooled to disk, reading waits instead.
 fn place() -> Place {
-    Place {
-        spool: None,
-        patience: Patience::Wait(PATIENCE),
-        reopened: Arc::default(),
-        inherits: None,
-    }
+    Place::in_memory(Patience::Wait(PATIENCE))
 }
 
 fn outputs(config: &ReadConfig) -> Result<Vec<Outlet>, String> {

@@ -28,6 +28,19 @@ pub struct Place {
     pub inherits: Option<Before>,
 }
 
+impl Place {
+    /// Everything is kept in memory, and is nobody else's.
+    #[must_use]
+    pub fn in_memory(patience: Patience) -> Self {
+        Self {
+            spool: None,
+            patience,
+            reopened: Arc::default(),
+            inherits: None,
+        }
+    }
+}
+
 /// An output that is open.
 pub struct Outlet {
     pub(super) name: String,

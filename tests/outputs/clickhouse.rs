@@ -7,7 +7,6 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rstscope::record::to_json;
@@ -139,12 +138,7 @@ fn clickhouses_own_server_stores_every_row_as_it_was_sent() {
         return;
     };
     server.start();
-    let place = Place {
-        spool: None,
-        patience: Patience::Wait(Duration::from_secs(20)),
-        reopened: Arc::default(),
-        inherits: None,
-    };
+    let place = Place::in_memory(Patience::Wait(Duration::from_secs(20)));
     let targets = [Target::parse(&server.url()).unwrap()];
     let outlets = open_all(&targets, Style::default(), &place).unwrap();
     let writer = Writer::spawn(outlets, 64, &place, |line| panic!("{line}")).unwrap();

@@ -73,12 +73,7 @@ fn a_receiver_that_wants_a_certificate_takes_records_only_from_who_has_one() {
             std::thread::spawn(move || take(&config, socket, &kept));
         }
     });
-    let place = Place {
-        spool: None,
-        patience: Patience::None,
-        reopened: Arc::default(),
-        inherits: None,
-    };
+    let place = Place::in_memory(Patience::None);
     let spawn = |more: &str| {
         let ca = folder.join("ca.pem");
         let url = format!(

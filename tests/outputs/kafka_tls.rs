@@ -223,12 +223,7 @@ fn a_broker_whose_authority_is_not_trusted_gets_nothing() {
         "ssl.ca.location={}\nmessage.timeout.ms=3000\n",
         ca.display()
     ));
-    let place = Place {
-        spool: None,
-        patience: Patience::None,
-        reopened: Arc::default(),
-        inherits: None,
-    };
+    let place = Place::in_memory(Patience::None);
     let outlets = open_all(&[Target::parse(&url).unwrap()], Style::default(), &place).unwrap();
     let writer = Writer::spawn(outlets, 8, &place, |_| {}).unwrap();
     let record = feeder::reset(1, Verdict::Remote, "for the right broker only".to_owned());

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use rstscope::sink::{Patience, Place, Style, Target, Writer, open_all};
 use rstscope::verdict::Verdict;
-use std::sync::Arc;
 
 use crate::campaign::{Receiver, play};
 use crate::daemons::{Daemon, Kind, parse};
@@ -19,12 +18,7 @@ fn odd_records_arrive_whole(name: &str, kind: Kind, tls: bool) {
         return;
     };
     daemon.start();
-    let place = Place {
-        spool: None,
-        patience: Patience::Wait(Duration::from_secs(20)),
-        reopened: Arc::default(),
-        inherits: None,
-    };
+    let place = Place::in_memory(Patience::Wait(Duration::from_secs(20)));
     let targets = [Target::parse(&daemon.url()).unwrap()];
     let outlets = open_all(&targets, Style::default(), &place).unwrap();
     let writer = Writer::spawn(outlets, 8, &place, |line| panic!("{line}")).unwrap();
@@ -83,12 +77,7 @@ fn syslog_ng_over_tls_gets_odd_records_whole() {
 fn lines_in_form(name: &str, kind: Kind, format: &str) -> Option<Vec<String>> {
     let mut daemon = Daemon::new(name, kind, false)?;
     daemon.start();
-    let place = Place {
-        spool: None,
-        patience: Patience::Wait(Duration::from_secs(20)),
-        reopened: Arc::default(),
-        inherits: None,
-    };
+    let place = Place::in_memory(Patience::Wait(Duration::from_secs(20)));
     let url = format!("{}&format={format}", daemon.url());
     let outlets = open_all(&[Target::parse(&url).unwrap()], Style::default(), &place).unwrap();
     let writer = Writer::spawn(outlets, 8, &place, |line| panic!("{line}")).unwrap();
@@ -160,12 +149,7 @@ fn a_server_that_is_not_trusted_gets_nothing() {
         return;
     };
     daemon.start();
-    let place = Place {
-        spool: None,
-        patience: Patience::None,
-        reopened: Arc::default(),
-        inherits: None,
-    };
+    let place = Place::in_memory(Patience::None);
     // The client's certificate is no authority.
     let url = daemon.url().replace("/ca.pem", "/client.pem");
     let targets = [Target::parse(&url).unwrap()];
