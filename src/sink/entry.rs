@@ -34,6 +34,17 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// One of no record, for tests that look at a part of it.
+    #[cfg(test)]
+    pub(super) const BLANK: Self = Self {
+        id: String::new(),
+        key: String::new(),
+        time_ns: 0,
+        severity: 6,
+        label: String::new(),
+        body: Vec::new(),
+    };
+
     /// A record in an output's form; `None` where the form has no place for it.
     #[must_use]
     pub fn new(record: &Record, emission: &Emission, format: Format) -> Option<Self> {

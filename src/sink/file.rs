@@ -323,12 +323,8 @@ mod tests {
             .iter()
             .map(|text| {
                 Arc::new(Entry {
-                    id: String::new(),
-                    key: String::new(),
-                    time_ns: 0,
-                    severity: 6,
-                    label: String::new(),
                     body: text.as_bytes().to_vec(),
+                    ..Entry::BLANK
                 })
             })
             .collect()

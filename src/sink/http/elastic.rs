@@ -122,11 +122,8 @@ mod tests {
     fn a_batch_is_pairs_of_lines() {
         let entry = Arc::new(Entry {
             id: "a-1".to_owned(),
-            key: String::new(),
-            time_ns: 0,
-            severity: 6,
-            label: String::new(),
             body: b"{\"x\":1}".to_vec(),
+            ..Entry::BLANK
         });
         let text = String::from_utf8(body(&[entry])).unwrap();
         assert_eq!(text, "{\"create\":{\"_id\":\"a-1\"}}\n{\"x\":1}\n");

@@ -400,12 +400,8 @@ mod tests {
     /// 15 bytes longer than its text when it is written.
     fn entry(text: &str) -> Arc<Entry> {
         Arc::new(Entry {
-            id: String::new(),
-            key: String::new(),
-            time_ns: 0,
-            severity: 0,
-            label: String::new(),
             body: text.as_bytes().to_vec(),
+            ..Entry::BLANK
         })
     }
 

@@ -78,12 +78,8 @@ mod tests {
 
     fn record(bytes: usize) -> Arc<Entry> {
         Arc::new(Entry {
-            id: String::new(),
-            key: String::new(),
-            time_ns: 0,
-            severity: 6,
-            label: String::new(),
             body: vec![b'x'; bytes],
+            ..Entry::BLANK
         })
     }
 

@@ -195,11 +195,10 @@ mod tests {
     fn entry(bytes: usize) -> Arc<Entry> {
         Arc::new(Entry {
             id: "1".to_owned(),
-            key: String::new(),
-            time_ns: 0,
             severity: 4,
             label: "injected".to_owned(),
             body: vec![b'x'; bytes],
+            ..Entry::BLANK
         })
     }
 

@@ -351,11 +351,9 @@ mod tests {
             .map(|number| {
                 Arc::new(Entry {
                     id: number.to_string(),
-                    key: String::new(),
-                    time_ns: 0,
-                    severity: 6,
                     label: "remote".to_owned(),
                     body: format!("{{\"n\":{number}}}").into_bytes(),
+                    ..Entry::BLANK
                 })
             })
             .collect()
