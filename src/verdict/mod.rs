@@ -3,6 +3,7 @@
 //! `judge` weighs the evidence of one [`crate::evidence::Case`]; origins that the kernel itself
 //! attests (local, forwarded) are decided by `engine` before any weighing.
 
+mod cause;
 #[cfg(test)]
 mod decisive;
 #[cfg(test)]
