@@ -2,34 +2,32 @@
 //! sent one. It changes no verdict, and knows no weights.
 
 use super::Cause;
-use crate::evidence::{Case, Evidence, SequenceFit};
+use crate::evidence::{
+    Case, Evidence, SequenceFit, acceptance, hop_limit, link, sequence, shape, timing, train,
+};
 use crate::wire::SeqNum;
 
 /// Facts that show a generator which sees the connection.
 const GENERATOR: [&str; 4] = [
-    "train_seq_rising",
-    "train_lock_step",
-    "train_copies",
-    "train_ack_steps",
+    train::RISING.name,
+    train::LOCK_STEP.name,
+    train::COPIES.name,
+    train::ACK_STEPS.name,
 ];
 
 /// Facts that show a device by where it stands or by what it waits for.
 const DEVICE: [&str; 7] = [
-    "hop_limit_class_near",
-    "hop_limit_class_same",
-    "hop_limit_handshake_only",
-    "hop_limit_zero_across_nat",
-    "hop_limit_adjacent",
-    "payload_names_device",
-    "idle_timer",
+    hop_limit::CLASS_NEAR.name,
+    hop_limit::CLASS_SAME.name,
+    hop_limit::HANDSHAKE_ONLY.name,
+    hop_limit::NO_HOPS.name,
+    hop_limit::ADJACENT.name,
+    shape::PAYLOAD_DEVICE.name,
+    timing::IDLE_TIMER.name,
 ];
 
 /// Facts that show a foreign MAC, however many frames the usual one was seen in.
-const ADJACENT: [&str; 3] = [
-    "mac_mismatch",
-    "mac_mismatch_steady",
-    "mac_mismatch_few_seen",
-];
+const ADJACENT: [&str; 3] = [link::MAC.name, link::MAC_STEADY.name, link::MAC_FEW.name];
 
 /// Further off than this no sender is that sees the connection, however late it is.
 const GUESS_OFFSET: u32 = 1 << 20;
@@ -39,10 +37,10 @@ const GUESS_OFFSET: u32 = 1 << 20;
 /// moment; whoever else sees the connection is on its path.
 pub(super) fn injected_cause(case: &Case<'_>, evidence: &[Evidence]) -> Cause {
     let has = |names: &[&str]| evidence.iter().any(|e| names.contains(&e.name));
-    if has(&["sequence_guesses", "sequence_guesses_in_steps"]) {
+    if has(&[sequence::GUESSES.name, sequence::STEPS.name]) {
         return Cause::Blind;
     }
-    if !has(&GENERATOR) && !has(&["kernel_accepted"]) && is_guessed(case) {
+    if !has(&GENERATOR) && !has(&[acceptance::ACCEPTED.name]) && is_guessed(case) {
         return Cause::Blind;
     }
     if has(&ADJACENT) {

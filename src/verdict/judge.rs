@@ -8,7 +8,7 @@ use super::weights::{
     STRANGER_LIKENESS_CAP_DB, cap_db, db_of,
 };
 use super::{Cause, Verdict};
-use crate::evidence::{Case, Evidence, Favors, Group, gather};
+use crate::evidence::{Case, Evidence, Favors, Group, gather, race, sequence, shape};
 
 /// What the evidence of one case comes to.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,11 +48,11 @@ const fn is_likeness(group: Group) -> bool {
 /// Facts that no sender of the reset can show, however odd its stack: one of them and any second
 /// sign are enough.
 const IMPOSSIBLE: [&str; 5] = [
-    "peer_sends_on",
-    "peer_acknowledges_more",
-    "kernel_answered_new_data",
-    "payload_known_injector",
-    "syn_answer_acks_isn",
+    race::SENDS_ON.name,
+    race::ACKS_NEW.name,
+    race::ANSWERED_NEW.name,
+    shape::PAYLOAD_KNOWN.name,
+    sequence::SYN_ACKS_ISN.name,
 ];
 
 /// Weighs everything that is known of `case`: its first reset, and those after it that bear the

@@ -382,7 +382,7 @@ pub const STRANGER_LIKENESS_CAP_DB: f32 = 5.0;
 
 /// Facts in which two witnesses agree that the reset came another way than all that the sender
 /// sent: each convicts without a second group.
-pub const STRANGER: [&str; 2] = ["hop_limit_steady", "mac_mismatch_steady"];
+pub const STRANGER: [&str; 2] = [hop_limit::STEADY.name, link::MAC_STEADY.name];
 
 /// Odds of a third party before anything is known of a reset: 3 % (evidence notes §4).
 pub const PRIOR_DB: f32 = -15.0;
