@@ -1,0 +1,283 @@
+//! What is done while the sensor runs: interfaces are followed, programs and workers looked after, posts
+//! handed over, coverage recorded, and a reload is carried out. It undoes nothing that somebody else did to
+//! an interface: that is said.
+
+use std::sync::atomic::Ordering;
+
+use super::Sensor;
+use crate::control::clock;
+use crate::control::coverage::Totals;
+use crate::control::engine_loop::Order;
+use crate::control::error::Error;
+use crate::control::handover::Heir;
+use crate::control::post::Post;
+use crate::control::reload;
+use crate::control::signals::Signals;
+use crate::nic::{Change, ChangeKind, Interface};
+use crate::notice;
+use crate::time::{SECOND, Timestamp};
+use crate::worker::Health;
+
+/// How often the watch looks at signals, interfaces and workers.
+const WATCH: rustix::time::Timespec = rustix::time::Timespec {
+    tv_sec: 0,
+    tv_nsec: 100_000_000,
+};
+
+/// How often the state of the interfaces is asked for: some changes make no notice.
+const REFRESH_NS: u64 = SECOND;
+
+/// How often coverage is recorded (design of the record: every 10 s and interface).
+const COVERAGE_NS: u64 = 10 * SECOND;
+
+impl Sensor {
+    /// Until a signal comes, or nothing is left to watch.
+    pub(super) fn watch(&mut self, signals: &Signals) -> Result<(), Error> {
+        while !signals.end_asked() {
+            self.sleep();
+            let now = clock::monotonic();
+            let turns = self.shared.turns.load(Ordering::Relaxed);
+            self.manager.live(now, turns);
+            if signals.reload_asked() {
+                self.reload();
+            }
+            if self.outputs.follow(&self.orders) {
+                self.reloaded();
+                if std::mem::take(&mut self.reload_again) {
+                    self.reload();
+                }
+            }
+            let mut changes = self.watch.changes().unwrap_or_default();
+            let is_due = now.since(self.refreshed) >= REFRESH_NS;
+            if is_due {
+                self.refreshed = now;
+                changes.extend(self.watch.refresh().unwrap_or_default());
+                self.tell_addresses();
+            }
+            for change in &changes {
+                self.follow(change);
+            }
+            if is_due {
+                self.look_after_steer();
+                self.show_numbers();
+            }
+            self.answer_heirs(now);
+            let (mut watched, mut handed_over) = (0, 0);
+            for post in &self.posts {
+                watched += usize::from(!post.is_gone && !post.is_handed_over);
+                handed_over += usize::from(post.is_handed_over);
+            }
+            if watched == 0 && handed_over > 0 {
+                return Ok(());
+            }
+            if watched == 0 {
+                let names: Vec<_> = self.posts.iter().map(|post| post.name.as_str()).collect();
+                return Err(Error::InterfacesGone(names.join(", ")));
+            }
+            self.look_after_workers();
+            if now.since(self.recorded) >= COVERAGE_NS {
+                self.record_coverage(now);
+            }
+        }
+        Ok(())
+    }
+
+    fn sleep(&self) {
+        let mut news = [rustix::event::PollFd::new(
+            &self.watch,
+            rustix::event::PollFlags::IN,
+        )];
+        // Interrupted by the signal that is asked for next: no error.
+        let _ = rustix::event::poll(&mut news, Some(&WATCH));
+    }
+
+    fn follow(&mut self, change: &Change) {
+        let Some(at) = self
+            .posts
+            .iter()
+            .position(|post| post.ifindex == change.ifindex)
+        else {
+            return;
+        };
+        let (Some(post), Some(coverage)) = (self.posts.get_mut(at), self.coverage.get_mut(at))
+        else {
+            return;
+        };
+        let name = post.name.clone();
+        match &change.kind {
+            ChangeKind::Deleted => {
+                post.is_gone = true;
+                coverage.note_gap();
+                notice::warn(format_args!("{name} is gone; it is no longer watched"));
+            }
+            ChangeKind::Down => {
+                coverage.note_gap();
+                notice::warn(format_args!("{name} was set down; nothing comes in by it"));
+            }
+            ChangeKind::Up => notice::say(format_args!("rstscope: {name} is up again")),
+            ChangeKind::Mac(Some(mac)) => match post.follow_mac(*mac) {
+                Ok(()) => notice::say(format_args!("rstscope: {name} has the address {mac} now")),
+                Err(error) => notice::warn(error),
+            },
+            ChangeKind::RxQueues(count) => {
+                coverage.note_gap();
+                notice::warn(format_args!(
+                    "{name} has {count} receive queues now; frames of new ones are only copied: \
+                     restart rstscope to serve them"
+                ));
+            }
+            ChangeKind::Upper(upper) => {
+                let loses_tags = Interface::find(&name).is_ok_and(|now| now.loses_tags());
+                if loses_tags && post.take_no_more() {
+                    notice::warn(format_args!(
+                        "{upper} was put on {name}, which takes VLAN tags out of frames: handed back \
+                         they would be lost, so {name} is watched by copies alone from now on; \
+                         ethtool -K {name} rxvlan off and restart rstscope to serve its queues again",
+                        upper = upper.name
+                    ));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Hands over the posts that another process asks for.
+    fn answer_heirs(&mut self, now: Timestamp) {
+        for at in 0..self.posts.len() {
+            if let Some(heir) = self.posts.get(at).and_then(Post::heir) {
+                self.hand_over(at, heir, now);
+            }
+        }
+    }
+
+    fn hand_over(&mut self, at: usize, heir: Heir, now: Timestamp) {
+        let (Some(post), Some(coverage)) = (self.posts.get_mut(at), self.coverage.get_mut(at))
+        else {
+            return;
+        };
+        let (name, pid) = (post.name.clone(), heir.pid);
+        match post.hand_over(heir) {
+            Ok(true) => {
+                notice::say(format_args!("rstscope: {name} is process {pid}'s now"));
+                // Its last record: what comes later is in the other process's.
+                self.record_coverage_of(at, now);
+            }
+            Ok(false) => notice::warn(format_args!(
+                "process {pid} asked for {name} and did not take it over; {name} is watched by \
+                 copies alone from now on: restart rstscope to serve its queues again"
+            )),
+            Err(error) => {
+                coverage.note_gap();
+                post.is_gone = true;
+                notice::warn(format_args!(
+                    "process {pid} asked for {name} and did not take it over, and the way back \
+                     failed: {error}; {name} is no longer watched"
+                ));
+            }
+        }
+    }
+
+    /// Whoever takes the program off (a kill switch, another tool) means it: it is said, not undone.
+    pub(super) fn look_after_steer(&mut self) {
+        for post in &mut self.posts {
+            if post.is_blind || post.is_gone {
+                continue;
+            }
+            let name = &post.name;
+            if post.is_cut_off() {
+                notice::warn(format_args!(
+                    "{name}: somebody took the XDP program off; what comes in is no longer seen: \
+                     restart rstscope to watch it again"
+                ));
+            } else if self.shared.is_cut_off(post.id) {
+                notice::warn(format_args!(
+                    "{name}: somebody took a tc program off; not everything is seen any longer: \
+                     restart rstscope to watch it again"
+                ));
+            } else {
+                continue;
+            }
+            post.is_blind = true;
+        }
+    }
+
+    pub(super) fn look_after_workers(&mut self) {
+        for (post, coverage) in self.posts.iter().zip(&mut self.coverage) {
+            // One that is made anew under the name of one that is gone has no program.
+            if post.is_blind || post.is_gone {
+                coverage.note_gap();
+            }
+            if post
+                .health()
+                .iter()
+                .any(|health| *health != Health::Running)
+            {
+                coverage.note_gap();
+            }
+        }
+    }
+
+    fn record_coverage(&mut self, now: Timestamp) {
+        self.recorded = now;
+        // What was noticed a second ago may not hold any more.
+        self.look_after_steer();
+        self.look_after_workers();
+        for at in 0..self.posts.len() {
+            if self.posts.get(at).is_some_and(|post| !post.is_handed_over) {
+                self.record_coverage_of(at, now);
+            }
+        }
+    }
+
+    fn record_coverage_of(&mut self, at: usize, now: Timestamp) {
+        self.host_losses
+            .update(self.shared.missed() + self.outputs.lost());
+        let (Some(post), Some(coverage)) = (self.posts.get(at), self.coverage.get_mut(at)) else {
+            return;
+        };
+        let Some(totals) = post.totals() else {
+            return;
+        };
+        let totals = Totals {
+            observed: totals.observed + self.shared.mirrored(post.id),
+            ..totals
+        };
+        let record = coverage.close(now, totals, &mut self.host_losses);
+        let _ = self.coverage_out.send(record);
+    }
+
+    /// Reads the configuration again and takes over what can be changed while it runs.
+    fn reload(&mut self) {
+        self.manager.reloading();
+        if self.outputs.is_exchanging() {
+            // What is being done is of a file that is old by now: once more when it is done.
+            self.reload_again = true;
+            return;
+        }
+        match reload::plan(&self.config) {
+            Ok(plan) => {
+                plan.fixed.iter().for_each(|name| {
+                    notice::warn(format_args!("{name} has changed: that takes a restart"));
+                });
+                let _ = self.orders.send(Order::Devices(plan.own_devices.clone()));
+                self.config.own_devices = plan.own_devices;
+                if self.outputs.are(&plan.outputs) {
+                    self.outputs.output().reopen();
+                    self.reloaded();
+                } else if let Err(error) = self.outputs.exchange(&plan.outputs, &self.jail) {
+                    notice::warn(format_args!("the outputs stay as they were: {error}"));
+                    self.reloaded();
+                }
+            }
+            Err(error) => {
+                notice::warn(format_args!("{error}; the configuration stays as it was"));
+                self.manager.ready();
+            }
+        }
+    }
+
+    fn reloaded(&self) {
+        notice::say("rstscope: the configuration was read again");
+        self.manager.ready();
+    }
+}
