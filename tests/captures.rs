@@ -1,5 +1,5 @@
-//! What `rstscope read` says of labelled captures, against thresholds that must not fall, and of the
-//! lab's vectors, against what each must give. The captures have licences of their own and are not
+//! What `rstscope read` says of labeled captures, against thresholds that must not fall, and of the
+//! lab's vectors, against what each must give. The captures have licenses of their own and are not
 //! part of this repository: where they are not beside it, the tests say so and skip.
 
 #![allow(
@@ -23,7 +23,7 @@ fn captures() -> Option<PathBuf> {
         return Some(folder);
     }
     println!(
-        "skipped: there are no labelled captures at {}",
+        "skipped: there are no labeled captures at {}",
         folder.display()
     );
     None
@@ -125,7 +125,7 @@ fn score(folder: &Path) -> (BTreeMap<(String, String), Tally>, f64) {
 }
 
 #[test]
-fn the_labelled_captures_are_judged_as_people_judged_them() {
+fn the_labeled_captures_are_judged_as_people_judged_them() {
     let Some(folder) = captures() else { return };
     let (tallies, brier) = score(&folder);
     let tally = |truth: &str, base: &str| tallies[&(truth.to_owned(), base.to_owned())];
@@ -153,7 +153,7 @@ fn the_calibration_adds_up_as_the_sensor_does() {
         (String::from_utf8(done.stdout).unwrap(), errors)
     };
     let (_, errors) = calibrate(&["/nowhere"]);
-    let reason = "calibrate: there are no labelled captures at /nowhere\n";
+    let reason = "calibrate: there are no labeled captures at /nowhere\n";
     assert_eq!(errors, reason, "the sources are not understood");
     if captures().is_none() {
         return;

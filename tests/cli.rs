@@ -557,11 +557,11 @@ fn own_devices_are_taken_from_the_command_line_and_a_file_and_clear_nobody() {
 }
 
 #[test]
-fn the_labelled_captures_read_without_a_failure() {
+fn the_labeled_captures_read_without_a_failure() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/captures");
     if !folder.is_dir() {
         println!(
-            "skipped: there are no labelled captures at {}",
+            "skipped: there are no labeled captures at {}",
             folder.display()
         );
         return;

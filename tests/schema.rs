@@ -210,16 +210,16 @@ fn what_read_writes_of_a_capture_validates() {
     }
 }
 
-/// A few of the labelled captures: other vantage points, IPv6, thousands of flows.
+/// A few of the labeled captures: other vantage points, IPv6, thousands of flows.
 const CAPTURES: usize = 40;
 /// Larger ones would take longer than all other tests together.
 const CAPTURE_BYTES: u64 = 2_000_000;
 
 #[test]
-fn what_read_writes_of_labelled_captures_validates() {
+fn what_read_writes_of_labeled_captures_validates() {
     let folder = root().join("../shared/captures");
     if !folder.is_dir() {
-        println!("skipped: no labelled captures at {}", folder.display());
+        println!("skipped: no labeled captures at {}", folder.display());
         return;
     }
     let mut captures = Vec::new();

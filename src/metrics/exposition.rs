@@ -61,7 +61,7 @@ pub fn render(families: &[Family], form: Form) -> String {
 }
 
 fn write_sample(text: &mut String, name: &str, total: &str, sample: &Sample) {
-    let labels = |more: Option<(&str, &str)>| labelled(sample, more);
+    let labels = |more: Option<(&str, &str)>| labeled(sample, more);
     let _ = match &sample.value {
         Value::Number(number) => writeln!(text, "{name}{total}{} {number}", labels(None)),
         Value::Durations {
@@ -94,7 +94,7 @@ fn seconds(nanos: u64) -> String {
     }
 }
 
-fn labelled(sample: &Sample, more: Option<(&str, &str)>) -> String {
+fn labeled(sample: &Sample, more: Option<(&str, &str)>) -> String {
     let own = sample
         .labels
         .iter()

@@ -1,4 +1,4 @@
-//! What leaves the program. [`Record`] is the only thing that is ever serialised; its form is a
+//! What leaves the program. [`Record`] is the only thing that is ever serialized; its form is a
 //! contract (docs/record.md) and [`SCHEMA_VERSION`] changes when its meaning does.
 
 mod advice;
