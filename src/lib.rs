@@ -1,14 +1,14 @@
 //! rstscope tells who sent a TCP reset.
 //!
-//! The core (`time`, `vantage`, `wire`, `host`, `host_bytes`, `flow`, `evidence`, `verdict`, `record`,
-//! `engine`) is pure: bytes and times in, records out. The edges (`sys`, `xdp`, `events`, `nic`,
-//! `handback`, `pcap`, `sink`) each do one kind of I/O. docs/ARCHITECTURE.md has the map.
+//! The core (`time`, `vantage`, `wire`, `host`, `flow`, `evidence`, `verdict`, `record`, `engine`) is
+//! pure: bytes and times in, records out. The edges (`sys`, `xdp`, `events`, `nic`, `handback`, `pcap`,
+//! `sink`, `privilege`, `metrics`) each do one kind of I/O; `worker`, `read` and `control` put them
+//! together. docs/ARCHITECTURE.md has the map.
 
 pub mod engine;
 pub mod evidence;
 pub mod flow;
 pub mod host;
-pub mod host_bytes;
 pub mod record;
 pub mod time;
 pub mod vantage;
@@ -19,6 +19,7 @@ pub mod wire;
 pub mod bpf;
 pub mod events;
 pub mod handback;
+pub mod host_bytes;
 pub mod metrics;
 pub mod nic;
 pub mod pcap;

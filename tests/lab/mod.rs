@@ -3,7 +3,7 @@
 
 #![allow(
     dead_code,
-    reason = "two test programs share it, and neither uses all of it"
+    reason = "several test programs share it, and none uses all of it"
 )]
 
 pub mod records;
