@@ -15,196 +15,24 @@
 mod corpus;
 #[path = "../fuzz/src/steer.rs"]
 mod differential;
+#[path = "steer/frames.rs"]
+mod frames;
+#[path = "steer/rig.rs"]
+mod rig;
 
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use differential::{Decision, Steer};
-use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{MapCore, MapFlags, ProgramInput};
-use rstscope::bpf::steer::{OpenSteerSkel, SteerSkel, SteerSkelBuilder};
-use rstscope::events::{Config, Event, Events, FrameOrigin};
+use frames::{ACK, FIN, RST, SYN, ethernet, ipv4, ipv6, tcp, v4};
+use libbpf_rs::ProgramInput;
+use rig::Rig;
+use rstscope::events::FrameOrigin;
 use rstscope::host::SocketView;
-use rstscope::host_bytes::{frame_meta, u64_at};
-use rstscope::xdp::COUNTER_NAMES;
+use rstscope::host_bytes::frame_meta;
 
 const XDP_PASS: u32 = 2;
 const XDP_REDIRECT: u32 = 4;
-const FIN: u8 = 1;
-const SYN: u8 = 2;
-const RST: u8 = 4;
-const ACK: u8 = 16;
-
-struct Rig<'a> {
-    skel: SteerSkel<'a>,
-    events: Events,
-}
-
-/// What one run did.
-#[derive(Debug, PartialEq)]
-struct Outcome {
-    action: u32,
-    counted: Vec<&'static str>,
-    copies: Vec<(FrameOrigin, Vec<u8>, Option<SocketView>)>,
-    out: Vec<u8>,
-}
-
-impl<'a> Rig<'a> {
-    fn new(
-        place: &'a mut MaybeUninit<libbpf_rs::OpenObject>,
-        change: impl FnOnce(&mut OpenSteerSkel<'a>),
-    ) -> Self {
-        let events = Events::open(Config::for_netns(0)).expect("ring buffer (root?)");
-        let mut open = SteerSkelBuilder::default().open(place).expect("open");
-        open.maps.events.reuse_fd(events.ring_fd()).expect("events");
-        change(&mut open);
-        Self {
-            skel: open.load().expect("load"),
-            events,
-        }
-    }
-
-    fn set_gate(&self, produced: u64, consumed: u64, heartbeat: u64, limit: u64) {
-        let mut gate = [0_u8; 128];
-        gate[..8].copy_from_slice(&produced.to_ne_bytes());
-        for (at, value) in [(64, consumed), (72, heartbeat), (80, limit)] {
-            gate[at..at + 8].copy_from_slice(&value.to_ne_bytes());
-        }
-        self.skel
-            .maps
-            .gates
-            .update(&0_u32.to_ne_bytes(), &gate, MapFlags::ANY)
-            .expect("gate");
-    }
-
-    fn gate(&self, at: usize) -> u64 {
-        let gate = self
-            .skel
-            .maps
-            .gates
-            .lookup(&0_u32.to_ne_bytes(), MapFlags::ANY);
-        u64_at(&gate.expect("gate").expect("gate"), at).expect("gate")
-    }
-
-    /// A real AF_XDP socket in the map, so that the redirect is granted.
-    fn insert_socket(&self) -> rustix::fd::OwnedFd {
-        let socket = rustix::net::socket(
-            rustix::net::AddressFamily::from_raw(libc::AF_XDP as u16),
-            rustix::net::SocketType::RAW,
-            None,
-        )
-        .expect("AF_XDP socket");
-        let value = socket.as_fd().as_raw_fd().to_ne_bytes();
-        self.skel
-            .maps
-            .xsks
-            .update(&0_u32.to_ne_bytes(), &value, MapFlags::ANY)
-            .expect("xsks");
-        socket
-    }
-
-    fn counters(&self) -> Vec<u64> {
-        let bytes = self
-            .skel
-            .maps
-            .data_counters
-            .lookup(&0_u32.to_ne_bytes(), MapFlags::ANY);
-        let bytes = bytes.expect("counters").expect("counters");
-        (0..COUNTER_NAMES.len())
-            .map(|i| u64_at(&bytes, i * 8).expect("counter"))
-            .collect()
-    }
-
-    fn run(&mut self, frame: &[u8]) -> Outcome {
-        let before = self.counters();
-        let mut out = vec![0_u8; frame.len() + 256];
-        let output = self.skel.progs.steer.test_run(ProgramInput {
-            data_in: Some(frame),
-            data_out: Some(&mut out),
-            ..Default::default()
-        });
-        let output = output.expect("BPF_PROG_RUN");
-        let (action, len) = (
-            output.return_value,
-            output.data.map_or(0, |data| data.len()),
-        );
-        out.truncate(len);
-        let after = self.counters();
-        let counted = COUNTER_NAMES.iter().zip(before.iter().zip(&after));
-        let counted = counted
-            .filter(|(_, (b, a))| a > b)
-            .map(|(name, _)| *name)
-            .collect();
-        let mut copies = Vec::new();
-        self.events
-            .poll(Duration::ZERO, &mut |event| {
-                if let Event::Frame(frame) = event {
-                    copies.push((frame.origin, frame.frame.to_vec(), frame.socket));
-                }
-            })
-            .expect("poll");
-        Outcome {
-            action,
-            counted,
-            copies,
-            out,
-        }
-    }
-}
-
-fn tcp(flags: u8, options: &[u8]) -> Vec<u8> {
-    let mut header = vec![
-        0x9c, 0x40, 0, 80, 0, 0, 0, 1, 0, 0, 0, 2, 0x50, flags, 1, 0, 0, 0, 0, 0,
-    ];
-    header[12] = ((20 + options.len()) as u8 / 4) << 4;
-    header.extend_from_slice(options);
-    header
-}
-
-fn ethernet(kind: u16, tags: &[u16], packet: &[u8]) -> Vec<u8> {
-    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
-    for tag in tags {
-        frame.extend_from_slice(&tag.to_be_bytes());
-        frame.extend_from_slice(&[0, 7]);
-    }
-    frame.extend_from_slice(&kind.to_be_bytes());
-    frame.extend_from_slice(packet);
-    frame
-}
-
-fn ipv4(options: usize, protocol: u8, fragment: u16, payload: &[u8]) -> Vec<u8> {
-    let len = 20 + options;
-    let mut packet = vec![0; len];
-    packet[0] = 0x40 | (len / 4) as u8;
-    packet[2..4].copy_from_slice(&((len + payload.len()) as u16).to_be_bytes());
-    packet[6..8].copy_from_slice(&fragment.to_be_bytes());
-    packet[8..10].copy_from_slice(&[64, protocol]);
-    packet[12..20].copy_from_slice(&[192, 0, 2, 1, 192, 0, 2, 2]);
-    packet.extend_from_slice(payload);
-    packet
-}
-
-/// `chain`: next header numbers of eight bytes each, before `last`.
-fn ipv6(chain: &[u8], last: u8, payload: &[u8]) -> Vec<u8> {
-    let mut packet = vec![0; 40];
-    packet[0] = 0x60;
-    packet[4..6].copy_from_slice(&((chain.len() * 8 + payload.len()) as u16).to_be_bytes());
-    packet[6] = *chain.first().unwrap_or(&last);
-    packet[7] = 64;
-    packet[8..24].copy_from_slice(&[0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
-    packet[24..40].copy_from_slice(&[0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
-    for index in 0..chain.len() {
-        let next = *chain.get(index + 1).unwrap_or(&last);
-        packet.extend_from_slice(&[next, 0, 0, 0, 0, 0, 0, 0]);
-    }
-    packet.extend_from_slice(payload);
-    packet
-}
-
-fn v4(flags: u8) -> Vec<u8> {
-    ethernet(0x0800, &[], &ipv4(0, 6, 0, &tcp(flags, &[])))
-}
 
 #[test]
 #[ignore = "needs root"]
@@ -394,25 +222,9 @@ fn the_gate_decides_and_the_host_keeps_what_it_refuses() {
     assert_eq!(rig.gate(88), 1, "draining");
 
     // One frame came back; there is credit, but what is under way must not be overtaken.
-    let mut gate = rig
-        .skel
-        .maps
-        .gates
-        .lookup(&0_u32.to_ne_bytes(), MapFlags::ANY);
-    let gate = gate.as_mut().expect("gate").as_mut().expect("gate");
-    gate[64..72].copy_from_slice(&7_u64.to_ne_bytes());
-    rig.skel
-        .maps
-        .gates
-        .update(&0_u32.to_ne_bytes(), gate, MapFlags::ANY)
-        .expect("gate");
+    rig.give_back(7);
     refused(&mut rig, "bypass_draining");
-    gate[64..72].copy_from_slice(&8_u64.to_ne_bytes());
-    rig.skel
-        .maps
-        .gates
-        .update(&0_u32.to_ne_bytes(), gate, MapFlags::ANY)
-        .expect("gate");
+    rig.give_back(8);
     assert_eq!(rig.run(&frame).action, XDP_REDIRECT, "drained: open again");
 
     rig.set_gate(0, 0, 1, 8);
