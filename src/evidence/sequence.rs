@@ -123,9 +123,11 @@ pub fn guesses(case: &Case<'_>) -> Option<Evidence> {
 /// sent to it and never goes back, and an active reset is the last segment that it sends.
 ///
 /// False positives: stacks that answer with RST+ACK and an old ACK (p0f: "a good proportion of RSTs
-/// have illegal ACK numbers"): without a window the bound is 1 MiB below SND.UNA; sequence numbers
-/// rewritten on the way. Without the socket only gross errors count, beyond 1 GiB from the ISN or,
-/// in a capture, 64 KiB beyond all that was seen.
+/// have illegal ACK numbers"): without a window the bound is 1 MiB below SND.UNA; a keep-alive probe, which lies
+/// one below it, answered with RST+ACK and a window by a device that was restarted (lwIP's `tcp_rst`): silent;
+/// sequence numbers rewritten on the way. Without the socket only gross errors count, beyond 1 GiB from the ISN or,
+/// in a capture that holds the receiver's data, 64 KiB beyond all that was seen: one that was filtered for SYN,
+/// FIN and RST shows nothing of what the sender may acknowledge.
 #[must_use]
 pub fn ack(case: &Case<'_>) -> Option<Evidence> {
     let first = case.first()?;
@@ -135,7 +137,10 @@ pub fn ack(case: &Case<'_>) -> Option<Evidence> {
     }
     if let Some(socket) = first.socket.as_ref().and_then(|s| s.sequence()) {
         let behind = segment.ack.offset_from(socket.snd_una);
-        let tolerance = if is_active(segment) { 0 } else { -STALE };
+        let tolerance = match is_active(segment) {
+            true => -i32::from(socket.has_keepalive),
+            false => -STALE,
+        };
         let impossible = segment.ack.is_after(socket.snd_nxt) || behind < tolerance;
         return impossible.then(|| ACK_IMPOSSIBLE.found(segment.ack.0, socket.snd_nxt.0));
     }
@@ -145,7 +150,8 @@ pub fn ack(case: &Case<'_>) -> Option<Evidence> {
     {
         return Some(ACK_IMPOSSIBLE.found(segment.ack.0, isn.plus(1).0));
     }
-    let end = case.receiver().filter(|_| case.from_capture)?.end?;
+    let receiver = case.receiver();
+    let end = receiver.filter(|r| case.from_capture && r.has_data)?.end?;
     (segment.ack.offset_from(end) > 65_536).then(|| ACK_IMPOSSIBLE.found(segment.ack.0, end.0))
 }
 
@@ -322,6 +328,17 @@ mod tests {
     }
 
     #[test]
+    fn a_restarted_device_answers_a_probe_that_lies_below_all_data() {
+        let answered = |below: u32| {
+            let probe = SeqNum(RECEIVER_ISN.plus(1).0.wrapping_sub(below));
+            let scene = Scene::established().reset(|r| r.ack = probe);
+            scene.socket(|s| s.has_keepalive = true).check(ack)
+        };
+        assert_eq!(answered(1), None);
+        assert_eq!(answered(2), name("ack_impossible"));
+    }
+
+    #[test]
     fn a_stack_that_answers_with_an_old_ack_is_broken_and_genuine() {
         let scene = Scene::established().reset(|r| {
             r.ack = RECEIVER_ISN;
@@ -332,11 +349,21 @@ mod tests {
 
     #[test]
     fn without_a_socket_only_gross_acks_count() {
-        let with_ack = |bytes| Scene::established().reset(|r| r.ack = RECEIVER_ISN.plus(bytes));
+        let with_ack = |bytes| {
+            let scene = Scene::established().receiver(|r| r.has_data = true);
+            scene.reset(|r| r.ack = RECEIVER_ISN.plus(bytes))
+        };
         assert_eq!(with_ack(1 << 31).check(ack), name("ack_impossible"));
         assert_eq!(with_ack(181_000_000).check(ack), name("ack_impossible"));
         assert_eq!(with_ack(60_000).check(ack), None);
         assert_eq!(Scene::established().passive().check(ack), None);
+    }
+
+    #[test]
+    fn a_capture_of_handshakes_and_resets_alone_does_not_tell_what_was_sent() {
+        let filtered = |bytes| Scene::established().reset(|r| r.ack = RECEIVER_ISN.plus(bytes));
+        assert_eq!(filtered(181_000_000).check(ack), None);
+        assert_eq!(filtered(1 << 31).check(ack), name("ack_impossible"));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use super::basis::{Stack, answers_syn, receiver_isn, sender_stack, timestamps_in_use};
 use super::{Case, Evidence, Group, Kind};
-use crate::wire::{Flags, SeqNum};
+use crate::wire::{Flags, Segment, SeqNum};
 
 /// RST without ACK, with a window.
 pub const WINDOW_ON_BARE: Kind = Kind::injected("window_on_bare_reset", Group::Shape);
@@ -111,13 +111,19 @@ fn is_diagnostic(head: &[u8]) -> bool {
     map(head.first()) || map(head.get(4))
 }
 
-/// E-H14: SYN, FIN, PSH, URG, ECE or CWR beside RST. Linux sends only R and RA.
+/// E-H14: SYN, FIN, PSH or URG beside RST, or ECE or CWR in a bare one. Linux sends only R and RA.
 ///
-/// False positives: crafted segments of scanners; some old stacks set PSH.
+/// False positives: crafted segments of scanners; some old stacks set PSH. ECE and CWR beside RST and ACK
+/// are the connection's own congestion marks, which an abort bears like any other segment
+/// (`tcp_ecn_send` for whatever has no SYN; RFC 9768 §3.2.2: ACE stands in every one): silent.
 #[must_use]
 pub fn flags(case: &Case<'_>) -> Option<Evidence> {
     let flags = case.first()?.segment.flags;
-    (flags.0 & !(Flags::RST | Flags::ACK) != 0).then(|| FLAGS_ODD.found(flags.letters(), "R or RA"))
+    let usual = match flags.ack() {
+        true => Flags::RST | Flags::ACK | Flags::ECE | Flags::CWR,
+        false => Flags::RST,
+    };
+    (flags.0 & !usual != 0).then(|| FLAGS_ODD.found(flags.letters(), "R or RA"))
 }
 
 /// E-H14: reserved bits (RFC 9293 §3.1: must be zero). Set by the devices at nifty.org and in
@@ -132,14 +138,16 @@ pub fn reserved(case: &Case<'_>) -> Option<Evidence> {
 
 /// E-H14: options other than timestamps, signatures (RFC 2385, RFC 5925) and MPTCP (RFC 8684 §3.6).
 ///
-/// False positives: none measured; an experimental option.
+/// False positives: an experimental option. Blocks of a selective acknowledgement are what an abort bears
+/// whose sender lacks data, or got some twice (`tcp_established_options`: for whatever has no SYN): silent beside ACK, where both SYNs permitted them or one of them was not seen.
 #[must_use]
 pub fn options(case: &Case<'_>) -> Option<Evidence> {
-    let options = &case.first()?.segment.options;
+    let segment = &case.first()?.segment;
+    let options = &segment.options;
     let odd = options.mss.is_some()
         || options.window_scale.is_some()
         || options.sack_permitted
-        || options.sack_right_edge.is_some()
+        || (options.sack_right_edge.is_some() && !may_bear_sack(case, segment))
         || options.malformed;
     odd.then(|| {
         OPTIONS_ODD.found(
@@ -151,6 +159,14 @@ pub fn options(case: &Case<'_>) -> Option<Evidence> {
             "timestamps at most",
         )
     })
+}
+
+/// Whether a connection's own abort may acknowledge selectively (RFC 2018 §3: by leave of the other's SYN;
+/// a stack gives it only where it asks for it).
+fn may_bear_sack(case: &Case<'_>, segment: &Segment) -> bool {
+    let halves = [case.sender(), case.receiver()];
+    let mut syns = halves.into_iter().flatten().filter_map(|half| half.syn);
+    segment.flags.ack() && syns.all(|syn| syn.options.sack_permitted)
 }
 
 /// E-V9: RST without ACK has an acknowledgement number. Linux and the BSDs send 0.
@@ -220,6 +236,7 @@ mod tests {
         window_mirrored, window_on_bare_reset,
     };
     use crate::evidence::testing::{RECEIVER_ISN, Scene, name};
+    use crate::flow::SynFacts;
     use crate::wire::{Flags, Options, SeqNum};
 
     fn unstamped() -> Scene {
@@ -303,6 +320,36 @@ mod tests {
         assert_eq!(Scene::established().check(flags), None);
         let odd = Scene::established().reset(|r| r.flags = Flags(Flags::RST | Flags::PSH));
         assert_eq!(odd.check(flags), name("flags_odd"));
+    }
+
+    #[test]
+    fn an_abort_bears_the_congestion_marks_of_its_connection() {
+        let marked = |marks: u8| {
+            let scene = Scene::established().reset(|r| r.flags.0 |= marks);
+            scene.check(flags)
+        };
+        assert_eq!(marked(Flags::ECE), None);
+        assert_eq!(marked(Flags::ECE | Flags::CWR), None);
+        assert_eq!(marked(Flags::ECE | Flags::URG), name("flags_odd"));
+        let bare = Scene::established().passive();
+        let marked = bare.reset(|r| r.flags.0 |= Flags::ECE);
+        assert_eq!(marked.check(flags), name("flags_odd"));
+    }
+
+    #[test]
+    fn an_abort_acknowledges_selectively_where_both_ends_do() {
+        let permits = |syn: &mut Option<SynFacts>, may: bool| {
+            syn.as_mut().unwrap().options.sack_permitted = may;
+        };
+        let aborted = |theirs: bool| {
+            let scene = Scene::established().receiver(|r| permits(&mut r.syn, true));
+            let scene = scene.sender(|s| permits(&mut s.syn, theirs));
+            scene.reset(|r| r.options.sack_right_edge = Some(SeqNum(9)))
+        };
+        assert_eq!(aborted(true).check(options), None);
+        assert_eq!(aborted(false).check(options), name("options_odd"));
+        let bare = aborted(true).reset(|r| r.flags = Flags(Flags::RST));
+        assert_eq!(bare.check(options), name("options_odd"));
     }
 
     #[test]

@@ -39,16 +39,26 @@ pub fn timestamps_missing(case: &Case<'_>) -> Option<Evidence> {
 
 /// Ticks by which a clock may be off what the capture's clock says: jitter of the path, plus 2 %.
 fn slack(expected_ms: i64) -> i64 {
-    (expected_ms / 50).max(30)
+    (expected_ms / 50).max(JITTER_MS)
 }
+
+/// Jitter of the path.
+const JITTER_MS: i64 = 30;
+/// A segment that was held back before its time was written down, or one that this end did not count.
+const HELD_BACK_MS: i64 = 1_000;
+/// Half of half of what the clock counts: after so long (12 days) before and behind are one.
+const LAPPED_MS: i64 = 1 << 30;
 
 /// E-H11: TSval must lie where the sender's clock is by now, TSecr must be a value that the
 /// receiver sent (RFC 7323 §3.2).
 ///
 /// Linux ticks at 1000 Hz from an offset per connection; all active resets in the lab were exact to
 /// the millisecond. Other rates (100, 250 Hz) are slower, never faster, so that too small a step is
-/// not wrong but too large a one is. The local socket's TS.Recent is the tighter base where there
-/// is one. False positives: a clock that a proxy rewrites; no known stack runs faster than 1000 Hz.
+/// not wrong but too large a one is; but Linux can be told to count microseconds (`features tcp_usec_ts`).
+/// The local socket's TS.Recent is the tighter base where there is one. False positives: a clock that a
+/// proxy rewrites; TS.Recent stands still while data is missing, whatever comes behind the gap
+/// (RFC 7323 §4.3), as where large segments are lost on the way and small ones are not: an abort beyond the
+/// gap is held against the clock of the SYN; a connection that was silent for days.
 #[must_use]
 pub fn timestamps(case: &Case<'_>) -> Option<Evidence> {
     let first = case.first()?;
@@ -57,29 +67,39 @@ pub fn timestamps(case: &Case<'_>) -> Option<Evidence> {
         return Some(TS_WRONG.found(seen.value, "none: not negotiated"));
     }
     let (base, elapsed) = value_base(case)?;
-    let step = i64::from(SeqNum(seen.value).offset_from(SeqNum(base)));
-    let expected = i64::from(base) + elapsed;
-    // Linux can be told to count microseconds (`features tcp_usec_ts`).
+    let expected = base.wrapping_add(wrapped(elapsed));
+    let off = i64::from(SeqNum(seen.value).offset_from(SeqNum(expected)));
     let micros = elapsed.saturating_mul(1_000);
-    if elapsed > 20 && (step - micros).abs() <= slack(micros) {
-        return Some(TS_MATCH.found(seen.value, expected));
+    let off_micros =
+        i64::from(SeqNum(seen.value).offset_from(SeqNum(base.wrapping_add(wrapped(micros)))));
+    let by_micros = micros < i64::from(i32::MAX);
+    if elapsed > 20 && by_micros && off_micros.abs() <= slack(micros) {
+        return Some(TS_MATCH.found(seen.value, i64::from(expected)));
     }
+    let may_be_micros = by_micros && off_micros.abs() <= slack(micros) + JITTER_MS * 1_000;
     // A segment sent before may have been seen after; beyond that a clock never goes back.
-    if step < -slack(elapsed)
-        || step > elapsed + slack(elapsed) + 1_000
-        || !echo_is_possible(case, seen)
-    {
-        return Some(TS_WRONG.found(seen.value, expected));
+    let back = off + elapsed < -slack(elapsed);
+    let ahead = off > slack(elapsed) + HELD_BACK_MS;
+    let is_wrong = (back || ahead) && elapsed < LAPPED_MS && !may_be_micros;
+    if is_wrong || !echo_is_possible(case, seen) {
+        return Some(TS_WRONG.found(seen.value, i64::from(expected)));
     }
-    ((step - elapsed).abs() <= slack(elapsed)).then(|| TS_MATCH.found(seen.value, expected))
+    (off.abs() <= slack(elapsed)).then(|| TS_MATCH.found(seen.value, i64::from(expected)))
 }
 
-/// The sender's TSval that is known, and the milliseconds since. Of the socket's TS.Recent and the
-/// last segment seen, the younger.
+/// So many ticks later, as the clock counts.
+fn wrapped(ticks: i64) -> u32 {
+    u32::try_from(ticks & i64::from(u32::MAX)).unwrap_or(0)
+}
+
+/// The sender's TSval that is known, and the milliseconds since: the socket's TS.Recent, but that of the
+/// last segment seen for a reset that lies beyond a gap. Nothing is known of one of which only TS.Recent is.
 fn value_base(case: &Case<'_>) -> Option<(u32, i64)> {
     let first = case.first()?;
+    let is_beyond_gap = first.offset.is_some_and(|offset| offset > 0);
     if let Some(sequence) = first.socket.as_ref().and_then(|s| s.sequence())
-        && let (Some(recent), Some(idle)) = (sequence.ts_recent, sequence.idle_ns)
+        && let (Some(recent), Some(idle), false) =
+            (sequence.ts_recent, sequence.idle_ns, is_beyond_gap)
     {
         return Some((recent, i64::try_from(idle / 1_000_000).unwrap_or(i64::MAX)));
     }
@@ -98,18 +118,21 @@ fn echo_is_possible(case: &Case<'_>, seen: Timestamps) -> bool {
     };
     let ahead = i64::from(SeqNum(seen.echo).offset_from(SeqNum(known.value)));
     let elapsed = millis(first.time, time);
-    let oldest = case
-        .receiver()
-        .and_then(|r| r.syn)
-        .and_then(|syn| syn.options.timestamps);
-    let too_old = oldest.is_some_and(|old| SeqNum(old.value).offset_from(SeqNum(seen.echo)) > 0);
-    ahead <= elapsed + slack(elapsed) + 1_000 && !too_old
+    let opened = case.receiver().and_then(|r| r.syn);
+    let too_old = opened.is_some_and(|syn| {
+        let own = syn.options.timestamps;
+        own.is_some_and(|own| SeqNum(own.value).offset_from(SeqNum(seen.echo)) > 0)
+            && millis(first.time, syn.time) < LAPPED_MS
+    });
+    let too_young = ahead > elapsed + slack(elapsed) + HELD_BACK_MS && elapsed < LAPPED_MS;
+    !too_young && !too_old
 }
 
 #[cfg(test)]
 mod tests {
     use super::{timestamps, timestamps_missing};
-    use crate::evidence::testing::{Scene, name};
+    use crate::evidence::testing::{SENDER_ISN, Scene, name};
+    use crate::time::Timestamp;
     use crate::wire::{Options, Timestamps};
 
     fn stamped(value: u32, echo: u32) -> Scene {
@@ -202,6 +225,93 @@ mod tests {
             stamped(1_500_000, 900_900).check(timestamps),
             name("timestamps_match")
         );
+    }
+
+    /// An abort of a socket that heard its peer `idle_ms` ago.
+    fn after_idle(idle_ms: u64, step: u32) -> Scene {
+        let scene = Scene::established().socket(|s| {
+            s.ts_recent = Some(4_000_000_000);
+            s.idle_ns = Some(idle_ms * 1_000_000);
+        });
+        scene.reset(|r| {
+            let clock = r.options.timestamps.as_mut().unwrap();
+            clock.value = 4_000_000_000_u32.wrapping_add(step);
+        })
+    }
+
+    #[test]
+    fn the_jitter_of_a_path_is_no_other_clock_be_it_counted_in_microseconds() {
+        // 5 ms of silence, and 100 ms with 4 ms of jitter.
+        assert_eq!(after_idle(5, 5_000).check(timestamps), None);
+        assert_eq!(after_idle(100, 104_000).check(timestamps), None);
+        assert_eq!(
+            after_idle(100, 100_500).check(timestamps),
+            name("timestamps_match")
+        );
+        assert_eq!(
+            after_idle(100, 300_000).check(timestamps),
+            name("timestamps_wrong")
+        );
+    }
+
+    #[test]
+    fn a_clock_that_wrapped_in_a_month_of_silence_is_none_that_ran_back() {
+        let days = |days: u64| days * 86_400_000;
+        let step = u32::try_from(days(30)).unwrap();
+        assert_eq!(
+            after_idle(days(30), step).check(timestamps),
+            name("timestamps_match")
+        );
+        assert_eq!(after_idle(days(30), 7).check(timestamps), None);
+        assert_eq!(
+            after_idle(days(5), u32::MAX - 20_000_000).check(timestamps),
+            name("timestamps_wrong")
+        );
+    }
+
+    #[test]
+    fn an_echo_a_month_after_the_handshake_is_none_from_before_it() {
+        let day = 86_400_000_u32;
+        let open_for = |days: u64| {
+            let now = Timestamp::from_nanos((days * 86_400 + 2) * 1_000_000_000);
+            let echo = 900_900_u32.wrapping_add(30 * day);
+            let mut scene = stamped(501_000, echo).socket(|s| {
+                (s.ts_recent, s.idle_ns) = (Some(500_900), Some(100_000_000));
+            });
+            scene.resets[0].time = now;
+            scene.receiver(|r| {
+                let (_, own) = r.timestamps.unwrap();
+                let sent = Timestamps { value: echo, ..own };
+                r.timestamps = Some((now, sent));
+            })
+        };
+        let month = open_for(30);
+        assert_eq!(month.check(timestamps), name("timestamps_match"));
+        assert_eq!(open_for(1).check(timestamps), name("timestamps_wrong"));
+    }
+
+    #[test]
+    fn an_abort_beyond_a_gap_is_held_against_the_clock_of_the_syn() {
+        // Large segments are lost for 40 s; acknowledgements behind the gap are heard.
+        let aborted = |value: u32| {
+            let scene = stamped(value, 900_900).socket(|s| {
+                s.rcv_nxt = SENDER_ISN.plus(1);
+                (s.ts_recent, s.idle_ns) = (Some(460_000), Some(1_000_000));
+            });
+            scene.check(timestamps)
+        };
+        assert_eq!(aborted(501_000), name("timestamps_match"));
+        assert_eq!(aborted(509_000), name("timestamps_wrong"));
+        // Without a gap TS.Recent is of the last segment.
+        let exact = stamped(501_000, 900_900).socket(|s| {
+            (s.ts_recent, s.idle_ns) = (Some(460_000), Some(1_000_000));
+        });
+        assert_eq!(exact.check(timestamps), name("timestamps_wrong"));
+        let unseen = stamped(501_000, 900_900).no_sender().socket(|s| {
+            s.rcv_nxt = SENDER_ISN.plus(1);
+            (s.ts_recent, s.idle_ns) = (Some(460_000), Some(1_000_000));
+        });
+        assert_eq!(unseen.check(timestamps), None);
     }
 
     #[test]

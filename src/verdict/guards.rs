@@ -400,6 +400,73 @@ fn by_protocol() -> Vec<Guard> {
     ]
 }
 
+/// A NAT64 or a carrier's NAT gives packets IDs of its own (RFC 7915 §5.1): a first group against whoever stands
+/// behind it, two hops off by a change of routes.
+fn renumbered(scene: Scene) -> Scene {
+    scene.reset(|r| (r.ip_id, r.hop_limit) = (Some(4_660), 52))
+}
+
+/// Without timestamps, and with selective acknowledgements permitted by both ends.
+fn with_sack(scene: Scene) -> Scene {
+    let asks = |syn: &mut crate::flow::SynFacts| {
+        (syn.options.timestamps, syn.options.sack_permitted) = (None, true);
+    };
+    let scene = scene.sender(|s| asks(s.syn.as_mut().unwrap()));
+    let scene = scene.receiver(|r| asks(r.syn.as_mut().unwrap()));
+    scene.reset(no_options)
+}
+
+/// What an abort shows of its connection's past, and a sensor sees the half of.
+fn by_history() -> Vec<Guard> {
+    let clock = |recent: u32, idle_ns: u64| {
+        renumbered(abort(|_| ())).socket(|s| {
+            (s.ts_recent, s.idle_ns) = (Some(recent), Some(idle_ns));
+        })
+    };
+    let mut beyond_gap = clock(460_000, SECOND / 1_000).socket(|s| {
+        s.rcv_nxt = SENDER_ISN.plus(1);
+        (s.ts_recent, s.idle_ns) = (Some(460_000), Some(SECOND / 1_000));
+    });
+    beyond_gap.accepted = Some(false);
+    let month = 30 * 86_400_u32;
+    let days_later = clock(
+        501_000_u32.wrapping_sub(month.wrapping_mul(1_000)),
+        u64::from(month) * SECOND,
+    );
+    vec![
+        (
+            "E-H11",
+            "large segments lost, small ones heard, then an abort",
+            beyond_gap,
+        ),
+        (
+            "E-H11",
+            "a clock of microseconds on a path with jitter",
+            clock(501_000 - 104_000, SECOND / 10),
+        ),
+        (
+            "E-H11",
+            "a clock that wrapped in a month of silence",
+            days_later,
+        ),
+        (
+            "E-H14",
+            "a lossy download with congestion marks",
+            with_sack(renumbered(Scene::established())).reset(|r| {
+                r.flags.0 |= Flags::ECE;
+                r.options.sack_right_edge = Some(RECEIVER_ISN.plus(9_000));
+            }),
+        ),
+        (
+            "E-V7",
+            "a download, in a capture of SYN, FIN and RST alone",
+            with_sack(renumbered(Scene::established())).reset(|r| {
+                r.ack = RECEIVER_ISN.plus(300_000);
+            }),
+        ),
+    ]
+}
+
 #[test]
 fn no_sign_that_genuine_resets_show_convicts_alone() {
     let mut accused = Vec::new();
@@ -412,6 +479,7 @@ fn no_sign_that_genuine_resets_show_convicts_alone() {
         by_circumstance(),
         by_ways(),
         by_protocol(),
+        by_history(),
     ]
     .into_iter()
     .flatten()

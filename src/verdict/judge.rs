@@ -9,6 +9,7 @@ use super::weights::{
 };
 use super::{Cause, Verdict};
 use crate::evidence::{Case, Evidence, Favors, Group, gather, race, sequence, shape};
+use crate::wire::Segment;
 
 /// What the evidence of one case comes to.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,7 +58,8 @@ const IMPOSSIBLE: [&str; 5] = [
 
 /// Weighs everything that is known of `case`: its first reset, and those after it that bear the
 /// same address and come from far elsewhere. The peer may have reset the connection too, before a
-/// device did or after; what was forged matters more.
+/// device did or after; what was forged matters more. But answers to what was under way when the peer's own
+/// reset had ended the connection, by word of this kernel, ended nothing: they are not held against it.
 #[must_use]
 pub fn judge(case: &Case<'_>) -> Judgement {
     judge_by(case, &db_of)
@@ -72,9 +74,10 @@ pub(super) fn judge_by(case: &Case<'_>, weigh: &dyn Fn(&str) -> f32) -> Judgemen
     let Some(first) = case.first() else {
         return judgement;
     };
+    let is_over = judgement.verdict == Verdict::Remote && case.accepted == Some(true);
     let elsewhere = case.resets.iter().position(|reset| {
         let apart = reset.segment.hop_limit.abs_diff(first.segment.hop_limit);
-        reset.from_sender && apart >= ELSEWHERE
+        reset.from_sender && apart >= ELSEWHERE && !(is_over && is_answer(&reset.segment))
     });
     let Some((at, other)) = elsewhere.and_then(|at| Some((at, case.resets.get(at)?))) else {
         return judgement;
@@ -94,6 +97,12 @@ pub(super) fn judge_by(case: &Case<'_>, weigh: &dyn Fn(&str) -> f32) -> Judgemen
     } else {
         judgement
     }
+}
+
+/// The shape in which whoever knows nothing of a connection answers its segments. After the peer's own reset ended
+/// a connection, its NAT, firewall or balancer has forgotten it too, and answers so what was still on its way.
+fn is_answer(segment: &Segment) -> bool {
+    !segment.flags.ack() && segment.window == 0
 }
 
 fn judge_first(case: &Case<'_>, weigh: &dyn Fn(&str) -> f32) -> Judgement {
@@ -251,7 +260,7 @@ mod tests {
     use super::judge;
     use crate::evidence::testing::{RECEIVER_ISN, Scene};
     use crate::verdict::{Cause, Verdict};
-    use crate::wire::Options;
+    use crate::wire::{Flags, Options};
 
     fn verdict(scene: &Scene) -> (Verdict, Option<Cause>) {
         let judgement = judge(&scene.case());
@@ -403,6 +412,33 @@ mod tests {
         // The same from the peer itself, by another route.
         let twice = Scene::established().again(16_000, |r| r.hop_limit = 47);
         assert_eq!(verdict(&twice).0, Verdict::Remote);
+    }
+
+    #[test]
+    fn who_answers_late_segments_did_not_end_what_the_peer_had_ended() {
+        // The peer aborts a download; its NAT forgets the connection with that and answers what still comes.
+        let aborts = |accepted, of_nat: fn(&mut crate::wire::Segment)| {
+            let mut scene = Scene::established()
+                .path_hop_limit(50)
+                .sender(|s| s.segments = 9)
+                .again(20_000, |r| {
+                    (r.flags, r.window) = (Flags(Flags::RST), 0);
+                    (r.ack, r.ip_id) = (crate::wire::SeqNum(0), Some(0));
+                    (r.options, r.hop_limit) = (Options::default(), 255);
+                    of_nat(r);
+                })
+                .socket(|_| ());
+            scene.accepted = accepted;
+            verdict(&scene)
+        };
+        let own = (Verdict::Remote, Some(Cause::Abort));
+        assert_eq!(aborts(Some(true), |_| ()), own);
+        // Where this kernel did not take the first one, or the second is none of an answer, it counts.
+        assert_eq!(aborts(Some(false), |_| ()).0, Verdict::Injected);
+        assert_eq!(
+            aborts(Some(true), |r| r.window = 1_980).0,
+            Verdict::Injected
+        );
     }
 
     #[test]
