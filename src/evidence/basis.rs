@@ -5,6 +5,7 @@ use crate::time::{MILLISECOND, Timestamp};
 use crate::wire::{Segment, SeqNum};
 
 use super::Case;
+use super::ways::is_opened_by_proxy;
 
 /// The hop limit that a stack most likely started with: 32, 64, 128 or 255 (p0f's guess).
 #[must_use]
@@ -47,9 +48,9 @@ const LINUX_ORDER: u32 = 0x2_4813;
 const APPLE_ORDER: u32 = 0x213_1184;
 const FREEBSD_ORDER: u32 = 0x2_1348;
 
-/// The stack of the purported sender; `None` when its SYN or SYN-ACK was not seen.
+/// The stack of the purported sender; `None` when its SYN or SYN-ACK was not seen, or may be a proxy's.
 pub(super) fn sender_stack(case: &Case<'_>) -> Option<Stack> {
-    let syn = case.sender()?.syn?;
+    let syn = case.sender()?.syn.filter(|_| !is_opened_by_proxy(case))?;
     Some(
         match (initial_hop_limit(syn.hop_limit), syn.options.order) {
             (128, _) => Stack::Windows,

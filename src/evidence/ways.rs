@@ -36,6 +36,21 @@ pub(super) fn has_another_label(case: &Case<'_>) -> bool {
     matches!((of_syn, of_reset), (Some(syn), Some(reset)) if syn != 0 && syn != reset)
 }
 
+/// Whether the SYN at hand may be a proxy's, and nothing but SYNs was heard of its client: what that one sends
+/// itself comes by its own hop limit, IP IDs and stack. Such a proxy opens connections to this host; or the SYN
+/// bears an echo, which there is nothing for yet (RFC 7323 §3.2), as Linux' SYNPROXY writes it
+/// (`synproxy_send_server_syn`; known in captures only, live the echo of a SYN is not kept).
+pub(super) fn is_opened_by_proxy(case: &Case<'_>) -> bool {
+    let (mut is_syn_alone, mut has_echo) = (true, false);
+    if let Some(sender) = case.sender() {
+        let syn = sender.syn.filter(|syn| !syn.is_syn_ack);
+        is_syn_alone = syn.is_some_and(|syn| sender.segments <= u32::from(syn.count));
+        let stamps = syn.and_then(|syn| syn.options.timestamps);
+        has_echo = stamps.is_some_and(|stamps| stamps.echo != 0);
+    }
+    is_syn_alone && (has_echo || case.flow.path.is_some_and(|path| path.is_opened_by_proxy))
+}
+
 #[cfg(test)]
 mod tests {
     use crate::evidence::hop_limit::{distance, steady};
@@ -78,6 +93,44 @@ mod tests {
         let path = scene.flow.path.as_mut().unwrap();
         path.prefix.is_crowded = true;
         assert_eq!(scene.check(steady), name("hop_limit_steady"));
+    }
+
+    #[test]
+    fn a_syn_that_a_proxy_sent_tells_nothing_of_its_client() {
+        use crate::evidence::{ip_id, stamps};
+        let opened = |is_by_proxy: bool, more: u32| {
+            let mut scene = well_known(31)
+                .sender(|s| s.segments = 1 + more)
+                .reset(|r| (r.ip_id, r.dont_fragment) = (Some(4_660), Some(false)))
+                .reset(|r| r.options.timestamps = None);
+            scene.flow.path.as_mut().unwrap().is_opened_by_proxy = is_by_proxy;
+            [
+                scene.check(distance),
+                scene.check(steady),
+                scene.check(ip_id::counter),
+                scene.check(ip_id::dont_fragment),
+                scene.check(stamps::timestamps_missing),
+            ]
+        };
+        let all = [
+            "hop_limit_mismatch",
+            "hop_limit_steady",
+            "ip_id_off_counter",
+            "dont_fragment_flip",
+            "timestamps_missing",
+        ];
+        assert_eq!(opened(false, 0), all.map(name));
+        let weaker = name("timestamps_missing_unknown_stack");
+        assert_eq!(opened(true, 0), [None, None, None, None, weaker]);
+        // A segment that the client sent itself is a base.
+        assert_eq!(opened(true, 1), all.map(name));
+        let echoing = well_known(31).sender(|s| {
+            let stamps = &mut s.syn.as_mut().unwrap().options.timestamps;
+            (s.segments, stamps.as_mut().unwrap().echo) = (1, 84_844_826);
+        });
+        assert_eq!(echoing.check(distance), None);
+        let syn_ack = well_known(31).sender(|s| s.syn.as_mut().unwrap().is_syn_ack = true);
+        assert_eq!(syn_ack.check(distance), name("hop_limit_mismatch"));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 mod ahead;
 mod baseline;
 mod capture;
+mod closings;
 mod family;
 mod fold;
 mod half;

@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 
+use super::closings::Closings;
 use super::hash::fold;
 use super::prefix::{Carriers, Learned, MacWord, PrefixTable, STALE_AFTER_NS};
 use super::{HopLimits, MacSet, PrefixFacts};
@@ -32,6 +33,9 @@ pub struct PathFacts {
     pub prefix: PrefixFacts,
     /// MACs that carry handshakes of many networks.
     pub routers: MacSet,
+    /// Connections of this link are closed from elsewhere than they were opened from: a proxy before this host
+    /// answers SYNs with cookies and opens connections for their clients, so that a SYN tells of the proxy.
+    pub is_opened_by_proxy: bool,
 }
 
 impl PathFacts {
@@ -50,6 +54,8 @@ struct Entry {
     hop_limits: HopLimits,
     mac: Option<MacWord>,
     mac_count: u16,
+    /// The hop limit of the SYN that was heard last; 0 for none, or where it answered one since.
+    opened_at: u8,
     flows: u32,
     last_seen: Timestamp,
 }
@@ -63,8 +69,19 @@ impl Entry {
     #[inline]
     fn count(&mut self, learned: &Learned<'_>) {
         self.mac_count = self.mac_count.saturating_add(1);
+        if learned.opens_flow {
+            self.opened_at = opened_at(learned);
+        }
         self.flows = self.flows.saturating_add(u32::from(learned.opens_flow));
         self.last_seen = learned.now;
+    }
+}
+
+fn opened_at(learned: &Learned<'_>) -> u8 {
+    if learned.is_first {
+        learned.hop_limit
+    } else {
+        0
     }
 }
 
@@ -82,6 +99,7 @@ fn learn_anew(place: &mut Option<Entry>, learned: &Learned<'_>) {
                 hop_limits: HopLimits::of(learned.hop_limit),
                 mac: learned.mac,
                 mac_count: 1,
+                opened_at: opened_at(learned),
                 flows: u32::from(learned.opens_flow),
                 last_seen: now,
             });
@@ -125,6 +143,7 @@ pub struct PathTable {
     entries: Box<[Option<Entry>]>,
     prefixes: PrefixTable,
     carriers: Carriers,
+    closings: Closings,
     key: u64,
 }
 
@@ -136,6 +155,7 @@ impl PathTable {
             entries: empty_places(capacity),
             prefixes: PrefixTable::new(capacity / ADDRESSES_PER_NETWORK, key),
             carriers: Carriers::default(),
+            closings: Closings::default(),
             key,
         }
     }
@@ -149,12 +169,14 @@ impl PathTable {
             .and_then(Option::as_ref)
             .filter(|entry| entry.address == address && entry.is_fresh(now));
         let prefix = self.prefixes.get(address, now);
-        if entry.is_none() && prefix.is_none() {
+        let is_opened_by_proxy = self.closings.are_elsewhere(now);
+        if entry.is_none() && prefix.is_none() && !is_opened_by_proxy {
             return None;
         }
         let mut facts = PathFacts {
             prefix: prefix.unwrap_or_default(),
             routers: self.carriers.routers(now),
+            is_opened_by_proxy,
             ..PathFacts::default()
         };
         if let Some(entry) = entry {
@@ -195,6 +217,7 @@ impl PathTable {
             hop_limit: segment.hop_limit,
             mac: MacWord::of(Link::new(segment.link.map(|link| link.src), None)),
             opens_flow,
+            is_first: opens_flow && !segment.flags.ack(),
             now,
         };
         self.learn_at(places, &learned);
@@ -208,6 +231,12 @@ impl PathTable {
         let Some(place) = self.entries.get_mut(places.address as usize) else {
             return;
         };
+        if let (false, Some(entry)) = (learned.opens_flow, &*place)
+            && entry.address == *learned.source
+            && entry.is_fresh(learned.now)
+        {
+            self.closings.note(entry.opened_at, learned);
+        }
         let is_known = match place {
             Some(entry) => {
                 entry.address == *learned.source
@@ -257,7 +286,7 @@ mod tests {
     use super::PathTable;
     use crate::evidence::testing::Scene;
     use crate::time::{SECOND, Timestamp};
-    use crate::wire::{LinkAddresses, Mac, Segment};
+    use crate::wire::{Flags, LinkAddresses, Mac, Segment};
 
     const OLD: Mac = Mac([2, 0, 0, 0, 0, 0xa]);
     const NEW: Mac = Mac([2, 0, 0, 0, 0, 0xb]);
@@ -384,6 +413,27 @@ mod tests {
         assert!(!path.routers.contains(OLD));
         assert_eq!((path.mac, path.mac_count), (Some(NEW), 1));
         assert_eq!(path.mac_silent_ns, Some(3 * SECOND));
+    }
+
+    #[test]
+    fn what_clients_close_from_elsewhere_a_proxy_opened_for_them() {
+        let opened_by_proxy = |(opened, closed): (u8, u8), flags: u8| {
+            let mut table = table();
+            for client in 0..9 {
+                let mut seen = syn(&format!("192.0.{}.{client}", client % 3), opened, OLD);
+                seen.flags = Flags(flags);
+                table.learn(&seen, true, at(1_000));
+                seen.flags = Flags(Flags::FIN | Flags::ACK);
+                seen.hop_limit = closed;
+                table.learn(&seen, false, at(1_001));
+            }
+            let facts = table.get("203.0.113.1".parse().unwrap(), at(1_002));
+            facts.is_some_and(|path| path.is_opened_by_proxy)
+        };
+        assert!(opened_by_proxy((64, 52), Flags::SYN));
+        assert!(!opened_by_proxy((52, 52), Flags::SYN));
+        // What others answer is another proxy's, that stands before them.
+        assert!(!opened_by_proxy((64, 52), Flags::SYN | Flags::ACK));
     }
 
     #[test]

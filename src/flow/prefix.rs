@@ -115,6 +115,8 @@ pub(super) struct Learned<'a> {
     pub(super) mac: Option<MacWord>,
     /// It begins a flow.
     pub(super) opens_flow: bool,
+    /// And does not answer another's beginning.
+    pub(super) is_first: bool,
     pub(super) now: Timestamp,
 }
 
@@ -478,7 +480,7 @@ impl Carrier {
 }
 
 /// IPv4 /24 or IPv6 /48, as a number that no two share.
-fn network(address: IpAddr) -> u64 {
+pub(super) fn network(address: IpAddr) -> u64 {
     match address {
         IpAddr::V4(v4) => u64::from(v4.to_bits() >> 8),
         IpAddr::V6(v6) => 1 << 63 | u64::try_from(v6.to_bits() >> 80).unwrap_or_default(),
@@ -515,6 +517,7 @@ mod tests {
                 hop_limit: 64,
                 mac: MacWord::of(Link::new((bits != 255).then_some(mac), None)),
                 opens_flow: true,
+                is_first: true,
                 now,
             };
             quick.learn(&learned);

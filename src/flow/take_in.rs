@@ -71,6 +71,7 @@ impl Tracker {
                 hop_limit: glance.hop_limit,
                 mac: MacWord::of(glance.link),
                 opens_flow: flags.syn(),
+                is_first: flags.syn() && !flags.ack(),
                 now: time,
             };
             self.paths.learn_at(found.places, &learned);

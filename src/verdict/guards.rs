@@ -433,6 +433,11 @@ fn by_history() -> Vec<Guard> {
         501_000_u32.wrapping_sub(month.wrapping_mul(1_000)),
         u64::from(month) * SECOND,
     );
+    let opened_by_proxy = |scene: Scene| {
+        let mut scene = well_known(scene).sender(|s| s.segments = 1);
+        scene.flow.path.as_mut().unwrap().is_opened_by_proxy = true;
+        scene.reset(|r| (r.hop_limit, r.ip_id) = (38, Some(4_660)))
+    };
     vec![
         (
             "E-H11",
@@ -463,6 +468,21 @@ fn by_history() -> Vec<Guard> {
             with_sack(renumbered(Scene::established())).reset(|r| {
                 r.ack = RECEIVER_ISN.plus(300_000);
             }),
+        ),
+        (
+            "E-H1",
+            "a SYN proxy before this host",
+            opened_by_proxy(abort(no_options)),
+        ),
+        (
+            "E-H1",
+            "a SYN proxy before this host, met by an answer",
+            opened_by_proxy(bare(|_| ())),
+        ),
+        (
+            "E-H1",
+            "a SYN proxy before this host, by IPv6",
+            opened_by_proxy(abort(no_options)).v6(),
         ),
     ]
 }

@@ -5,5 +5,6 @@ mod captures;
 mod episodes;
 mod kernel_events;
 mod later;
+mod opened_by_proxy;
 mod storms;
 mod waves;
