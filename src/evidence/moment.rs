@@ -2,11 +2,9 @@
 //! from how far their senders are, and which of them one IP ID counter numbered. Remembers nothing:
 //! `siblings` does.
 
-use std::net::IpAddr;
-
 use super::basis::{hops, is_far};
 use super::siblings::{KEPT, NETWORKS, SiblingFacts};
-use crate::flow::FlowFacts;
+use crate::flow::{FlowFacts, network};
 use crate::time::{SECOND, Timestamp};
 use crate::wire::{FourTuple, Segment};
 
@@ -77,14 +75,6 @@ pub(super) fn sender(segment: &Segment, flow: &FlowFacts) -> Sender {
         _ if is_near => Sender::Here,
         Some(usual) => Sender::Elsewhere(hops(usual)),
         None => Sender::Unknown,
-    }
-}
-
-/// IPv4 /24, IPv6 /48.
-fn network(address: IpAddr) -> u64 {
-    match address {
-        IpAddr::V4(v4) => u64::from(v4.to_bits() >> 8),
-        IpAddr::V6(v6) => 1 << 63 | u64::try_from(v6.to_bits() >> 80).unwrap_or_default(),
     }
 }
 

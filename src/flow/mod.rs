@@ -32,6 +32,7 @@ pub(crate) use hash::fold as mix;
 pub use index::TableCounters;
 pub use key::{Endpoint, FlowKey, Side};
 pub use path::{PathFacts, PathTable};
+pub(crate) use prefix::network;
 pub use prefix::{MacSet, PrefixFacts};
 pub use tracker::{Tracker, TrackerConfig};
 

@@ -479,11 +479,22 @@ impl Carrier {
     }
 }
 
-/// IPv4 /24 or IPv6 /48, as a number that no two share.
-pub(super) fn network(address: IpAddr) -> u64 {
+/// The first 96 bits of an IPv6 address that stands for an IPv4 address beyond a NAT64 (RFC 6052 §2.1).
+const NAT64: u128 = 0x0064_ff9b << 64;
+
+/// IPv4 /24 or IPv6 /48, as a number that no two share. Behind a NAT64 all of IPv4 is in one /48: there the /24
+/// counts, by itself, since the way to it is another than that without the NAT64.
+pub(crate) fn network(address: IpAddr) -> u64 {
     match address {
         IpAddr::V4(v4) => u64::from(v4.to_bits() >> 8),
-        IpAddr::V6(v6) => 1 << 63 | u64::try_from(v6.to_bits() >> 80).unwrap_or_default(),
+        IpAddr::V6(v6) => {
+            let bits = v6.to_bits();
+            let (mark, number) = match bits >> 32 == NAT64 {
+                true => (1 << 62, (bits & u128::from(u32::MAX)) >> 8),
+                false => (1 << 63, bits >> 80),
+            };
+            mark | u64::try_from(number).unwrap_or_default()
+        }
     }
 }
 
@@ -495,6 +506,18 @@ mod tests {
     use crate::flow::tests::Dice;
     use crate::time::{SECOND, Timestamp};
     use crate::wire::{Link, Mac};
+
+    #[test]
+    fn behind_a_nat64_the_networks_of_ipv4_are_not_one() {
+        let number = |address: &str| super::network(address.parse().unwrap());
+        assert_eq!(number("64:ff9b::192.0.2.1"), number("64:ff9b::192.0.2.9"));
+        assert_ne!(number("64:ff9b::192.0.2.1"), number("64:ff9b::192.0.3.1"));
+        assert_ne!(number("64:ff9b::192.0.2.1"), number("192.0.2.1"));
+        // Elsewhere a site is one, also one whose NAT64 has a prefix of its own (RFC 8215).
+        assert_eq!(number("2001:db8:1::1"), number("2001:db8:1:2::1"));
+        assert_ne!(number("2001:db8:1::1"), number("2001:db8:2::1"));
+        assert_eq!(number("64:ff9b:1::1"), number("64:ff9b:1::c000:201"));
+    }
 
     #[test]
     fn carriers_learn_by_the_short_way_what_they_learn_by_the_long_one() {
