@@ -147,7 +147,11 @@ fn cause_of_event(sent: &Sent) -> Cause {
 /// A reset that a process sent because its other leg had been reset is forwarded.
 fn pass_on(settled: &Settled<'_>, attribution: &mut Attribution, time: Timestamp, legs: &Legs) {
     let sent = attribution.process.map(|process| Call { process, time });
-    let Some(join) = legs.cause_of(&passed(settled, sent)) else {
+    let own = passed(settled, sent);
+    let by_process = legs.cause_of(&own).map(|join| (join, "process"));
+    // A leg of which the kernel's word is missing is known to nobody's turn.
+    let by_time = || legs.nearest_untold(&own).map(|join| (join, "time"));
+    let Some((join, how)) = by_process.or_else(by_time) else {
         return;
     };
     let legs = [Some(&join.leg), join.rival.as_ref()].into_iter().flatten();
@@ -163,7 +167,7 @@ fn pass_on(settled: &Settled<'_>, attribution: &mut Attribution, time: Timestamp
         odds_db(join.passed_on),
         observed.into(),
     ));
-    attribution.join = Some((join, "process"));
+    attribution.join = Some((join, how));
     attribution.verdict = Verdict::Forwarded;
     attribution.cause = Some(Cause::Proxy);
     attribution.confidence = join.passed_on;

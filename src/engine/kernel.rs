@@ -33,6 +33,7 @@ impl Engine {
                 self.reset_sent(&key, local, event, sent);
             }
             KernelEventKind::ResetAccepted { state } => {
+                self.legs.note_told(&key);
                 let accepted = Accepted {
                     time: event.time,
                     state,

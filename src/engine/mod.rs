@@ -29,7 +29,7 @@ mod translated;
 use std::collections::{HashSet, VecDeque};
 use std::net::IpAddr;
 
-use crate::evidence::{AfterReset, InjectorMemory, ResetSeen, SiblingMemory};
+use crate::evidence::{AfterReset, InjectorMemory, ResetSeen, SequenceFit, SiblingMemory};
 use crate::flow::{
     FlowFacts, FlowKey, PassedFlow, Side, Sighting, TableCounters, Tracker, TrackerConfig,
 };
@@ -424,16 +424,21 @@ impl Engine {
         if self.folds(key, &reset, flow) {
             return;
         }
-        if self.config.offline && facts::incoming(&reset, &self.config) == Some(true) {
+        let is_of_capture =
+            self.config.offline && facts::incoming(&reset, &self.config) == Some(true);
+        let ends_a_socket = self.must_be_accepted(&reset);
+        let leg = (is_of_capture || ends_a_socket).then(|| {
             let outbound = flow.sender_is_originator.map(|peer| !peer);
-            let leg = Leg {
+            Leg {
                 closed: None,
                 time: reset.time,
                 key: *key,
                 sender: side,
                 began: flow.first_seen,
                 is_outbound: legs::is_outbound(outbound, key, side.other()),
-            };
+            }
+        });
+        if let Some(leg) = leg.filter(|_| is_of_capture) {
             self.legs.remember(leg);
         }
         let tuple = reset.segment.tuple;
@@ -441,7 +446,25 @@ impl Engine {
         self.translated.forget(&from_here);
         if let Some(episode) = self.episode(key, sighting.time) {
             episode.add_reset(side, reset, Some(flow));
+            // The kernel's word may have come first.
+            let is_told = episode.accepted.is_some();
+            if let Some(leg) = leg.filter(|_| ends_a_socket && !is_told) {
+                self.legs.expect(leg);
+            }
         }
+    }
+
+    /// A socket that is open takes a reset with just the number that it expects (RFC 5961 §3.2), and the
+    /// kernel tells of that, unless a packet filter drops the reset or the tracing program is not run.
+    fn must_be_accepted(&self, reset: &ResetSeen) -> bool {
+        let is_open = reset
+            .socket
+            .as_ref()
+            .is_some_and(|s| s.sequence().is_some());
+        self.config.kernel_events
+            && reset.vantage.path == Path::Ingress
+            && is_open
+            && reset.fit == SequenceFit::Exact
     }
 
     fn add_after(&mut self, key: &FlowKey, side: Side, time: Timestamp, segment: &Segment) {

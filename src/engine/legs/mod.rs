@@ -14,7 +14,7 @@ mod turn;
 use std::collections::VecDeque;
 
 use crate::flow::FlowKey;
-use crate::time::{MILLISECOND, Timestamp};
+use crate::time::{MILLISECOND, SECOND, Timestamp};
 use distance::Distance;
 pub(super) use ending::{Call, Leg, Passed, is_outbound};
 use reading::Reading;
@@ -26,6 +26,18 @@ const REMEMBERED: usize = 16 * 1024;
 
 /// How far around an end its other leg is looked for.
 const QUIET_NS: u64 = 50 * MILLISECOND;
+
+/// That a lone leg within that time is the other one: by choice, too few in any run to be measured.
+const BY_TIME: f32 = 0.7;
+
+/// How soon a process ends the other leg of a reset of which the kernel's word is missing: time alone
+/// joins them. HAProxy, nginx and Envoy take less than a millisecond unless they wait for a CPU; beyond
+/// a scheduler's slice chance explains as much.
+const UNTOLD_NS: u64 = 5 * MILLISECOND;
+
+/// How long the kernel's word on a reset may come after the reset; it takes microseconds, and the engine
+/// hears of both within a turn or two of its loop.
+const TOLD_NS: u64 = SECOND;
 
 /// A leg that fits, and how surely.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +67,8 @@ pub(super) struct Answer {
 pub(super) struct Legs {
     /// By the time of their end.
     recent: VecDeque<Leg>,
+    /// Resets that a local socket must have accepted, and of which the kernel has not told, by time.
+    untold: VecDeque<Leg>,
     /// Resets that a process sent, by time.
     sent: VecDeque<Passed>,
     /// Orderly closings, by time; only those soon after some reset, as `bpf/sockets` tells them.
@@ -66,6 +80,24 @@ impl Legs {
     /// closes it, and one may take longer over that than another.
     pub(super) fn remember(&mut self, leg: Leg) {
         insert(&mut self.recent, leg, Leg::ended);
+    }
+
+    /// Takes in a reset that must have ended a local socket, before the kernel tells of it. Where it never
+    /// does (a tracing program that was not run), the leg is known by nothing else.
+    pub(super) fn expect(&mut self, leg: Leg) {
+        let is_late = |first: &Leg| leg.time.since(first.time) > TOLD_NS;
+        while self.untold.front().is_some_and(is_late) {
+            self.untold.pop_front();
+        }
+        insert(&mut self.untold, leg, |leg| leg.time);
+    }
+
+    /// The kernel tells that a reset of that connection ended its socket.
+    pub(super) fn note_told(&mut self, key: &FlowKey) {
+        let place = self.untold.iter().rposition(|leg| leg.key == *key);
+        if let Some(place) = place {
+            self.untold.remove(place);
+        }
     }
 
     /// Takes in a reset that a process sent, since a leg may belong to another one than the one
@@ -186,18 +218,29 @@ impl Legs {
     /// Where no kernel tells the process: the one leg that was reset within `within_ns` before, if
     /// there is exactly one. Time alone is a weak witness, and says so.
     pub(super) fn nearest(&self, to: &Passed, within_ns: u64) -> Option<Join> {
+        let near = near(&self.recent, Leg::ended, to.time, within_ns);
+        Self::lone(near, to, within_ns)
+    }
+
+    /// The same of the legs of which the kernel did not tell.
+    pub(super) fn nearest_untold(&self, to: &Passed) -> Option<Join> {
+        let near = near(&self.untold, |leg| leg.time, to.time, UNTOLD_NS);
+        Self::lone(near, to, UNTOLD_NS)
+    }
+
+    fn lone<'a>(legs: impl Iterator<Item = &'a Leg>, to: &Passed, within_ns: u64) -> Option<Join> {
         let fits = |leg: &&Leg| {
             to.may_follow(leg) && !to.is_lent(leg) && to.time.since(leg.time) <= within_ns
         };
-        let mut near = near(&self.recent, Leg::ended, to.time, within_ns).filter(fits);
-        let leg = *near.next()?;
-        let alone = near.next().is_none();
+        let mut legs = legs.filter(fits);
+        let leg = *legs.next()?;
+        let alone = legs.next().is_none();
         alone.then(|| Join {
             leg,
             delta_ns: to.time.since(leg.time),
-            confidence: 0.7,
+            confidence: BY_TIME,
             rival: None,
-            passed_on: 0.7,
+            passed_on: BY_TIME,
         })
     }
 }
@@ -278,6 +321,30 @@ mod tests {
         assert!(quiet.cause_of(&own).unwrap().confidence > 0.5);
         let busy = legs([leg(1, 20, 70, PROXY)], [own, sent(10, 4000, PROXY)]);
         assert!(busy.cause_of(&own).is_none());
+    }
+
+    #[test]
+    fn a_leg_of_which_the_kernel_does_not_tell_is_joined_by_time_alone_until_it_does() {
+        let own = sent(9, 900, PROXY);
+        let unheard = |port, us| Leg {
+            closed: None,
+            ..leg(port, us, us, PROXY)
+        };
+        let mut legs = legs([], [own]);
+        legs.expect(unheard(1, 20));
+        assert!(legs.cause_of(&own).is_none());
+        let join = legs.nearest_untold(&own).unwrap();
+        assert_eq!((join.leg.key, join.confidence), (key(1), 0.7));
+        assert!(legs.nearest_untold(&sent(9, 8_000, PROXY)).is_none());
+        legs.expect(unheard(2, 30));
+        assert!(legs.nearest_untold(&own).is_none());
+        legs.note_told(&key(2));
+        assert!(legs.nearest_untold(&own).is_some());
+        legs.note_told(&key(1));
+        assert!(legs.nearest_untold(&own).is_none());
+        legs.expect(unheard(1, 20));
+        legs.expect(unheard(3, 2_000_000));
+        assert_eq!(legs.untold.len(), 1);
     }
 
     #[test]

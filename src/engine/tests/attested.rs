@@ -6,6 +6,7 @@ use crate::engine::testing::{
     tuple,
 };
 use crate::host::{KernelEventKind, KnownReason, SocketView, TcpState};
+use crate::record::ResetRecord;
 use crate::vantage::InterfaceId;
 use crate::verdict::{Cause, Verdict};
 use crate::wire::{Flags, Segment};
@@ -109,6 +110,49 @@ fn a_proxy_that_resets_its_backend_after_its_client_did_passes_it_on() {
     let related = forwarded.related[0];
     assert_eq!((related.source.port, related.join), (40000, "process"));
     assert_eq!(forwarded.server.map(|server| server.port), Some(8080));
+}
+
+/// Some kernels do not run tracing programs while an interrupt breaks in on certain threads, and count
+/// that nowhere. Then nobody tells that the client's reset was accepted, nor whose socket that was.
+#[test]
+fn a_proxys_reset_is_forwarded_though_the_kernel_does_not_tell_of_its_clients() {
+    let backends = |later_ms: u64, told: bool| {
+        let records = records(|engine, _| {
+            engine.kernel_event(&event(
+                2,
+                backend(),
+                KernelEventKind::Established {
+                    process: Some(PROXY),
+                    originator: true,
+                },
+            ));
+            engine.sight(&incoming(10, tuple(), 5, established(5)));
+            if told {
+                let taken = KernelEventKind::ResetAccepted { state: None };
+                engine.kernel_event(&event(10, tuple().reversed(), taken));
+            }
+            let at = 10 + later_ms;
+            let own = segment(backend(), Flags::RST | Flags::ACK, 9);
+            observe(engine, at, OUT, &own);
+            let kind = sent(true, KnownReason::State, Some(PROXY));
+            engine.kernel_event(&event(at, backend(), kind));
+        });
+        let of_backend = |record: &ResetRecord| record.destination.port == backend().dst_port;
+        records.into_iter().find(of_backend).unwrap()
+    };
+    let record = backends(1, false);
+    assert_eq!(
+        (record.verdict, record.cause),
+        (Verdict::Forwarded, Some(Cause::Proxy))
+    );
+    assert_eq!((record.related[0].join, record.confidence), ("time", 0.7));
+    // Much later it is the process's own doing; and where the kernel tells, its word counts.
+    for own in [backends(20, false), backends(1, true)] {
+        assert_eq!(
+            (own.verdict, own.cause),
+            (Verdict::Local, Some(Cause::Process))
+        );
+    }
 }
 
 #[test]
