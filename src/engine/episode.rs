@@ -235,6 +235,37 @@ impl Episode {
         }
     }
 
+    /// This host's answers to what came from `sender` after `time`: as the kernel tells them, or where it
+    /// tells of none (before 6.10, or a tracing program that was not run) by their frames.
+    fn answers_to(&self, sender: Side, time: Timestamp) -> Vec<AnsweredAfterReset> {
+        let is_later = |at: Timestamp| at > time && self.is_of_old(at);
+        let told = self.sent.iter().filter(|sent| !sent.active);
+        if told.clone().next().is_some() {
+            let told = told.filter(|sent| is_later(sent.time));
+            let answers = told.map(|sent| AnsweredAfterReset {
+                time: sent.time,
+                seq: sent.answered_seq,
+                len: sent.answered_len,
+                ack: None,
+            });
+            return answers.collect();
+        }
+        let frames = self.of_side(sender.other()).filter(|reset| {
+            let segment = &reset.segment;
+            reset.vantage.path == (Path::Egress { forwarded: false })
+                && !segment.flags.ack()
+                && segment.window == 0
+                && is_later(reset.time)
+        });
+        let answers = frames.map(|reset| AnsweredAfterReset {
+            time: reset.time,
+            seq: None,
+            len: None,
+            ack: Some(reset.segment.seq),
+        });
+        answers.collect()
+    }
+
     /// The episode as it looks when the reset at `index` is the one to be judged.
     fn seen_from(&self, index: usize) -> Option<View<'_>> {
         let sender = *self.sides.get(index)?;
@@ -256,17 +287,7 @@ impl Episode {
             .filter(|(_, seen)| self.is_of_old(seen.time))
             .map(|(_, seen)| *seen)
             .collect();
-        let answered = self
-            .sent
-            .iter()
-            .filter(|sent| !sent.active && sent.time > first.time)
-            .filter(|sent| self.is_of_old(sent.time))
-            .map(|sent| AnsweredAfterReset {
-                time: sent.time,
-                seq: sent.answered_seq,
-                len: sent.answered_len,
-            })
-            .collect();
+        let answered = self.answers_to(sender, first.time);
         Some(View {
             sender,
             first,

@@ -358,6 +358,9 @@ pub struct AnsweredAfterReset {
     pub seq: Option<SeqNum>,
     /// Its payload length.
     pub len: Option<u32>,
+    /// Its SEG.ACK, which is the answer's SEQ (RFC 9293 §3.10.7.1); only where the kernel does not tell of
+    /// the answer, and its frame alone is there.
+    pub ack: Option<SeqNum>,
 }
 
 /// How many resets and later segments of one episode are kept in full (design §4: the first 16).

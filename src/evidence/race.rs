@@ -162,6 +162,15 @@ pub fn acks_on(case: &Case<'_>) -> Option<Evidence> {
     best.map(|(kind, after)| kind.found(what(after, first), "silence"))
 }
 
+/// Whether only a living peer acknowledges `ack`: it is more than its abort did, or, once nothing sent
+/// before a bare reset can still be under way, more than the local socket had seen when that came.
+fn is_beyond_acked(reset: &ResetSeen, ack: SeqNum, late: bool) -> bool {
+    let abort = &reset.segment;
+    let more = ack.offset_from(abort.ack);
+    let beyond_abort = is_active(abort) && more > 0 && is_at_or_beyond(ack, abort.ack);
+    beyond_abort || (late && acknowledges_new(reset, ack))
+}
+
 /// Whether `ack` lies beyond all that the local socket had seen acknowledged when the reset came,
 /// and not beyond what it had sent.
 fn acknowledges_new(reset: &ResetSeen, ack: SeqNum) -> bool {
@@ -173,6 +182,9 @@ fn acknowledges_new(reset: &ResetSeen, ack: SeqNum) -> bool {
 /// kernel says which: the sender still talks, although only resets are seen.
 ///
 /// Without a look at the segment's SEQ it says nothing (10 % of injected, 15 % of genuine flows).
+/// Where only the answer's frame tells, its SEQ is what the segment acknowledged: it counts where that is
+/// more than the sender had acknowledged ([`acks_on`]).
+///
 /// False positives: data in flight at the abort: SEQ below the reset's: silent.
 #[must_use]
 pub fn answered(case: &Case<'_>) -> Option<Evidence> {
@@ -183,6 +195,15 @@ pub fn answered(case: &Case<'_>) -> Option<Evidence> {
     let guard = reorder_guard_ns(case);
     let mut weak = None;
     for answer in case.answered {
+        let us = answer.time.since(first.time) / 1_000;
+        let late = answer.time.since(first.time) > guard;
+        if answer
+            .ack
+            .is_some_and(|ack| is_beyond_acked(first, ack, late))
+        {
+            let observed = format!("segment that acknowledges more after {us} µs");
+            weak = weak.or_else(|| Some(ANSWERED.found(observed, "silence")));
+        }
         let Some(seq) = answer
             .seq
             .filter(|seq| is_at_or_beyond(*seq, first.segment.seq))
@@ -190,9 +211,7 @@ pub fn answered(case: &Case<'_>) -> Option<Evidence> {
             continue;
         };
         let offset = seq.offset_from(first.segment.seq);
-        let us = answer.time.since(first.time) / 1_000;
         let observed = format!("segment at {offset:+} after {us} µs");
-        let late = answer.time.since(first.time) > guard;
         let new = offset > 0 || answer.len.is_some_and(|len| len > 0);
         if new && (late || is_active(&first.segment)) {
             return Some(ANSWERED_NEW.found(observed, "silence"));
@@ -427,6 +446,26 @@ mod tests {
             scene.answered(100, SeqNum(seq.0 - 50), 50).check(answered),
             None
         );
+    }
+
+    #[test]
+    fn an_answers_frame_counts_by_what_the_answered_segment_acknowledged() {
+        let abort = Scene::established();
+        let acked = abort.resets[0].segment.ack;
+        let more = abort.clone().answered_by_frame(0, acked.plus(22));
+        assert_eq!(more.check(answered), name("kernel_answered_peer"));
+        let old = abort.answered_by_frame(100, acked);
+        assert_eq!(old.check(answered), None);
+        let bare = Scene::established()
+            .passive()
+            .socket(|s| s.snd_nxt = s.snd_una.plus(22));
+        let socket = bare.resets[0].socket.as_ref();
+        let una = socket.and_then(|s| s.sequence()).unwrap().snd_una;
+        let late = bare.clone().answered_by_frame(100, una.plus(22));
+        assert_eq!(late.check(answered), name("kernel_answered_peer"));
+        let soon = bare.clone().answered_by_frame(1, una.plus(22));
+        assert_eq!(soon.check(answered), None);
+        assert_eq!(bare.answered_by_frame(100, una).check(answered), None);
     }
 
     fn accepted_later(change: impl FnOnce(&mut Segment)) -> Scene {

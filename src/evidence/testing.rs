@@ -281,6 +281,19 @@ impl Scene {
             time,
             seq: Some(seq),
             len: Some(len),
+            ack: None,
+        });
+        self
+    }
+
+    /// The same where only the answer's frame tells of it: it answered a segment with that SEG.ACK.
+    pub fn answered_by_frame(mut self, ms: u64, ack: SeqNum) -> Self {
+        let time = self.resets[0].time.plus_nanos(ms * MILLISECOND);
+        self.answered.push(AnsweredAfterReset {
+            time,
+            seq: None,
+            len: None,
+            ack: Some(ack),
         });
         self
     }
