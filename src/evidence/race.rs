@@ -138,19 +138,14 @@ pub fn acks_on(case: &Case<'_>) -> Option<Evidence> {
             continue;
         }
         count += 1;
-        let more = segment.ack.offset_from(first.segment.ack);
-        let beyond_abort = is_active(&first.segment)
-            && more > 0
-            && is_at_or_beyond(segment.ack, first.segment.ack);
         let late = after.time.since(first.time) > guard;
-        let is_new = acknowledges_new(first, segment.ack);
-        if beyond_abort || (late && is_new) {
+        if is_beyond_acked(first, segment.ack, late) {
             best = Some((ACKS_NEW, after));
             break;
         }
         if late || (count >= 3 && !case.from_capture) {
             best = Some((ACKS_ON, after));
-        } else if is_new {
+        } else if acknowledges_new(first, segment.ack) {
             best = best
                 .filter(|(kind, _)| *kind == ACKS_ON)
                 .or(Some((ACKS_NEW_SOON, after)));
