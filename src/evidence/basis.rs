@@ -2,32 +2,11 @@
 //! introduces itself. Measures only; nothing here is evidence.
 
 use crate::time::{MILLISECOND, Timestamp};
+use crate::wire::hop_limit::initial_hop_limit;
 use crate::wire::{Segment, SeqNum};
 
 use super::Case;
 use super::ways::is_opened_by_proxy;
-
-/// The hop limit that a stack most likely started with: 32, 64, 128 or 255 (p0f's guess).
-#[must_use]
-pub const fn initial_hop_limit(hop_limit: u8) -> u8 {
-    match hop_limit {
-        0..=32 => 32,
-        33..=64 => 64,
-        65..=128 => 128,
-        _ => 255,
-    }
-}
-
-/// Hops that a segment has come, by [`initial_hop_limit`].
-pub(super) const fn hops(hop_limit: u8) -> u8 {
-    initial_hop_limit(hop_limit) - hop_limit
-}
-
-/// Whether two hop limits are as far apart as no known path makes them: by 3 or more, and by 3 or
-/// more hops (evidence notes E-H1).
-pub(super) const fn is_far(a: u8, b: u8) -> bool {
-    a.abs_diff(b) >= 3 && hops(a).abs_diff(hops(b)) >= 3
-}
 
 /// The stack that a SYN or SYN-ACK shows by its option order and hop limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,32 +125,4 @@ pub(super) fn receiver_isn(case: &Case<'_>) -> Option<SeqNum> {
     }
     let answer = case.sender()?.syn?;
     answer.ack.map(|ack| SeqNum(ack.0.wrapping_sub(1)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{hops, initial_hop_limit, is_far};
-
-    #[test]
-    fn the_nearest_usual_start_is_assumed() {
-        for (seen, start) in [
-            (1, 32),
-            (32, 32),
-            (33, 64),
-            (64, 64),
-            (65, 128),
-            (128, 128),
-            (129, 255),
-        ] {
-            assert_eq!(initial_hop_limit(seen), start);
-        }
-        assert_eq!((hops(59), hops(123), hops(255)), (5, 5, 0));
-    }
-
-    #[test]
-    fn two_initial_values_at_one_distance_are_not_far_apart() {
-        assert!(!is_far(59, 123));
-        assert!(is_far(50, 96));
-        assert!(!is_far(50, 52));
-    }
 }

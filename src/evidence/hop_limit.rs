@@ -3,12 +3,12 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::basis::{hops, initial_hop_limit, is_far};
 use super::ways::{
     has_another_label, is_of_a_known_way, is_of_the_networks_way, is_opened_by_proxy,
 };
 use super::{Case, Evidence, Group, Kind, Value};
 use crate::flow::{HopLimits, PrefixFacts};
+use crate::wire::hop_limit::{hops, initial_hop_limit, is_far};
 
 /// Three or more away from everything that the sender showed, by value and by hops.
 pub const MISMATCH: Kind = Kind::injected("hop_limit_mismatch", Group::HopLimit);

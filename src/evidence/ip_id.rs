@@ -2,10 +2,11 @@
 //! numbered the sender's other packets. Silent for IPv6, which has neither; silent for ID 0, which
 //! every modern Linux gives its answers to segments of unknown connections.
 
-use super::basis::{Stack, hops, receiver_isn, sender_isn, sender_stack};
+use super::basis::{Stack, receiver_isn, sender_isn, sender_stack};
 use super::ways::is_opened_by_proxy;
 use super::{Case, Evidence, Group, Kind};
 use crate::time::SECOND;
+use crate::wire::hop_limit::hops;
 
 /// Off the sender's counter, and the sender is known to count.
 pub const OFF_COUNTER: Kind = Kind::injected("ip_id_off_counter", Group::IpId);

@@ -21,7 +21,7 @@ pub mod timing;
 pub mod train;
 mod ways;
 
-pub use basis::{Stack, initial_hop_limit};
+pub use basis::Stack;
 pub use injectors::{InjectorFacts, InjectorMemory};
 pub use needs::Needs;
 pub use siblings::{SiblingFacts, SiblingMemory};

@@ -2,10 +2,10 @@
 //! from how far their senders are, and which of them one IP ID counter numbered. Remembers nothing:
 //! `siblings` does.
 
-use super::basis::{hops, is_far};
 use super::siblings::{KEPT, NETWORKS, SiblingFacts};
 use crate::flow::{FlowFacts, network};
 use crate::time::{SECOND, Timestamp};
+use crate::wire::hop_limit::{hops, is_far};
 use crate::wire::{FourTuple, Segment};
 
 /// Resets of one moment: a device that loses its table resets its flows as their next segments

@@ -3,8 +3,9 @@
 //! is passed over would have found nothing.
 
 use super::Case;
-use super::basis::{answers_syn, hops};
+use super::basis::answers_syn;
 use super::train::is_train;
+use crate::wire::hop_limit::hops;
 
 /// Things that a case may have, a bit each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

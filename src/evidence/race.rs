@@ -1,10 +1,11 @@
 //! What the purported sender did after "its" reset. A peer that goes on talking never sent it.
 //! Everything here guards against segments that were sent before the reset and came after it.
 
-use super::basis::{answers_syn, is_active, is_far, receiver_isn, reorder_guard_ns, sender_isn};
+use super::basis::{answers_syn, is_active, receiver_isn, reorder_guard_ns, sender_isn};
 use super::hop_limit::reset_is_far;
 use super::{AfterReset, Case, Evidence, Group, Kind, ResetSeen};
 use crate::wire::SeqNum;
+use crate::wire::hop_limit::is_far;
 
 /// New data or a FIN at or beyond the reset's SEQ.
 pub const SENDS_ON: Kind = Kind::injected("peer_sends_on", Group::Race);

@@ -5,6 +5,7 @@
 
 use super::prefix::{Learned, STALE_AFTER_NS, network};
 use crate::time::Timestamp;
+use crate::wire::hop_limit::is_far;
 
 /// So many networks must be heard closing from elsewhere: the route of one or two may have changed.
 const NETWORKS: usize = 3;
@@ -16,8 +17,6 @@ const SHARE: u32 = 3;
 /// What was counted weighs half from so many connections on: a busy host learns of a new proxy, and that one is
 /// gone, within a hundred of them.
 const WINDOW: u32 = 256;
-/// No two hop limits of one way differ by more than two.
-const ELSEWHERE: u8 = 3;
 
 /// Connections that were closed, by whether that came from about where they were opened.
 #[derive(Debug, Clone, Copy, Default)]
@@ -46,7 +45,8 @@ impl Closings {
 
     #[inline(never)]
     fn note_other(&mut self, opened_at: u8, learned: &Learned<'_>) {
-        if !is_elsewhere(opened_at, learned.hop_limit) {
+        // Where only the initial values differ, they are of two machines behind one address, side by side.
+        if !is_far(opened_at, learned.hop_limit) {
             self.alike += 1;
             return;
         }
@@ -70,22 +70,6 @@ impl Closings {
             && self.elsewhere >= self.alike / (SHARE - 1)
             && self.networks.iter().all(Option::is_some)
             && now.since(self.last_seen) < STALE_AFTER_NS
-    }
-}
-
-/// Whether two hop limits are of two distances. Where only the initial values differ (64, 128, 255) they
-/// are of two machines behind one address, side by side.
-const fn is_elsewhere(one: u8, other: u8) -> bool {
-    one.abs_diff(other) >= ELSEWHERE && hops(one).abs_diff(hops(other)) >= ELSEWHERE
-}
-
-/// Hops that a segment has come, by the nearest usual initial value.
-const fn hops(hop_limit: u8) -> u8 {
-    match hop_limit {
-        0..=32 => 32 - hop_limit,
-        33..=64 => 64 - hop_limit,
-        65..=128 => 128 - hop_limit,
-        _ => 255 - hop_limit,
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod ethernet;
 mod glance;
+pub mod hop_limit;
 pub mod ipv4;
 pub mod ipv6;
 pub mod network;
