@@ -164,7 +164,8 @@ fn is_beyond_acked(reset: &ResetSeen, ack: SeqNum, late: bool) -> bool {
     let abort = &reset.segment;
     let more = ack.offset_from(abort.ack);
     let beyond_abort = is_active(abort) && more > 0 && is_at_or_beyond(ack, abort.ack);
-    beyond_abort || (late && acknowledges_new(reset, ack))
+    let is_bare = !abort.flags.ack();
+    beyond_abort || (is_bare && late && acknowledges_new(reset, ack))
 }
 
 /// Whether `ack` lies beyond all that the local socket had seen acknowledged when the reset came,
@@ -404,6 +405,11 @@ mod tests {
         assert_eq!(unsent.check(acks_on), name("peer_acknowledges_soon"));
         let held_back = sending.after(100, |s| s.ack = s.ack.plus(3_000));
         assert_eq!(held_back.check(acks_on), name("peer_acknowledges_more"));
+        // An abort says itself what was acknowledged: no more than that proves nothing new.
+        let abort = Scene::established().socket(|s| s.snd_nxt = s.snd_una.plus(9_000));
+        let covering = abort.reset(|r| r.ack = r.ack.plus(3_000));
+        let repeated = covering.after(100, |s| s.ack = s.ack.plus(3_000));
+        assert_eq!(repeated.check(acks_on), name("peer_acknowledges_on"));
     }
 
     #[test]
