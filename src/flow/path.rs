@@ -231,25 +231,17 @@ impl PathTable {
         let Some(place) = self.entries.get_mut(places.address as usize) else {
             return;
         };
-        if let (false, Some(entry)) = (learned.opens_flow, &*place)
-            && entry.address == *learned.source
-            && entry.is_fresh(learned.now)
-        {
-            self.closings.note(entry.opened_at, learned);
-        }
-        let is_known = match place {
-            Some(entry) => {
-                entry.address == *learned.source
-                    && entry.is_fresh(learned.now)
-                    && entry.mac == learned.mac
-                    && entry.hop_limits.note_first(learned.hop_limit)
+        let is_own =
+            |entry: &&mut Entry| entry.address == *learned.source && entry.is_fresh(learned.now);
+        if let Some(entry) = place.as_mut().filter(is_own) {
+            if !learned.opens_flow {
+                self.closings.note(entry.opened_at, learned);
             }
-            None => false,
-        };
-        match place {
-            Some(entry) if is_known => entry.count(learned),
-            place => learn_anew(place, learned),
+            if entry.mac == learned.mac && entry.hop_limits.note_first(learned.hop_limit) {
+                return entry.count(learned);
+            }
         }
+        learn_anew(place, learned);
     }
 
     fn slot(&self, address: IpAddr) -> usize {
