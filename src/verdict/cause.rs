@@ -92,13 +92,9 @@ pub(super) fn remote_cause(case: &Case<'_>) -> Option<Cause> {
 #[cfg(test)]
 mod tests {
     use crate::evidence::testing::{SENDER_ISN, SENDER_MAC, Scene};
-    use crate::verdict::{Cause, Verdict, judge};
+    use crate::verdict::judge::verdict;
+    use crate::verdict::{Cause, Verdict};
     use crate::wire::{LinkAddresses, Mac};
-
-    fn verdict(scene: &Scene) -> (Verdict, Option<Cause>) {
-        let judgement = judge(&scene.case());
-        (judgement.verdict, judgement.cause)
-    }
 
     #[test]
     fn guesses_are_blind() {

@@ -255,17 +255,19 @@ fn what_is_missing(case: &Case<'_>) -> &'static str {
     }
 }
 
+/// Verdict and cause of a scene, which the tests of both files ask for.
+#[cfg(test)]
+pub(super) fn verdict(scene: &crate::evidence::testing::Scene) -> (Verdict, Option<Cause>) {
+    let judgement = judge(&scene.case());
+    (judgement.verdict, judgement.cause)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::judge;
+    use super::{judge, verdict};
     use crate::evidence::testing::{RECEIVER_ISN, Scene};
     use crate::verdict::{Cause, Verdict};
     use crate::wire::{Flags, Options};
-
-    fn verdict(scene: &Scene) -> (Verdict, Option<Cause>) {
-        let judgement = judge(&scene.case());
-        (judgement.verdict, judgement.cause)
-    }
 
     #[test]
     fn genuine_resets_are_the_peers() {
