@@ -13,13 +13,13 @@ mod support;
 
 use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{MapCore, Object, ObjectBuilder, ProgramInput, ProgramMut};
 use rstscope::bpf::steer::SteerSkelBuilder;
 use rstscope::events::{Config, Events};
-use support::{is_root, median, report, skipped, thread_cpu_ns};
+use support::{is_root, median, report, sh, skipped, thread_cpu_ns};
 
 /// Runs of a program in one system call: 20 ms, so that the call itself weighs nothing.
 const REPEAT: u32 = 500_000;
@@ -62,8 +62,30 @@ fn run(program: &ProgramMut<'_>, frame: &[u8]) -> f64 {
     (thread_cpu_ns() - before) / f64::from(REPEAT)
 }
 
+/// A BPF file system of our own: a host need not have mounted one, and what xdp-filter itself has pinned
+/// there stays its own.
+struct Pins(PathBuf);
+
+impl Pins {
+    fn mount() -> Self {
+        let name = format!("rstscope-bench-{}-pins", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir(&folder).expect("a folder of its own");
+        let made = Self(folder);
+        sh(&format!("mount -t bpf none {}", made.0.display()));
+        made
+    }
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        sh(&format!("umount {}", self.0.display()));
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
 /// xdp-filter's program, or why there is none.
-fn xdp_filter() -> Result<Object, String> {
+fn xdp_filter(pins: &Pins) -> Result<Object, String> {
     let path = Path::new("/usr/lib")
         .join(format!("{}-linux-gnu", std::env::consts::ARCH))
         .join(XDP_FILTER);
@@ -73,20 +95,19 @@ fn xdp_filter() -> Result<Object, String> {
     let mut open = ObjectBuilder::default()
         .open_file(&path)
         .map_err(|error| error.to_string())?;
-    // xdp-filter pins its maps, so that its next call finds them; these are for this run only.
-    let private = format!("/sys/fs/bpf/rstscope-bench-{}-", std::process::id());
+    // It has its maps pinned, so that its next call finds them; these are for this load only.
     for mut map in open.maps_mut() {
         if map.name().to_string_lossy().starts_with("filter_")
             || map.name().to_string_lossy().contains("stats")
         {
-            let path = format!("{private}{}", map.name().to_string_lossy());
+            let path = pins.0.join(map.name());
             map.set_pin_path(path).map_err(|error| error.to_string())?;
         }
     }
     let mut object = open.load().map_err(|error| error.to_string())?;
     for mut map in object.maps_mut() {
-        let path = format!("{private}{}", map.name().to_string_lossy());
-        if Path::new(&path).exists() {
+        let path = pins.0.join(map.name());
+        if path.exists() {
             map.unpin(path).map_err(|error| error.to_string())?;
         }
     }
@@ -106,9 +127,14 @@ struct Costs {
 }
 
 /// Loads all of them anew, and lets them take turns.
-fn measure(ring: BorrowedFd<'_>, frames: [&[u8]; 2], costs: &mut [Costs; 2]) -> Result<(), String> {
+fn measure(
+    ring: BorrowedFd<'_>,
+    pins: &Pins,
+    frames: [&[u8]; 2],
+    costs: &mut [Costs; 2],
+) -> Result<(), String> {
     let empty = support::load("benches/steer/empty.bpf.c");
-    let filter = xdp_filter();
+    let filter = xdp_filter(pins);
     let mut place = MaybeUninit::uninit();
     let mut open = SteerSkelBuilder::default().open(&mut place).expect("open");
     // As `run` loads it.
@@ -144,10 +170,11 @@ fn main() {
     let events = Events::open(Config::for_netns(0)).expect("ring buffer");
     let frames = [ack(false), ack(true)];
     let mut costs = [Costs::default(), Costs::default()];
+    let pins = Pins::mount();
     let mut filter = Ok(());
     for _ in 0..LOADS {
         let frames = frames.each_ref().map(Vec::as_slice);
-        filter = measure(events.ring_fd(), frames, &mut costs);
+        filter = measure(events.ring_fd(), &pins, frames, &mut costs);
     }
     for (family, mut costs) in ["ipv4", "ipv6"].into_iter().zip(costs) {
         let name = |what: &str| format!("{what}_{family}");
