@@ -13,15 +13,17 @@
 mod sensor;
 mod support;
 
+use std::ops::Range;
 use std::os::fd::AsFd;
+use std::sync::Barrier;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rstscope::events::{Config, Events, own_netns};
 use rstscope::handback::{Live, Pair};
 use rstscope::nic::Interface;
 use rstscope::sys::BURST_FRAMES;
-use sensor::{Generator, Sensor, syn};
+use sensor::{Generator, Sensor, bind_to_cpu_of, syn};
 use support::{Namespaces, inside, is_root, median, report, sh, thread_cpu_ns};
 
 /// Bursts of one round: some 20 ms.
@@ -101,60 +103,78 @@ fn handback() {
     });
 }
 
-/// CPU-nanoseconds of the workers a frame that they received.
-fn worker_cost(queues: u32, with_live: bool) -> f64 {
+/// How long the queues of one round of `scaling` are kept busy.
+const SCALING_ROUND: Duration = Duration::from_millis(200);
+/// Interleaved rounds of `scaling`.
+const SCALING_ROUNDS: u32 = 24;
+/// Frames that a generator sends before it looks at the clock: some 10 ms.
+const FRAMES_A_LOOK: u32 = 4_096;
+
+/// Frames a second that the workers received, without a sensor those that were sent. Each queue's
+/// generator runs on the CPU of its worker, as a NIC's interrupts do: so one queue needs one CPU and two
+/// need two, and no queue's frames are made at another's cost. The sensor has two queues and workers
+/// whatever is sent.
+fn frames_a_second(queues: Range<u32>, with_sensor: bool) -> f64 {
     let network = Namespaces::new(&["scale-a", "scale-b"]);
     network.cable(32, 2);
     sink(network.name(1), "sv32");
     inside(network.name(1), || {
-        let sensor = Sensor::start("sv32", queues, with_live);
-        let (cpu, received) = (sensor.cpu_ns(), sensor.received());
+        let sensor = with_sensor.then(|| Sensor::start("sv32", 2, true));
         let name = network.name(0);
-        let offered: u32 = thread::scope(|scope| {
-            let send = |queue| {
-                move || {
-                    inside(name, || {
-                        Generator::open("cl32", queue).send(400_000 / queues)
-                    })
-                }
-            };
-            let senders: Vec<_> = (0..queues).map(|queue| scope.spawn(send(queue))).collect();
-            let sent = senders.into_iter().map(|sender| sender.join().unwrap());
-            sent.sum()
+        let start = Barrier::new(queues.len());
+        let (sent, seconds) = thread::scope(|scope| {
+            let senders: Vec<_> = queues
+                .clone()
+                .map(|queue| {
+                    let start = &start;
+                    scope.spawn(move || inside(name, || keep_sending(queue, start)))
+                })
+                .collect();
+            let done = senders.into_iter().map(|sender| sender.join().unwrap());
+            done.fold((0, 0.0), |(sent, seconds), (count, took)| {
+                (sent + count, seconds + took / queues.len() as f64)
+            })
         });
-        thread::sleep(Duration::from_millis(50));
-        let cost = (sensor.cpu_ns() - cpu) / (sensor.received() - received).max(1) as f64;
-        assert_balanced(sensor, u64::from(offered));
-        cost
+        let arrived = sensor.map_or(u64::from(sent), |sensor| {
+            thread::sleep(Duration::from_millis(50));
+            assert_balanced(sensor, u64::from(sent)).0
+        });
+        arrived as f64 / seconds
     })
 }
 
-/// Two queues with a worker each against one. On a machine with fewer than four free CPUs the wall
-/// clock says nothing; what a frame costs does: where nothing is shared it stays the same.
-fn scaling() {
-    let (mut one, mut two, mut veth) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..5 {
-        one.push(worker_cost(1, true));
-        two.push(worker_cost(2, true));
-        veth.push(worker_cost(1, false));
+/// Sends to one queue for a round; answers the frames that arrived and the seconds that it took.
+fn keep_sending(queue: u32, start: &Barrier) -> (u32, f64) {
+    bind_to_cpu_of(queue);
+    let mut generator = Generator::open("cl32", queue);
+    start.wait();
+    let (start, mut sent) = (Instant::now(), 0);
+    while start.elapsed() < SCALING_ROUND {
+        sent += generator.send(FRAMES_A_LOOK);
     }
-    let (one, two, veth) = (median(&mut one), median(&mut two), median(&mut veth));
-    report("path", "worker_1_queue", one, "ns CPU a frame", "");
-    report(
-        "path",
-        "worker_1_queue_veth_only",
-        veth,
-        "ns CPU a frame",
-        "",
-    );
-    report("path", "worker_2_queues", two, "ns CPU a frame", "");
-    report(
-        "path",
-        "two_queues_by_cost",
-        2.0 * one / two,
-        "times one",
-        ">= 1.8",
-    );
+    (sent, start.elapsed().as_secs_f64())
+}
+
+/// Two queues with a worker each against one, by the wall clock, on as many CPUs; and what the same two
+/// CPUs make of the same frames without a sensor, which is what this machine has to give: less
+/// than two where they are threads of one core or somebody else wants them.
+fn scaling() {
+    let (mut one, mut two) = (Vec::new(), Vec::new());
+    let (mut bare_one, mut bare_two) = (Vec::new(), Vec::new());
+    for round in 0..SCALING_ROUNDS {
+        // In turn, since one of the two CPUs may have more else to do.
+        let alone = round % 2;
+        one.push(frames_a_second(alone..alone + 1, true));
+        two.push(frames_a_second(0..2, true));
+        bare_one.push(frames_a_second(alone..alone + 1, false));
+        bare_two.push(frames_a_second(0..2, false));
+    }
+    let (one, two) = (median(&mut one), median(&mut two));
+    report("path", "one_queue", one, "frames a second", "");
+    report("path", "two_queues", two, "frames a second", "");
+    report("path", "two_queues_by_one", two / one, "times", ">= 1.8");
+    let bare = median(&mut bare_two) / median(&mut bare_one);
+    report("path", "without_sensor", bare, "times", "two_queues_by_one");
 }
 
 /// Each frame that was offered was received or bypassed, and each received one is back.

@@ -149,6 +149,13 @@ fn cpu_of(queue: u32) -> u32 {
     cpus[queue as usize % cpus.len()]
 }
 
+/// Binds this thread to the CPU of a queue's worker.
+pub(crate) fn bind_to_cpu_of(queue: u32) {
+    let mut cpu = rustix::thread::CpuSet::new();
+    cpu.set(cpu_of(queue) as usize);
+    rustix::thread::sched_setaffinity(None, &cpu).expect("it may run there");
+}
+
 /// CPU time of a process's threads whose names begin so, in nanoseconds.
 pub(crate) fn threads_cpu_ns(process: u32, name: &str) -> f64 {
     sum_of_threads(process, name, "schedstat", |text| {
