@@ -17,14 +17,14 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::Barrier;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rstscope::events::{Config, Events, own_netns};
 use rstscope::handback::{Live, Pair};
 use rstscope::nic::Interface;
 use rstscope::sys::BURST_FRAMES;
 use sensor::{Generator, Sensor, bind_to_cpu_of, syn};
-use support::{Namespaces, inside, is_root, median, report, sh, thread_cpu_ns};
+use support::{Namespaces, inside, is_root, median, monotonic_ns, report, sh, thread_cpu_ns};
 
 /// Bursts of one round: some 20 ms.
 const BURSTS: u32 = 256;
@@ -104,7 +104,7 @@ fn handback() {
 }
 
 /// How long the queues of one round of `scaling` are kept busy.
-const SCALING_ROUND: Duration = Duration::from_millis(200);
+const SCALING_ROUND_NS: f64 = 200e6;
 /// Interleaved rounds of `scaling`.
 const SCALING_ROUNDS: u32 = 24;
 /// Frames that a generator sends before it looks at the clock: some 10 ms.
@@ -148,11 +148,11 @@ fn keep_sending(queue: u32, start: &Barrier) -> (u32, f64) {
     bind_to_cpu_of(queue);
     let mut generator = Generator::open("cl32", queue);
     start.wait();
-    let (start, mut sent) = (Instant::now(), 0);
-    while start.elapsed() < SCALING_ROUND {
+    let (start, mut sent) = (monotonic_ns(), 0);
+    while monotonic_ns() - start < SCALING_ROUND_NS {
         sent += generator.send(FRAMES_A_LOOK);
     }
-    (sent, start.elapsed().as_secs_f64())
+    (sent, (monotonic_ns() - start) / 1e9)
 }
 
 /// Two queues with a worker each against one, by the wall clock, on as many CPUs; and what the same two
