@@ -10,7 +10,7 @@ use super::writer::rounded;
 use super::{CoverageRecord, Record, ResetRecord};
 use crate::evidence::{Evidence, Favors, Group, SequenceFit};
 use crate::flow::Endpoint;
-use crate::verdict::Verdict;
+use crate::verdict::{PRIOR_DB, Verdict};
 
 /// Whether to color.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,8 +63,8 @@ fn reset_line(
     let (begin, end) = palette.of(record.verdict);
     let verdict = record.verdict.name().to_uppercase();
     let flow = format!("{} → {}", shown(record.source), shown(record.destination));
-    // `as` saturates, and a confidence is 0 to 1.
-    let percent = rounded(record.confidence * 100.0, 0);
+    // Rounded down: 99.7 % is not certain, and must not look it.
+    let percent = rounded(record.confidence * 100.0, 2).floor();
     let time = emission.wall(record.start).exact().strftime("%H:%M:%S%.3f");
     let head = format!("{percent:>3}% {flow:<FLOW_COLUMNS$}  ");
     let used = 12 + 1 + VERDICT_COLUMNS + 1 + head.chars().count();
@@ -168,7 +168,7 @@ pub fn to_story(record: &Record) -> String {
         return String::new();
     };
     let mut story = format!("    {}\n", one_line(&record.message));
-    let mut sum = 0.0;
+    let mut sum = PRIOR_DB;
     for item in &record.evidence {
         let signed = if item.favors == Favors::Injected {
             item.weight_db
@@ -197,12 +197,20 @@ pub fn to_story(record: &Record) -> String {
         }
         story.push('\n');
     }
-    if !record.evidence.is_empty() {
-        let _ = writeln!(
-            story,
-            "    {:>+5.1} dB in all for a third party",
-            rounded(sum, 1)
-        );
+    // What is attested was not weighed and has no sum.
+    if let Some(total) = record.total_db {
+        let mut line = |db: f32, words| {
+            let _ = writeln!(story, "    {:>+5.1} dB {words}", rounded(db, 1));
+        };
+        line(PRIOR_DB, "before any evidence: forged resets are rare");
+        let bounded = total - sum;
+        if bounded.abs() >= 0.05 {
+            line(
+                bounded,
+                "taken back: facts with one cause, and likeness, count only so much",
+            );
+        }
+        line(total, "in all for a third party");
     }
     story
 }
@@ -292,14 +300,44 @@ mod tests {
         assert!(
             story.contains("14.0 dB for injected   hop limit: 243, a genuine one would show 52")
         );
+        let sum = "  -15.0 dB before any evidence: forged resets are rare\n     \
+                   +6.5 dB in all for a third party\n";
         assert!(
-            story.contains("+21.5 dB in all for a third party"),
-            "{story}"
+            story.ends_with(sum),
+            "14 + 9.5 − 2 − 15 is 6.5, as in the record\n{story}"
         );
         assert!(
             story.chars().all(|c| c == '\n' || !c.is_control()),
             "{story}"
         );
+    }
+
+    #[test]
+    fn the_storys_sum_is_the_records_where_likeness_is_bounded_and_absent_where_none_was_made() {
+        let mut record = injected();
+        record.total_db = Some(4.0);
+        let story = to_story(&Record::Reset(Box::new(record)));
+        let taken_back = "   -2.5 dB taken back: ";
+        assert!(story.contains(taken_back), "{story}");
+        assert!(story.ends_with("   +4.0 dB in all for a third party\n"));
+        let attested = ResetRecord {
+            total_db: None,
+            ..injected()
+        };
+        assert!(!to_story(&Record::Reset(Box::new(attested))).contains("in all"));
+    }
+
+    #[test]
+    fn a_line_is_never_surer_than_its_verdict() {
+        for (confidence, shown) in [(0.9968, " 99% "), (0.004, "  0% "), (1.0, "100% ")] {
+            let record = ResetRecord {
+                confidence,
+                ..injected()
+            };
+            let record = Record::Reset(Box::new(record));
+            let line = to_line(&record, &emission(), Palette::Plain, 120);
+            assert!(line.contains(shown), "{line}");
+        }
     }
 
     #[test]
