@@ -36,20 +36,28 @@ pub fn run(config: &ExplainConfig) -> u8 {
         buffer: String::new(),
         taken: 0,
     };
-    let code = match begins_as_json(path) {
-        Ok(true) => from_records(path, teller),
-        Ok(false) => {
+    let (code, lister) = match Source::open(path) {
+        Ok(Source::Records(mut records)) => (from_records(path, &mut *records, teller), "explain"),
+        Ok(Source::Packets(opened)) => {
             let outlet = Outlet::direct(Box::new(teller), Filter::default());
-            read::run_into(&config.read, vec![outlet])
+            let code = read::run_into(&config.read, opened, vec![outlet]);
+            (code, "read")
+        }
+        Ok(Source::Neither) => {
+            notice::error(format_args!(
+                "{}: is neither a capture (pcap, pcapng) nor records (JSON lines)",
+                path.display()
+            ));
+            return FAILED;
         }
         Err(error) => {
             notice::error(format_args!("{}: cannot open: {error}", path.display()));
-            FAILED
+            return FAILED;
         }
     };
     if code == DONE && told.load(Ordering::Relaxed) == 0 {
         notice::error(format_args!(
-            "{}: no reset record{}; `rstscope read {}` lists what there is",
+            "{}: no reset record{}; `rstscope {lister} {}` lists what there is",
             path.display(),
             wanted(config),
             path.display()
@@ -71,23 +79,46 @@ fn wanted(config: &ExplainConfig) -> String {
     words
 }
 
-/// Whether the file holds records rather than packets: no capture format begins with a brace.
-fn begins_as_json(path: &Path) -> io::Result<bool> {
-    if path.as_os_str() == "-" {
-        // Only looked at: what reads standard input afterwards finds it there.
-        return Ok(io::stdin().lock().fill_buf()?.first() == Some(&b'{'));
-    }
-    let mut first = [0];
-    let count = File::open(path)?.read(&mut first)?;
-    Ok(count == 1 && first == *b"{")
+/// What the file holds, by its first byte: no capture format begins with a brace.
+enum Source {
+    /// Records, from the first on.
+    Records(Box<dyn BufRead>),
+    /// A capture; open where it cannot be opened anew.
+    Packets(Option<read::Opened>),
+    /// Text of another kind.
+    Neither,
 }
 
-fn from_records(path: &Path, mut teller: Teller) -> u8 {
-    let result = if path.as_os_str() == "-" {
-        lines(&mut io::stdin().lock(), &mut teller)
-    } else {
-        File::open(path).and_then(|file| lines(&mut BufReader::new(file), &mut teller))
-    };
+impl Source {
+    /// Looks at the first byte and leaves it where it is: a pipe has it only once.
+    fn open(path: &Path) -> io::Result<Self> {
+        if path.as_os_str() == "-" {
+            let mut input = io::stdin().lock();
+            return Ok(match input.fill_buf()?.first() {
+                Some(b'{') => Self::Records(Box::new(input)),
+                _ => Self::Packets(None),
+            });
+        }
+        let file = File::open(path)?;
+        let is_file = file.metadata()?.is_file();
+        let mut input = BufReader::new(file);
+        Ok(match input.fill_buf()? {
+            [b'{', ..] => Self::Records(Box::new(input)),
+            // Magic numbers and compressed files hold bytes that no text has.
+            text @ [_, ..] if is_text(text) => Self::Neither,
+            _ if is_file => Self::Packets(None),
+            _ => Self::Packets(Some(Box::new(input))),
+        })
+    }
+}
+
+fn is_text(bytes: &[u8]) -> bool {
+    let odd = |byte: &u8| byte.is_ascii_control() && !byte.is_ascii_whitespace();
+    bytes.is_ascii() && !bytes.iter().any(odd)
+}
+
+fn from_records(path: &Path, source: &mut dyn BufRead, mut teller: Teller) -> u8 {
+    let result = lines(source, &mut teller);
     match result {
         Ok(0) => DONE,
         Ok(odd) => {
@@ -106,7 +137,7 @@ fn from_records(path: &Path, mut teller: Teller) -> u8 {
 }
 
 /// Tells each line's story; says how many lines hold no JSON.
-fn lines(source: &mut impl BufRead, teller: &mut Teller) -> io::Result<u64> {
+fn lines(source: &mut dyn BufRead, teller: &mut Teller) -> io::Result<u64> {
     let mut odd = 0;
     let mut line = Vec::new();
     loop {

@@ -284,6 +284,30 @@ fn a_story_is_told_from_a_capture_and_from_its_record_alike() {
 }
 
 #[test]
+fn a_story_comes_out_of_a_pipe_too() {
+    let scratch = Scratch::new("pipe");
+    let capture = scratch.write(
+        "good",
+        &legacy(Flavor::LittleMicro, 1, &conversation(), ethernet),
+    );
+    let lines = scratch.write("lines", &rstscope(&["read", &capture]).stdout);
+    for file in [&capture, &lines] {
+        // As `explain <(zcat FILE)` of a shell: a path that can be read once.
+        let source = Command::new("cat").arg(file).stdout(Stdio::piped()).spawn();
+        let mut source = source.unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_rstscope"))
+            .args(["explain", "/dev/fd/0"])
+            .stdin(source.stdout.take().unwrap())
+            .output()
+            .unwrap();
+        source.wait().unwrap();
+        let story = String::from_utf8_lossy(&output.stdout);
+        assert!(story.contains("Verdict: "), "{file}: {}", stderr(&output));
+        assert_eq!(code(&output), 0);
+    }
+}
+
+#[test]
 fn a_story_that_is_not_there_is_a_failure_with_a_hint() {
     let scratch = Scratch::new("no-story");
     let file = scratch.write(
@@ -291,6 +315,11 @@ fn a_story_that_is_not_there_is_a_failure_with_a_hint() {
         &legacy(Flavor::LittleMicro, 1, &conversation(), ethernet),
     );
     let none = scratch.write("none", b"{\"event\": {}}\nnonsense\n");
+    let garbage = scratch.write(
+        "garbage",
+        b"this is neither a capture nor a record, and long",
+    );
+    let empty = scratch.write("empty", b"");
     let other = "203.0.113.9:51514-198.51.100.10:80";
     for (arguments, words) in [
         (&["explain", &file, "nobody-7"][..], "nobody-7"),
@@ -299,6 +328,9 @@ fn a_story_that_is_not_there_is_a_failure_with_a_hint() {
             other.split('-').next().unwrap(),
         ),
         (&["explain", &none], "1 lines are no records"),
+        (&["explain", &none, "nobody-7"], "`rstscope explain "),
+        (&["explain", &garbage], "nor records"),
+        (&["explain", &empty], "is empty"),
         (&["explain", "/nowhere/at/all"], "cannot open"),
     ] {
         let output = rstscope(arguments);

@@ -274,8 +274,10 @@ impl Reader {
             source,
         };
         let file = File::open(path).map_err(open)?;
-        let size = file.metadata().map_err(open)?.len();
-        Self::new(path, Box::new(file), Some(size))
+        // A pipe says that it has no bytes; it is a stream.
+        let known = file.metadata().map_err(open)?;
+        let size = known.is_file().then_some(known.len());
+        Self::new(path, Box::new(file), size)
     }
 
     /// Reads a capture from `source`, a file of `size` bytes or a stream. `path` is its name in

@@ -10,7 +10,7 @@ mod tally;
 mod tests;
 
 use std::fmt;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -60,7 +60,7 @@ const FAILED: u8 = 1;
 #[must_use]
 pub fn run(config: &ReadConfig) -> u8 {
     match outputs(config) {
-        Ok(outlets) => run_into(config, outlets),
+        Ok(outlets) => run_into(config, None, outlets),
         Err(message) => {
             notice::error(message);
             FAILED
@@ -68,9 +68,13 @@ pub fn run(config: &ReadConfig) -> u8 {
     }
 }
 
-/// The same with other outputs than those of the configuration.
+/// A file that somebody opened already: a pipe can be opened, and its first bytes taken, once.
+pub type Opened = Box<dyn Read + Send>;
+
+/// The same with other outputs than those of the configuration. `opened` is the first file, where it
+/// is open already.
 #[must_use]
-pub fn run_into(config: &ReadConfig, outlets: Vec<Outlet>) -> u8 {
+pub fn run_into(config: &ReadConfig, mut opened: Option<Opened>, outlets: Vec<Outlet>) -> u8 {
     let writer = match Writer::spawn(outlets, QUEUE_RECORDS, &place(), |line| notice::warn(line)) {
         Ok(writer) => writer,
         Err(error) => {
@@ -83,7 +87,8 @@ pub fn run_into(config: &ReadConfig, outlets: Vec<Outlet>) -> u8 {
     let mut closed = false;
     for path in &config.files {
         let mut tally = Tally::default();
-        if let Err(error) = judge(path, config, writer.output(), &mut tally) {
+        let judged = judge(path, opened.take(), config, writer.output(), &mut tally);
+        if let Err(error) = judged {
             notice::error(error);
             failed += 1;
         }
@@ -152,11 +157,16 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
 /// empty.
 fn judge(
     path: &Path,
+    opened: Option<Opened>,
     config: &ReadConfig,
     output: &Output,
     all: &mut Tally,
 ) -> Result<(), Failure> {
-    let reader = Reader::open(path).map_err(Failure::Capture)?;
+    let reader = match opened {
+        Some(source) => Reader::new(path, source, None),
+        None => Reader::open(path),
+    }
+    .map_err(Failure::Capture)?;
     let observer = capture_observer(path, &reader);
     let mut engine = Engine::new(engine_config(config));
     let follower = Follower::new(

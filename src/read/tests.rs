@@ -58,7 +58,7 @@ fn config(path: &Path) -> ReadConfig {
 fn by_two_threads(path: &Path) -> Vec<ResetRecord> {
     let records = Arc::default();
     let outlet = Outlet::direct(Box::new(Kept(Arc::clone(&records), 0)), Filter::default());
-    assert_eq!(run_into(&config(path), vec![outlet]), 0);
+    assert_eq!(run_into(&config(path), None, vec![outlet]), 0);
     std::mem::take(&mut records.lock().unwrap())
 }
 
