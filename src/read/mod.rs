@@ -88,6 +88,7 @@ pub fn run_into(config: &ReadConfig, mut opened: Option<Opened>, outlets: Vec<Ou
     for path in &config.files {
         let mut tally = Tally::default();
         let judged = judge(path, opened.take(), config, writer.output(), &mut tally);
+        let was_begun = judged.is_ok() || tally.has_packets();
         if let Err(error) = judged {
             notice::error(error);
             failed += 1;
@@ -97,7 +98,8 @@ pub fn run_into(config: &ReadConfig, mut opened: Option<Opened>, outlets: Vec<Ou
         if closed {
             break;
         }
-        if !config.quiet {
+        // Of what could not be read there is nothing to sum up.
+        if !config.quiet && was_begun {
             notice::say(format_args!("{}: {tally}", path.display()));
         }
         all.add(&tally);

@@ -66,6 +66,11 @@ impl Tally {
         );
     }
 
+    /// Whether there was any packet.
+    pub fn has_packets(&self) -> bool {
+        self.packets > 0
+    }
+
     fn link(&mut self, link_type: u16, packets: u64) {
         match self
             .links

@@ -189,6 +189,10 @@ fn what_is_no_capture_is_named_and_the_others_go_on() {
             1,
             "the good file is judged all the same"
         );
+        assert!(
+            !said.contains(&format!("{file}: 0 packets")),
+            "what could not be read is not summed up: {said}"
+        );
     }
 }
 
