@@ -50,6 +50,24 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// What was typed for it.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Run(_) => "run",
+            Self::Read(_) => "read",
+            Self::Explain(_) => "explain",
+            Self::Doctor(_) => "doctor",
+            Self::Schema(_) => "schema",
+            Self::Stats(_) => "stats",
+            Self::Config(_) => "config",
+            Self::Completions { .. } => "completions",
+            Self::Man { .. } => "man",
+        }
+    }
+}
+
 /// How `run` takes its look at a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
@@ -216,12 +234,13 @@ pub enum ConfigAction {
         file: PathBuf,
     },
     /// Print a configuration with every option and its explanation.
+    #[command(group = clap::ArgGroup::new("whose").args(["file", "defaults"]).required(true))]
     Print {
         /// The file whose values to print, with the defaults for what it leaves out.
-        #[arg(value_name = "FILE", required_unless_present = "defaults")]
+        #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
         /// Print the defaults.
-        #[arg(long, conflicts_with = "file")]
+        #[arg(long)]
         defaults: bool,
     },
 }

@@ -14,10 +14,12 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let config = match Config::resolve(Cli::parse()) {
+    let typed = Cli::parse();
+    let command = typed.command.name();
+    let config = match Config::resolve(typed) {
         Ok(config) => config,
         Err(error) => {
-            notice::error(format_args!("{error}\nTry 'rstscope --help'."));
+            notice::error(format_args!("{error}\nTry 'rstscope {command} --help'."));
             return ExitCode::from(USAGE);
         }
     };

@@ -131,6 +131,47 @@ fn usage_errors_are_code_2_and_say_what_exists() {
 }
 
 #[test]
+fn usage_errors_name_what_was_typed_and_the_help_that_has_it() {
+    let scratch = Scratch::new("usage");
+    let bare = scratch.write("bare.toml", b"settle = 5\n");
+    for (arguments, wanted, unwanted) in [
+        (
+            &["config", "check", "/nowhere"][..],
+            " file /nowhere: ",
+            "--config",
+        ),
+        (
+            &["config", "print", "/nowhere"],
+            " file /nowhere: ",
+            "--config",
+        ),
+        (
+            &["config", "check", &bare],
+            "iface = [\"IF\"]",
+            "'rstscope --help'",
+        ),
+        (&["config", "print"], "--defaults", "--config"),
+        (
+            &["run", "--config", "/nowhere"],
+            " file /nowhere: ",
+            "'rstscope --help'",
+        ),
+        (&["run"], "'rstscope run --help'", "'rstscope --help'"),
+        (
+            &["read", "f", "--local", "x"],
+            "'rstscope read --help'",
+            "'rstscope --help'",
+        ),
+    ] {
+        let output = rstscope(arguments);
+        let said = stderr(&output);
+        assert_eq!(code(&output), 2, "{arguments:?}: {said}");
+        assert!(said.contains(wanted), "{arguments:?}: {said}");
+        assert!(!said.contains(unwanted), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
 fn a_configuration_file_with_an_unknown_key_is_a_usage_error() {
     let scratch = Scratch::new("config");
     let file = scratch.write("rstscope.toml", b"iface = [\"x\"]\nsetle = 5\n");

@@ -42,7 +42,8 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoInterface => f.write_str(
-                "no interface to watch: name one with --iface IF (`rstscope doctor` lists them)",
+                "no interface to watch: name one with --iface IF, or iface = [\"IF\"] in the \
+                 configuration file (`rstscope doctor` lists them)",
             ),
             Self::Interface(name) => write!(
                 f,
@@ -65,9 +66,15 @@ impl fmt::Display for Error {
             Self::Range(option, value, bounds) => write!(f, "{option} {value}: must be {bounds}"),
             Self::StandardInputTwice => f.write_str("`-` (standard input) can be read only once"),
             Self::Read(path, error) => {
-                write!(f, "--config {}: cannot read: {error}", path.display())
+                write!(
+                    f,
+                    "configuration file {}: cannot read: {error}",
+                    path.display()
+                )
             }
-            Self::Syntax(path, what) => write!(f, "--config {}: {what}", path.display()),
+            Self::Syntax(path, what) => {
+                write!(f, "configuration file {}: {what}", path.display())
+            }
         }
     }
 }
