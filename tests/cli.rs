@@ -172,6 +172,21 @@ fn usage_errors_name_what_was_typed_and_the_help_that_has_it() {
 }
 
 #[test]
+fn help_keeps_within_the_columns_that_there_are() {
+    for command in ["run", "read", "explain", "config", "stats"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_rstscope"))
+            .args([command, "--help"])
+            .env("COLUMNS", "80")
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let help = String::from_utf8(output.stdout).unwrap();
+        let longest = help.lines().map(|line| line.chars().count()).max();
+        assert!(longest <= Some(80), "{command}: {help}");
+    }
+}
+
+#[test]
 fn a_configuration_file_with_an_unknown_key_is_a_usage_error() {
     let scratch = Scratch::new("config");
     let file = scratch.write("rstscope.toml", b"iface = [\"x\"]\nsetle = 5\n");
