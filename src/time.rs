@@ -2,7 +2,7 @@
 //!
 //! The core never reads a clock. In `run` a [`Timestamp`] is CLOCK_MONOTONIC as the kernel stamped
 //! the frame; in `read` it is the capture's own time. Only a difference has a meaning here; what
-//! the epoch is, the composition knows (`Engine::set_wall_offset`).
+//! the epoch is, the composition knows (`record::Emission`).
 
 use std::ops::Sub;
 
