@@ -1,4 +1,5 @@
-//! A record for a person on a terminal: one aligned line, and on request the evidence behind it.
+//! A record for a person on a terminal: one aligned line, two where it is narrow, and on request the evidence
+//! behind it.
 //! The verdict is always a word; color only repeats it.
 
 use std::fmt::Write;
@@ -42,10 +43,14 @@ impl Palette {
 const VERDICT_COLUMNS: usize = 12;
 /// Columns that a pair of IPv4 endpoints needs, so that what follows stands in line.
 const FLOW_COLUMNS: usize = 43;
-/// Facts are not squeezed into less than this; a narrower terminal wraps the line.
-const FACTS_COLUMNS: usize = 12;
+/// Facts are not squeezed into less than this: in a terminal of 80 columns they would come to a word and a
+/// half, and are what somebody is looking for. They get a line of their own.
+const FACTS_COLUMNS: usize = 40;
+/// Where that line begins: below the verdict.
+const TIME_COLUMNS: usize = 13;
 
-/// One line, without its end, cut to `columns` where only the facts at its end would exceed them.
+/// One line, without its end, or two where `columns` are few; cut to them where only the facts at its end
+/// would exceed them.
 #[must_use]
 pub fn to_line(record: &Record, emission: &Emission, palette: Palette, columns: usize) -> String {
     match record {
@@ -67,14 +72,21 @@ fn reset_line(
     let percent = rounded(record.confidence * 100.0, 2).floor();
     let time = emission.wall(record.start).exact().strftime("%H:%M:%S%.3f");
     let head = format!("{percent:>3}% {flow:<FLOW_COLUMNS$}  ");
-    let used = 12 + 1 + VERDICT_COLUMNS + 1 + head.chars().count();
+    let shown_columns = head.chars().count();
+    let head = format!("{time} {begin}{verdict:<VERDICT_COLUMNS$}{end} {head}");
+    let used = TIME_COLUMNS + VERDICT_COLUMNS + 1 + shown_columns;
+    let facts = facts(record);
+    let room = columns.saturating_sub(used);
+    if room >= FACTS_COLUMNS || facts.chars().count() <= room {
+        let facts = cut(&facts, room);
+        return format!("{head}{facts}").trim_end().to_owned();
+    }
     let facts = cut(
-        &facts(record),
-        columns.saturating_sub(used).max(FACTS_COLUMNS),
+        &facts,
+        columns.saturating_sub(TIME_COLUMNS).max(FACTS_COLUMNS),
     );
-    format!("{time} {begin}{verdict:<VERDICT_COLUMNS$}{end} {head}{facts}")
-        .trim_end()
-        .to_owned()
+    let head = head.trim_end();
+    format!("{head}\n{:TIME_COLUMNS$}{facts}", "")
 }
 
 fn coverage_line(record: &CoverageRecord, emission: &Emission) -> String {
@@ -241,13 +253,22 @@ mod tests {
     }
 
     #[test]
-    fn a_narrow_terminal_gets_fewer_facts_but_the_whole_verdict() {
-        let narrow = line(Palette::Plain, 80);
-        assert!(narrow.chars().count() <= 92, "{narrow}");
-        assert!(narrow.contains("INJECTED") && narrow.contains("198.51.100.10:443"));
-        for columns in 100..200 {
-            assert!(line(Palette::Plain, columns).chars().count() <= columns);
+    fn in_a_narrow_terminal_the_reasons_have_a_line_of_their_own() {
+        assert_eq!(
+            line(Palette::Plain, 80),
+            "02:31:06.833 INJECTED      97% 203.0.113.9:51514 → 198.51.100.10:443\n             \
+             RA×2 on path, ttl 243≠52, seq exact, peer went on 1.2 ms later, 70…"
+        );
+        for columns in 70..200 {
+            for row in line(Palette::Plain, columns).lines() {
+                assert!(row.chars().count() <= columns, "{columns}: {row}");
+            }
         }
+        assert_eq!(
+            line(Palette::Plain, 20).lines().count(),
+            2,
+            "wrapped by the terminal"
+        );
     }
 
     #[test]
