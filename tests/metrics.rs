@@ -100,6 +100,12 @@ fn numbers_agree_with_what_was_done_and_hold_no_address() {
     let words = ["--metrics", ADDRESS, "--settle", "200", "--output", &second];
     let mut sensor = lab.sensor(&words);
     lab.assert_traffic_flows();
+    let (before, _) = fetch(&lab, "/metrics", "text/plain");
+    let none_yet = "rstscope_records_total{verdict=\"injected\",cause=\"blind\"} 0\n";
+    assert!(
+        before.contains(none_yet),
+        "a first record is an increase: {before}"
+    );
     lab.play(&["forged_wrong_ttl"]);
     let end = Instant::now() + Duration::from_secs(10);
     let body = loop {

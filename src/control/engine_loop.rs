@@ -148,9 +148,11 @@ pub(super) struct EngineNumbers {
     pub(super) counters: EngineCounters,
     pub(super) table: TableCounters,
     pub(super) host: HostCounters,
-    /// Records by verdict and cause.
-    pub(super) causes: BTreeMap<(&'static str, &'static str), u64>,
+    pub(super) causes: Causes,
 }
+
+/// Records by verdict and cause.
+pub(super) type Causes = BTreeMap<(&'static str, &'static str), u64>;
 
 /// The thread's end: everything is judged, and only the last coverage is still to be told, which
 /// counts what was lost until now.
@@ -444,12 +446,15 @@ fn tell_of_reset(
     }
 }
 
+/// The cause of a record that has none, in the numbers.
+pub(super) const NO_CAUSE: &str = "unknown";
+
 /// The way of a record out of the thread.
 pub(super) struct Outlet {
     output: Output,
     shared: Arc<EngineShared>,
     /// Records so far.
-    causes: BTreeMap<(&'static str, &'static str), u64>,
+    causes: Causes,
     emission: Emission,
     containers: Containers,
 }
@@ -459,7 +464,7 @@ impl Outlet {
         Self {
             output: output.clone(),
             shared: Arc::clone(shared),
-            causes: BTreeMap::new(),
+            causes: Causes::new(),
             emission,
             containers: Containers::default(),
         }
@@ -470,7 +475,7 @@ impl Outlet {
         if let Some(process) = record.process {
             record.container = self.containers.of(process.pid, record.end);
         }
-        let cause = record.cause.map_or("unknown", Cause::name);
+        let cause = record.cause.map_or(NO_CAUSE, Cause::name);
         *self
             .causes
             .entry((record.verdict.name(), cause))

@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use super::clock;
-use super::engine_loop::{EngineNumbers, EngineShared};
+use super::engine_loop::{Causes, EngineNumbers, EngineShared, NO_CAUSE};
 use super::ledger;
 use super::outputs::Outputs;
 use super::post::Post;
@@ -13,6 +13,7 @@ use crate::flow::TableCounters;
 use crate::metrics::{Family, Kind};
 use crate::sink::Counters as Numbers;
 use crate::time::SECOND;
+use crate::verdict::{Cause, Verdict};
 use crate::wire::Reject;
 use crate::worker::{BOUNDS_NS, Counters, Health, Shared};
 use crate::xdp;
@@ -200,6 +201,16 @@ fn tables(posts: &[Post], numbers: &EngineNumbers) -> [Family; 3] {
     [live, made, evicted]
 }
 
+/// The same with a number for those of which there is none yet: who counts by differences sees the first record
+/// only where there was a number before it.
+fn with_zeros(counted: &Causes) -> Causes {
+    let named = Cause::ALL.map(|cause| (cause.verdict().name(), cause.name()));
+    let unnamed = Verdict::ALL.map(|verdict| (verdict.name(), NO_CAUSE));
+    let mut all: Causes = named.into_iter().chain(unnamed).map(|of| (of, 0)).collect();
+    all.extend(counted);
+    all
+}
+
 fn judged(engine: &EngineShared, numbers: &EngineNumbers) -> [Family; 4] {
     let mut resets = Family::new(Kind::Counter, "rstscope_resets", "Resets that were seen.");
     resets.number(&[], numbers.counters.resets);
@@ -208,8 +219,8 @@ fn judged(engine: &EngineShared, numbers: &EngineNumbers) -> [Family; 4] {
         "rstscope_records",
         "Records of resets, by verdict and cause.",
     );
-    for ((verdict, cause), count) in &numbers.causes {
-        records.number(&[("verdict", verdict), ("cause", cause)], *count);
+    for ((verdict, cause), count) in with_zeros(&numbers.causes) {
+        records.number(&[("verdict", verdict), ("cause", cause)], count);
     }
     let mut open = Family::new(
         Kind::Gauge,
@@ -335,8 +346,19 @@ fn age_seconds(wall_ns: i64, oldest_ns: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::age_seconds;
+    use super::{Causes, age_seconds, with_zeros};
     use crate::time::SECOND;
+
+    #[test]
+    fn a_first_record_is_an_increase() {
+        let none = with_zeros(&Causes::new());
+        assert_eq!(none.get(&("injected", "on_path")), Some(&0));
+        assert_eq!(none.get(&("stray", "unknown")), Some(&0));
+        assert_eq!(none.get(&("stray", "abort")), None, "strays have no cause");
+        let counted = with_zeros(&Causes::from([(("local", "process"), 3)]));
+        assert_eq!(counted.get(&("local", "process")), Some(&3));
+        assert_eq!(counted.len(), none.len());
+    }
 
     #[test]
     fn the_age_of_nothing_and_of_the_future_is_none() {

@@ -105,6 +105,17 @@ impl Cause {
         Self::Middlebox,
     ];
 
+    /// The verdict that it is a cause of.
+    #[must_use]
+    pub const fn verdict(self) -> Verdict {
+        match self {
+            Self::Process | Self::Kernel | Self::Firewall => Verdict::Local,
+            Self::Abort | Self::Refused | Self::Answer | Self::Consequence => Verdict::Remote,
+            Self::Proxy | Self::Router => Verdict::Forwarded,
+            Self::OnPath | Self::Blind | Self::Adjacent | Self::Middlebox => Verdict::Injected,
+        }
+    }
+
     /// The word in a record.
     #[must_use]
     pub const fn name(self) -> &'static str {
