@@ -6,7 +6,7 @@ use crate::wire::hop_limit::initial_hop_limit;
 use crate::wire::{Segment, SeqNum};
 
 use super::Case;
-use super::ways::is_opened_by_proxy;
+use super::ways::is_syn_anothers;
 
 /// The stack that a SYN or SYN-ACK shows by its option order and hop limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +29,7 @@ const FREEBSD_ORDER: u32 = 0x2_1348;
 
 /// The stack of the purported sender; `None` when its SYN or SYN-ACK was not seen, or may be a proxy's.
 pub(super) fn sender_stack(case: &Case<'_>) -> Option<Stack> {
-    let syn = case.sender()?.syn.filter(|_| !is_opened_by_proxy(case))?;
+    let syn = case.sender()?.syn.filter(|_| !is_syn_anothers(case))?;
     Some(
         match (initial_hop_limit(syn.hop_limit), syn.options.order) {
             (128, _) => Stack::Windows,

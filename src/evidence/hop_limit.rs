@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::ways::{
     has_another_label, is_of_a_known_way, is_of_the_networks_way, is_opened_by_proxy,
+    is_syn_anothers,
 };
 use super::{Case, Evidence, Group, Kind, Value};
 use crate::flow::{HopLimits, PrefixFacts};
@@ -88,7 +89,7 @@ fn one_distance(prefix: &PrefixFacts) -> Option<HopLimits> {
 pub(super) fn reset_is_far(case: &Case<'_>) -> bool {
     let reset = case.first().map(|first| first.segment.hop_limit);
     let known = reset.and_then(|r| case.sender().and_then(|s| s.hop_limits.nearest(r)));
-    !is_opened_by_proxy(case)
+    !is_syn_anothers(case)
         && matches!((reset, known), (Some(reset), Some(known)) if is_far(reset, known))
 }
 
@@ -104,7 +105,8 @@ pub(super) fn reset_is_far(case: &Case<'_>) -> bool {
 /// (hence nothing is said at 2); a route that changes under a connection, or a pool whose machines
 /// answer from several distances (hence nothing is said where other flows of the address came by the
 /// reset's way); a proxy before this host that answers SYNs with cookies and sends its own (hence nothing is
-/// said of a SYN alone where connections are closed from elsewhere than they were opened from); a network whose hosts stand at several distances (hence it speaks
+/// said of a SYN alone where connections are closed from elsewhere than they were opened from); a SYN that a
+/// scanner or a stranger wrote, and the kernel of its address denies (silent); a network whose hosts stand at several distances (hence it speaks
 /// only where all that was heard of it is equally far). False negatives: devices that copy the hop
 /// limit.
 #[must_use]
@@ -127,6 +129,8 @@ fn distance_of(case: &Case<'_>) -> Option<(Kind, u8)> {
         0 | 1 => MATCH,
         2 => return None,
         _ if is_opened_by_proxy(case) => return None,
+        // One machine's program and kernel differ by the initial value alone.
+        _ if is_far(reset, known) && is_syn_anothers(case) => return None,
         _ if known <= SET_ON_PURPOSE || reset <= SET_ON_PURPOSE && hops(known) == 0 => return None,
         _ if is_kernels_own(case, known, reset) => CLASS_SAME,
         _ if is_far(reset, known) && source == Source::Prefix => PREFIX_MISMATCH,
@@ -273,7 +277,7 @@ pub fn adjacent(case: &Case<'_>) -> Option<Evidence> {
     }
     let (known, source) = base(case)?;
     let fires = source == Source::Flow
-        && !is_opened_by_proxy(case)
+        && !is_syn_anothers(case)
         && known > SET_ON_PURPOSE
         && hops(known) > 3
         && reset.abs_diff(known) >= 3;

@@ -3,7 +3,7 @@
 //! every modern Linux gives its answers to segments of unknown connections.
 
 use super::basis::{Stack, receiver_isn, sender_isn, sender_stack};
-use super::ways::is_opened_by_proxy;
+use super::ways::is_syn_anothers;
 use super::{Case, Evidence, Group, Kind};
 use crate::time::SECOND;
 use crate::wire::hop_limit::hops;
@@ -73,7 +73,7 @@ fn most_ids(case: &Case<'_>) -> Option<u32> {
 pub fn counter(case: &Case<'_>) -> Option<Evidence> {
     let id = counted_id(case)?;
     let sender = case.sender()?;
-    if sender.ip_id_jumps > sender.ip_id_steps || is_opened_by_proxy(case) {
+    if sender.ip_id_jumps > sender.ip_id_steps || is_syn_anothers(case) {
         return None;
     }
     // The packets of a live connection between its SYN and its reset are not seen: only a capture
@@ -205,14 +205,14 @@ pub fn known(case: &Case<'_>) -> Option<Evidence> {
 /// E-H8: Don't Fragment of the reset against that of all other packets of the sender.
 ///
 /// Measured: 46 % of injected, 77 % of middlebox and 2.6 % of genuine flows.
-/// False positives: a SYN that a proxy sent: silent where such a one is known; tunnels that clear DF now and
-/// then: silent when the sender showed both; raw
+/// False positives: a SYN that a proxy sent: silent where such a one is known, and where a kernel denies the SYN;
+/// tunnels that clear DF now and then: silent when the sender showed both; raw
 /// socket tools beside a kernel that sets it (8 of the 9 genuine hits were bare resets): silent.
 #[must_use]
 pub fn dont_fragment(case: &Case<'_>) -> Option<Evidence> {
     let reset = case.first()?;
     let seen = reset.segment.dont_fragment?;
-    if is_opened_by_proxy(case) {
+    if is_syn_anothers(case) {
         return None;
     }
     let usual = match case.sender()?.dont_fragment {

@@ -3,6 +3,7 @@
 //! else. Never held against a reset: a missing timestamp as such, window 0, IP ID 0.
 
 use super::basis::{Stack, answers_syn, receiver_isn, sender_stack, timestamps_in_use};
+use super::ways::is_syn_anothers;
 use super::{Case, Evidence, Group, Kind};
 use crate::wire::{Flags, Segment, SeqNum};
 
@@ -190,7 +191,8 @@ pub fn ack_without_flag(case: &Case<'_>) -> Option<Evidence> {
 /// 0, no options, no payload (`tcp_v4_send_reset`).
 ///
 /// It lies for a firewall that rejects (`nf_send_reset` has the very same shape) and for a forger
-/// who knows it. Silent where Don't Fragment differs from the sender's.
+/// who knows it. Silent where Don't Fragment differs from the sender's, but for that of a SYN which may be
+/// another's.
 #[must_use]
 pub fn passive(case: &Case<'_>) -> Option<Evidence> {
     let segment = &case.first()?.segment;
@@ -201,13 +203,12 @@ pub fn passive(case: &Case<'_>) -> Option<Evidence> {
         && segment.options.timestamps.is_none()
         && segment.payload_len == 0
         && segment.reserved == 0;
-    let usual_df = case
-        .sender()
-        .is_none_or(|s| match (segment.dont_fragment, s.dont_fragment) {
-            (Some(true), (set, clear)) => set || !clear,
-            (Some(false), (set, clear)) => clear || !set,
-            (None, _) => true,
-        });
+    let own = case.sender().filter(|_| !is_syn_anothers(case));
+    let usual_df = own.is_none_or(|s| match (segment.dont_fragment, s.dont_fragment) {
+        (Some(true), (set, clear)) => set || !clear,
+        (Some(false), (set, clear)) => clear || !set,
+        (None, _) => true,
+    });
     // RFC 9293 §3.10.7.1 gives such an answer only to a segment with ACK.
     (plain && usual_df && !answers_syn(case)).then(|| PASSIVE.found("R, window 0", "R, window 0"))
 }

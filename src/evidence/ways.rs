@@ -2,7 +2,10 @@
 //! what may choose another. Says nothing of who sent a reset; `hop_limit` and `link` ask.
 
 use super::Case;
-use crate::flow::HopLimits;
+use super::basis::receiver_isn;
+use crate::flow::{HalfFlow, HopLimits, SynFacts};
+use crate::host::{SocketView, TcpState};
+use crate::wire::SeqNum;
 
 /// Segments from which on a way is known: those of a flow that began and ended, and one more.
 const SEGMENTS_OF_WAY: u16 = 3;
@@ -36,19 +39,65 @@ pub(super) fn has_another_label(case: &Case<'_>) -> bool {
     matches!((of_syn, of_reset), (Some(syn), Some(reset)) if syn != 0 && syn != reset)
 }
 
+/// Whether the SYN at hand may be of another one than whoever sent the reset, and nothing but SYNs was heard in
+/// that name: neither its hop limit nor its header says anything of the reset's sender.
+pub(super) fn is_syn_anothers(case: &Case<'_>) -> bool {
+    is_opened_by_proxy(case) || is_denied(case)
+}
+
 /// Whether the SYN at hand may be a proxy's, and nothing but SYNs was heard of its client: what that one sends
 /// itself comes by its own hop limit, IP IDs and stack. Such a proxy opens connections to this host; or the SYN
 /// bears an echo, which there is nothing for yet (RFC 7323 §3.2), as Linux' SYNPROXY writes it
 /// (`synproxy_send_server_syn`; known in captures only, live the echo of a SYN is not kept).
 pub(super) fn is_opened_by_proxy(case: &Case<'_>) -> bool {
-    let (mut is_syn_alone, mut has_echo) = (true, false);
+    let (mut is_alone, mut has_echo) = (true, false);
     if let Some(sender) = case.sender() {
-        let syn = sender.syn.filter(|syn| !syn.is_syn_ack);
-        is_syn_alone = syn.is_some_and(|syn| sender.segments <= u32::from(syn.count));
+        let syn = lone_syn(sender);
+        is_alone = syn.is_some();
         let stamps = syn.and_then(|syn| syn.options.timestamps);
         has_echo = stamps.is_some_and(|stamps| stamps.echo != 0);
     }
-    is_syn_alone && (has_echo || case.flow.path.is_some_and(|path| path.is_opened_by_proxy))
+    is_alone && (has_echo || case.flow.path.is_some_and(|path| path.is_opened_by_proxy))
+}
+
+/// Whether the reset is what a kernel sends to a SYN-ACK that it did not ask for (RFC 9293 §3.10.7.1), so that
+/// the SYN may have been written past it: by a scanner on that host, with a hop limit and header of its own
+/// (nmap's are 37 to 59, without Don't Fragment), or by anybody in its name, for a flood or to have answers sent
+/// there. An address is proven by who knows this host's ISN: a handshake that was completed, be it after the reset.
+fn is_denied(case: &Case<'_>) -> bool {
+    let (Some(first), Some(sender)) = (case.first(), case.sender()) else {
+        return false;
+    };
+    let segment = &first.segment;
+    let denies = !segment.flags.ack() && segment.window == 0;
+    let is_of_syn = lone_syn(sender).is_some_and(|syn| segment.seq == syn.isn.plus(1));
+    let state = first.socket.as_ref().and_then(SocketView::state);
+    let is_open =
+        case.flow.established || state.is_some_and(|s| s.is_connection() && s != TcpState::SynRecv);
+    denies && is_of_syn && !is_open && !is_completed_later(case, sender)
+}
+
+/// Whether somebody who stands where the SYN came from acknowledges this host's ISN after the reset.
+fn is_completed_later(case: &Case<'_>, sender: &HalfFlow) -> bool {
+    let acknowledges = |ack: SeqNum| {
+        let known = receiver_isn(case);
+        known.is_none_or(|isn| (1..=NEAR_ISN).contains(&ack.bytes_since(isn)))
+    };
+    case.after.iter().any(|after| {
+        let segment = &after.segment;
+        let near = sender.hop_limits.nearest(segment.hop_limit);
+        let is_there = near.is_some_and(|near| near.abs_diff(segment.hop_limit) <= 2);
+        segment.flags.ack() && !segment.flags.syn() && is_there && acknowledges(segment.ack)
+    })
+}
+
+/// What a client acknowledges within the moments after its handshake at most.
+const NEAR_ISN: u32 = 1 << 20;
+
+/// The SYN of an end of which nothing else was heard.
+fn lone_syn(sender: &HalfFlow) -> Option<SynFacts> {
+    let syn = sender.syn.filter(|syn| !syn.is_syn_ack);
+    syn.filter(|syn| sender.segments <= u32::from(syn.count))
 }
 
 #[cfg(test)]

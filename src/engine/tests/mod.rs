@@ -7,4 +7,5 @@ mod kernel_events;
 mod later;
 mod opened_by_proxy;
 mod storms;
+mod unproven;
 mod waves;
