@@ -123,8 +123,9 @@ pub fn guesses(case: &Case<'_>) -> Option<Evidence> {
 /// sent to it and never goes back, and an active reset is the last segment that it sends.
 ///
 /// False positives: stacks that answer with RST+ACK and an old ACK (p0f: "a good proportion of RSTs
-/// have illegal ACK numbers"): without a window the bound is 1 MiB below SND.UNA; a keep-alive probe, which lies
-/// one below it, answered with RST+ACK and a window by a device that was restarted (lwIP's `tcp_rst`): silent;
+/// have illegal ACK numbers"): without a window the bound is 1 MiB below SND.UNA; a probe, which lies one below it
+/// (of a shut window or to keep alive: `tcp_xmit_probe_skb`), answered with RST+ACK and a window by a device that was
+/// restarted (lwIP's `tcp_rst`): silent;
 /// sequence numbers rewritten on the way. Without the socket only gross errors count, beyond 1 GiB from the ISN or,
 /// in a capture that holds the receiver's data, 64 KiB beyond all that was seen: one that was filtered for SYN,
 /// FIN and RST shows nothing of what the sender may acknowledge.
@@ -138,7 +139,7 @@ pub fn ack(case: &Case<'_>) -> Option<Evidence> {
     if let Some(socket) = first.socket.as_ref().and_then(|s| s.sequence()) {
         let behind = segment.ack.offset_from(socket.snd_una);
         let tolerance = match is_active(segment) {
-            true => -i32::from(socket.has_keepalive),
+            true => -1,
             false => -STALE,
         };
         let impossible = segment.ack.is_after(socket.snd_nxt) || behind < tolerance;
@@ -323,19 +324,22 @@ mod tests {
             with_ack(RECEIVER_ISN.plus(2)).check(ack),
             name("ack_impossible")
         );
-        assert_eq!(with_ack(RECEIVER_ISN).check(ack), name("ack_impossible"));
+        let taken_back = SeqNum(RECEIVER_ISN.0 - 99);
+        assert_eq!(with_ack(taken_back).check(ack), name("ack_impossible"));
         assert_eq!(with_ack(RECEIVER_ISN.plus(1)).check(ack), None);
     }
 
     #[test]
     fn a_restarted_device_answers_a_probe_that_lies_below_all_data() {
-        let answered = |below: u32| {
+        let answered = |below: u32, keeps_alive: bool| {
             let probe = SeqNum(RECEIVER_ISN.plus(1).0.wrapping_sub(below));
             let scene = Scene::established().reset(|r| r.ack = probe);
-            scene.socket(|s| s.has_keepalive = true).check(ack)
+            scene.socket(|s| s.has_keepalive = keeps_alive).check(ack)
         };
-        assert_eq!(answered(1), None);
-        assert_eq!(answered(2), name("ack_impossible"));
+        assert_eq!(answered(1, true), None);
+        // Of a window that was shut when the device went down: no socket option tells of that.
+        assert_eq!(answered(1, false), None);
+        assert_eq!(answered(2, true), name("ack_impossible"));
     }
 
     #[test]

@@ -136,7 +136,7 @@ fn by_numbers() -> Vec<Edge> {
         .socket(|s| s.rcv_nxt = SENDER_ISN.plus(1));
     let takes_back = abort().reset(|r| {
         far(r);
-        r.ack = RECEIVER_ISN;
+        r.ack = SeqNum(RECEIVER_ISN.0 - 99);
     });
     let mirror = Scene::refused().reset(|r| {
         r.ack = RECEIVER_ISN;
