@@ -3,6 +3,8 @@
 
 use super::basis::{Stack, is_active, millis, sender_stack, timestamps_in_use};
 use super::{Case, Evidence, Group, Kind};
+use crate::flow::HalfFlow;
+use crate::time::{MILLISECOND, Timestamp};
 use crate::wire::{SeqNum, Timestamps};
 
 /// An active reset of a stack that would have sent timestamps.
@@ -48,6 +50,10 @@ const JITTER_MS: i64 = 30;
 const HELD_BACK_MS: i64 = 1_000;
 /// Half of half of what the clock counts: after so long (12 days) before and behind are one.
 const LAPPED_MS: i64 = 1 << 30;
+/// Half of what a clock of microseconds counts (35 minutes): longer than that it may show anything.
+const LAPPED_MICROS_MS: i64 = (i32::MAX / 1_000) as i64;
+/// Two looks at a clock so far apart tell what it counts.
+const APART_MS: i64 = 100;
 
 /// E-H11: TSval must lie where the sender's clock is by now, TSecr must be a value that the
 /// receiver sent (RFC 7323 §3.2).
@@ -58,7 +64,8 @@ const LAPPED_MS: i64 = 1 << 30;
 /// The local socket's TS.Recent is the tighter base where there is one. False positives: a clock that a
 /// proxy rewrites; TS.Recent stands still while data is missing, whatever comes behind the gap
 /// (RFC 7323 §4.3), as where large segments are lost on the way and small ones are not: an abort beyond the
-/// gap is held against the clock of the SYN; a connection that was silent for days.
+/// gap is held against the clock of the SYN; a connection that was silent for days, or for half an hour where
+/// the clock is not known to count milliseconds: silent.
 #[must_use]
 pub fn timestamps(case: &Case<'_>) -> Option<Evidence> {
     let first = case.first()?;
@@ -67,12 +74,13 @@ pub fn timestamps(case: &Case<'_>) -> Option<Evidence> {
         return Some(TS_WRONG.found(seen.value, "none: not negotiated"));
     }
     let (base, elapsed) = value_base(case)?;
+    let lapped = lapped_ms(case.sender(), (millis_back(first.time, elapsed), base));
     let expected = base.wrapping_add(wrapped(elapsed));
     let off = i64::from(SeqNum(seen.value).offset_from(SeqNum(expected)));
     let micros = elapsed.saturating_mul(1_000);
     let off_micros =
         i64::from(SeqNum(seen.value).offset_from(SeqNum(base.wrapping_add(wrapped(micros)))));
-    let by_micros = micros < i64::from(i32::MAX);
+    let by_micros = elapsed < LAPPED_MICROS_MS;
     if elapsed > 20 && by_micros && off_micros.abs() <= slack(micros) {
         return Some(TS_MATCH.found(seen.value, i64::from(expected)));
     }
@@ -80,7 +88,7 @@ pub fn timestamps(case: &Case<'_>) -> Option<Evidence> {
     // A segment sent before may have been seen after; beyond that a clock never goes back.
     let back = off + elapsed < -slack(elapsed);
     let ahead = off > slack(elapsed) + HELD_BACK_MS;
-    let is_wrong = (back || ahead) && elapsed < LAPPED_MS && !may_be_micros;
+    let is_wrong = (back || ahead) && elapsed < lapped && !may_be_micros;
     if is_wrong || !echo_is_possible(case, seen) {
         return Some(TS_WRONG.found(seen.value, i64::from(expected)));
     }
@@ -107,8 +115,30 @@ fn value_base(case: &Case<'_>) -> Option<(u32, i64)> {
     Some((known.value, millis(first.time, time)))
 }
 
+/// Until when an end's clock shows what is before and what behind: that of a clock of microseconds, unless its
+/// SYN's TSval and a later one tell that it counts milliseconds, or less.
+fn lapped_ms(end: Option<&HalfFlow>, (time, value): (Timestamp, u32)) -> i64 {
+    let syn = end.and_then(|half| half.syn);
+    let opened = syn.and_then(|syn| Some((syn.time, syn.options.timestamps?.value)));
+    let counts_millis = opened.is_some_and(|(opened, first)| {
+        let (ticks, ms) = (value.wrapping_sub(first), millis(time, opened));
+        ms >= APART_MS && i64::from(ticks) <= ms + slack(ms) + HELD_BACK_MS
+    });
+    if counts_millis {
+        LAPPED_MS
+    } else {
+        LAPPED_MICROS_MS
+    }
+}
+
+/// So many milliseconds before.
+fn millis_back(time: Timestamp, ms: i64) -> Timestamp {
+    let ns = u64::try_from(ms).unwrap_or(0).saturating_mul(MILLISECOND);
+    Timestamp::from_nanos(time.as_nanos().saturating_sub(ns))
+}
+
 /// Whether the receiver can have sent that TSval by now. Only too young a value is impossible: the
-/// receiver's later segments are not seen.
+/// receiver's later segments are not seen. Its clock may count microseconds, too.
 fn echo_is_possible(case: &Case<'_>, seen: Timestamps) -> bool {
     let Some(first) = case.first() else {
         return true;
@@ -116,15 +146,20 @@ fn echo_is_possible(case: &Case<'_>, seen: Timestamps) -> bool {
     let Some((time, known)) = case.receiver().and_then(|r| r.timestamps) else {
         return true;
     };
+    let lapped = lapped_ms(case.receiver(), (time, known.value));
     let ahead = i64::from(SeqNum(seen.echo).offset_from(SeqNum(known.value)));
     let elapsed = millis(first.time, time);
     let opened = case.receiver().and_then(|r| r.syn);
     let too_old = opened.is_some_and(|syn| {
         let own = syn.options.timestamps;
         own.is_some_and(|own| SeqNum(own.value).offset_from(SeqNum(seen.echo)) > 0)
-            && millis(first.time, syn.time) < LAPPED_MS
+            && millis(first.time, syn.time) < lapped
     });
-    let too_young = ahead > elapsed + slack(elapsed) + HELD_BACK_MS && elapsed < LAPPED_MS;
+    let ticks = match lapped {
+        LAPPED_MS => elapsed,
+        _ => elapsed.saturating_mul(1_000),
+    };
+    let too_young = ahead > ticks + slack(ticks) + HELD_BACK_MS && elapsed < lapped;
     !too_young && !too_old
 }
 
@@ -209,7 +244,7 @@ mod tests {
             name("timestamps_wrong")
         );
         assert_eq!(
-            stamped(501_000, 990_000).check(timestamps),
+            stamped(501_000, 1_990_000_000).check(timestamps),
             name("timestamps_wrong")
         );
     }
@@ -264,7 +299,7 @@ mod tests {
         );
         assert_eq!(after_idle(days(30), 7).check(timestamps), None);
         assert_eq!(
-            after_idle(days(5), u32::MAX - 20_000_000).check(timestamps),
+            after_idle(1_800_000, u32::MAX - 20_000_000).check(timestamps),
             name("timestamps_wrong")
         );
     }
@@ -281,13 +316,46 @@ mod tests {
             scene.resets[0].time = now;
             scene.receiver(|r| {
                 let (_, own) = r.timestamps.unwrap();
-                let sent = Timestamps { value: echo, ..own };
-                r.timestamps = Some((now, sent));
+                let value = 900_900_u32.wrapping_add(u32::try_from(days).unwrap() * day);
+                r.timestamps = Some((now, Timestamps { value, ..own }));
             })
         };
         let month = open_for(30);
         assert_eq!(month.check(timestamps), name("timestamps_match"));
         assert_eq!(open_for(1).check(timestamps), name("timestamps_wrong"));
+    }
+
+    #[test]
+    fn an_echo_of_microseconds_is_one_unless_its_clock_is_known_to_count_others() {
+        // A minute after the SYN-ACK, of which the receiver's TSval is known.
+        let echoed = |seconds: u32, later: Option<u32>| {
+            let echo = 900_000_u32.wrapping_add(seconds.wrapping_mul(1_000_000));
+            let mut scene = stamped(501_000, echo).socket(|s| s.ts_recent = Some(500_900));
+            let now = Timestamp::from_nanos(u64::from(seconds + 1) * 1_000_000_000);
+            scene.resets[0].time = now;
+            scene.receiver(|r| {
+                let (time, own) = r.timestamps.unwrap();
+                let known = later.map(|value| (now, Timestamps { value, ..own }));
+                r.timestamps = known.or(Some((time, own)));
+            })
+        };
+        assert_eq!(echoed(60, None).check(timestamps), name("timestamps_match"));
+        let hours = echoed(20_000, None);
+        assert_eq!(hours.check(timestamps), name("timestamps_match"));
+        assert_eq!(
+            echoed(60, Some(960_000)).check(timestamps),
+            name("timestamps_wrong")
+        );
+    }
+
+    #[test]
+    fn a_clock_of_microseconds_may_show_anything_after_half_an_hour() {
+        let minutes = |minutes: u32| {
+            let idle_ms = u64::from(minutes) * 60_000;
+            after_idle(idle_ms, (minutes * 60).wrapping_mul(1_000_000))
+        };
+        assert_eq!(minutes(30).check(timestamps), name("timestamps_match"));
+        assert_eq!(minutes(40).check(timestamps), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use super::Verdict;
 use super::judge::judge;
-use crate::evidence::testing::{RECEIVER_ISN, SENDER_ISN, Scene};
+use crate::evidence::testing::{RECEIVER_ISN, SENDER_ISN, Scene, at_ms};
 use crate::time::SECOND;
 use crate::wire::{Flags, LinkAddresses, Mac, Options, Segment, SeqNum, Timestamps};
 
@@ -494,11 +494,22 @@ fn by_counters() -> Vec<Guard> {
     let thinned = thinned.socket(|s| {
         (s.segs_in, s.bytes_out) = (Some(310), Some(2_000_000));
     });
-    vec![(
-        "E-H5",
-        "a download, and a modem that drops acknowledgements",
-        thinned,
-    )]
+    let mut of_micros = renumbered(abort(|r| {
+        r.options.timestamps.as_mut().unwrap().echo = 900_000 + 60_000_000;
+    }));
+    of_micros.resets[0].time = at_ms(61_000);
+    vec![
+        (
+            "E-H5",
+            "a download, and a modem that drops acknowledgements",
+            thinned,
+        ),
+        (
+            "E-H11",
+            "this host's own clock of microseconds, echoed",
+            of_micros,
+        ),
+    ]
 }
 
 #[test]
