@@ -141,6 +141,17 @@ fn a_bond_is_refused_with_its_slaves_as_the_remedy() {
 
 #[test]
 #[ignore = "needs root"]
+fn the_port_of_a_bridge_is_warned_of_tags_that_guests_would_miss() {
+    let _namespace = Namespace::enter(3);
+    run("ip link add br0 type bridge");
+    run("ip link set nic0 master br0");
+    let check = find(&diagnose::interface("nic0", Mode::Inline), "vlan");
+    assert_eq!(check.outcome, Outcome::Warn, "{check}");
+    assert!(check.to_string().contains("guests behind br0"), "{check}");
+}
+
+#[test]
+#[ignore = "needs root"]
 fn a_macvlan_points_to_the_link_below() {
     let _namespace = Namespace::enter(3);
     run("ip link add mv0 link nic0 type macvlan");

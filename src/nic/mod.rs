@@ -99,6 +99,9 @@ pub struct Interface {
     pub uppers: Vec<Neighbor>,
     /// Links whose master it is: slaves of a bond, ports of a bridge.
     pub ports: Vec<Neighbor>,
+    /// Links above it, however far, that sort frames by their tags: a VLAN link on it or on its bond, a
+    /// bridge that filters.
+    pub tag_readers: Vec<Neighbor>,
 }
 
 impl Interface {
@@ -188,20 +191,18 @@ impl Interface {
         self.link.kind.as_deref() == Some(kind)
     }
 
-    /// VLAN links on it, whose traffic needs the tag in the frame.
-    #[must_use]
-    pub fn vlan_uppers(&self) -> Vec<&Neighbor> {
-        self.uppers
-            .iter()
-            .filter(|upper| upper.is_of_kind(&["vlan"]))
-            .collect()
-    }
-
-    /// VLAN links sit on it, and it takes the tag out of frames before XDP sees them: handed back,
-    /// they would not find their link.
+    /// Links above sort frames by their tags, and it takes the tag out of frames before XDP sees them:
+    /// handed back, they would come to the wrong link.
     #[must_use]
     pub fn loses_tags(&self) -> bool {
-        self.features.rx_vlan == Some(true) && !self.vlan_uppers().is_empty()
+        self.features.rx_vlan == Some(true) && !self.tag_readers.is_empty()
+    }
+
+    /// Links above that pass frames on with their tags, to guests that may read them.
+    #[must_use]
+    pub fn tag_bearers(&self) -> Vec<&Neighbor> {
+        let bridge = self.master.iter().filter(|m| m.is_of_kind(&["bridge"]));
+        self.macvlan_uppers().into_iter().chain(bridge).collect()
     }
 
     /// macvlan, macvtap and ipvlan links on it, which share its frames.
@@ -243,12 +244,39 @@ impl Interface {
                 other.lower == Some(link.ifindex) && other.kind.as_deref() != Some("veth")
             }),
             ports: all(&|other| other.master == Some(link.ifindex)),
+            tag_readers: above(&link, links)
+                .into_iter()
+                .filter(|link| link.reads_tags())
+                .map(neighbor)
+                .collect(),
             rx_queue_count: 1,
             link,
         };
         interface.rx_queue_count = rx_queue_count(&interface.link, interface.channels);
         interface
     }
+}
+
+/// The links that get frames of `link`, be it as its master or by sitting on it, and theirs in turn.
+fn above<'a>(link: &Link, links: &'a [Link]) -> Vec<&'a Link> {
+    let is_on = |upper: &Link, lower: &Link| {
+        lower.master == Some(upper.ifindex)
+            // The ends of a veth pair name each other.
+            || upper.lower == Some(lower.ifindex) && upper.kind.as_deref() != Some("veth")
+    };
+    let mut found: Vec<&Link> = Vec::new();
+    let mut at = 0;
+    let mut lower = Some(link);
+    while let Some(next) = lower {
+        for upper in links.iter().filter(|upper| is_on(upper, next)) {
+            if upper.ifindex != link.ifindex && found.iter().all(|l| l.ifindex != upper.ifindex) {
+                found.push(upper);
+            }
+        }
+        lower = found.get(at).copied();
+        at += 1;
+    }
+    found
 }
 
 /// Every link of this network namespace.
@@ -353,9 +381,48 @@ mod tests {
             Some("t-bond")
         );
         assert_eq!(interface.uppers.len(), 2);
-        assert_eq!(interface.vlan_uppers()[0].name, "t-eth.5");
+        assert_eq!(interface.tag_readers[0].name, "t-eth.5");
         assert_eq!(interface.macvlan_uppers()[0].name, "t-mac");
         assert_eq!(Interface::assemble(bond, &links).ports[0].name, "t-eth");
+    }
+
+    #[test]
+    fn vlans_of_a_bond_and_of_a_bridge_on_it_need_the_tags_of_its_slaves() {
+        let slave = Link {
+            master: Some(9012),
+            ..link(9011, "t-eth", None)
+        };
+        let bond = Link {
+            master: Some(9013),
+            ..link(9012, "t-bond", Some("bond"))
+        };
+        let bridge = Link {
+            filters_vlans: true,
+            ..link(9013, "t-br", Some("bridge"))
+        };
+        let on = |ifindex, name, lower| Link {
+            lower: Some(lower),
+            ..link(ifindex, name, Some("vlan"))
+        };
+        let links = [
+            slave.clone(),
+            bond,
+            bridge,
+            on(9014, "t-bond.5", 9012),
+            on(9015, "t-br.6", 9013),
+            on(9016, "t-other.7", 9017),
+        ];
+        let mut interface = Interface::assemble(slave, &links);
+        let names: Vec<&str> = interface
+            .tag_readers
+            .iter()
+            .map(|l| l.name.as_str())
+            .collect();
+        assert_eq!(names, ["t-br", "t-bond.5", "t-br.6"]);
+        interface.features.rx_vlan = Some(true);
+        assert!(interface.loses_tags());
+        interface.features.rx_vlan = Some(false);
+        assert!(!interface.loses_tags());
     }
 
     #[test]

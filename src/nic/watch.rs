@@ -37,7 +37,7 @@ pub enum ChangeKind {
     /// It has this many receive queues now; found by [`Watch::refresh`] only.
     RxQueues(u32),
     /// This link was put on it (a VLAN, a macvlan). One that was there before the watch began may be
-    /// told too, once.
+    /// told too, once; so may one that sorts frames by their tags, wherever it was put.
     Upper(Neighbor),
 }
 
@@ -56,6 +56,27 @@ struct Watched {
     rx_queue_count: u32,
     /// Links on it that were told of.
     uppers: HashSet<u32>,
+}
+
+impl Watched {
+    /// A link that is on this one, or may be further above it.
+    fn new_upper(&mut self, link: &Link) -> Option<Change> {
+        // The ends of a veth pair name each other.
+        let is_peer = self.link.lower == Some(link.ifindex);
+        let is_on_it = link.lower == Some(self.link.ifindex);
+        let is_upper = link.ifindex != self.link.ifindex && (is_on_it || link.reads_tags());
+        if is_peer || !is_upper || !self.uppers.insert(link.ifindex) {
+            return None;
+        }
+        Some(Change {
+            ifindex: self.link.ifindex,
+            kind: ChangeKind::Upper(Neighbor {
+                ifindex: link.ifindex,
+                name: link.name.clone(),
+                kind: link.kind.clone(),
+            }),
+        })
+    }
 }
 
 /// A non-blocking listener to changes of some links. Its file descriptor becomes readable when
@@ -144,7 +165,8 @@ impl Watch {
                 };
                 match message.kind {
                     uapi::RTM_NEWLINK => {
-                        changes.extend(self.new_upper(&link));
+                        let watched = self.watched.iter_mut();
+                        changes.extend(watched.filter_map(|watched| watched.new_upper(&link)));
                         self.update(link, &mut changes);
                     }
                     uapi::RTM_DELLINK => {
@@ -215,24 +237,6 @@ impl Watch {
         let kinds = differences(&known.link, &new);
         changes.extend(kinds.into_iter().map(|kind| Change { ifindex, kind }));
         known.link = new;
-    }
-
-    fn new_upper(&mut self, link: &Link) -> Option<Change> {
-        let lower = link.lower.filter(|lower| *lower != link.ifindex)?;
-        let watched = self.watched.iter_mut().find(|w| w.link.ifindex == lower)?;
-        // The ends of a veth pair name each other.
-        let is_peer = watched.link.lower == Some(link.ifindex);
-        if is_peer || !watched.uppers.insert(link.ifindex) {
-            return None;
-        }
-        Some(Change {
-            ifindex: watched.link.ifindex,
-            kind: ChangeKind::Upper(Neighbor {
-                ifindex: link.ifindex,
-                name: link.name.clone(),
-                kind: link.kind.clone(),
-            }),
-        })
     }
 
     /// Its number may be another link's tomorrow.
@@ -322,45 +326,44 @@ mod tests {
 
     #[test]
     fn a_link_that_is_put_on_a_watched_one_is_told_once() {
-        let route = || Conversation::route().unwrap();
-        let mut watch = Watch {
-            news: route(),
-            route: route(),
-            watched: vec![Watched {
-                link: Link {
-                    ifindex: 3,
-                    ..Link::default()
-                },
-                rx_queue_count: 1,
-                uppers: HashSet::new(),
-            }],
+        let mut watched = Watched {
+            link: Link {
+                ifindex: 3,
+                ..Link::default()
+            },
+            rx_queue_count: 1,
+            uppers: HashSet::new(),
         };
-        let vlan = Link {
+        let upper = Link {
             ifindex: 9,
-            name: "eth0.5".to_owned(),
-            kind: Some("vlan".to_owned()),
+            name: "mv0".to_owned(),
+            kind: Some("macvlan".to_owned()),
             lower: Some(3),
             ..Link::default()
         };
-        let change = watch.new_upper(&vlan).unwrap();
+        let change = watched.new_upper(&upper).unwrap();
         assert_eq!(change.ifindex, 3);
-        let ChangeKind::Upper(upper) = change.kind else {
+        let ChangeKind::Upper(told) = change.kind else {
             panic!("{change:?}");
         };
-        assert_eq!((upper.ifindex, upper.name.as_str()), (9, "eth0.5"));
-        assert_eq!(watch.new_upper(&vlan), None);
-        watch.forget_upper(9);
-        assert!(watch.new_upper(&vlan).is_some(), "its number is another's");
-        watch.forget_upper(9);
-        watch.watched[0].link.lower = Some(9);
-        assert_eq!(watch.new_upper(&vlan), None, "its peer");
-        watch.watched[0].link.lower = None;
+        assert_eq!((told.ifindex, told.name.as_str()), (9, "mv0"));
+        assert_eq!(watched.new_upper(&upper), None);
+        watched.uppers.clear();
+        watched.link.lower = Some(9);
+        assert_eq!(watched.new_upper(&upper), None, "its peer");
+        watched.link.lower = None;
         for lower in [None, Some(4), Some(9)] {
             let other = Link {
                 lower,
-                ..vlan.clone()
+                ..upper.clone()
             };
-            assert_eq!(watch.new_upper(&other), None, "{lower:?}");
+            assert_eq!(watched.new_upper(&other), None, "{lower:?}");
+            let vlan = Link {
+                kind: Some("vlan".to_owned()),
+                ..other
+            };
+            assert!(watched.new_upper(&vlan).is_some(), "of its bond, perhaps");
+            watched.uppers.clear();
         }
     }
 

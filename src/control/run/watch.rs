@@ -126,14 +126,16 @@ impl Sensor {
                      restart rstscope to serve them"
                 ));
             }
-            ChangeKind::Upper(upper) => {
-                let loses_tags = Interface::find(&name).is_ok_and(|now| now.loses_tags());
-                if loses_tags && post.take_no_more() {
+            ChangeKind::Upper(_) | ChangeKind::Master(_) => {
+                let now = Interface::find(&name).ok().filter(Interface::loses_tags);
+                if let Some(reader) = now.iter().flat_map(|now| &now.tag_readers).next()
+                    && post.take_no_more()
+                {
                     notice::warn(format_args!(
-                        "{upper} was put on {name}, which takes VLAN tags out of frames: handed back \
+                        "{reader} is above {name} now, which takes VLAN tags out of frames: handed back \
                          they would be lost, so {name} is watched by copies alone from now on; \
                          ethtool -K {name} rxvlan off and restart rstscope to serve its queues again",
-                        upper = upper.name
+                        reader = reader.name
                     ));
                 }
             }

@@ -77,6 +77,8 @@ pub struct Link {
     pub mtu: u32,
     /// Kind of a virtual link (`bond`, `vlan`, `veth`, …); `None` for hardware.
     pub kind: Option<String>,
+    /// It is a bridge that sorts frames by their tags (`vlan_filtering`).
+    pub filters_vlans: bool,
     /// What it is to its master (`bond`, `bridge`, …).
     pub port_kind: Option<String>,
     /// Index of its master (bond, bridge, team, VRF).
@@ -94,6 +96,12 @@ pub struct Link {
 }
 
 impl Link {
+    /// Whether it sorts frames by their tags: a VLAN link, a bridge that filters, Open vSwitch.
+    #[must_use]
+    pub fn reads_tags(&self) -> bool {
+        self.filters_vlans || matches!(self.kind.as_deref(), Some("vlan" | "openvswitch"))
+    }
+
     /// Decodes RTM_NEWLINK or RTM_DELLINK; `None` when the body is no link of the whole host (a
     /// bridge's own notices have family AF_BRIDGE and say less).
     pub(crate) fn decode(message: &Message) -> Option<Self> {
@@ -108,6 +116,11 @@ impl Link {
         let number = |kind| find(rest, kind).and_then(read_u32);
         let text = |kind| find(rest, kind).map(read_text);
         let info = find(rest, uapi::IFLA_LINKINFO).unwrap_or_default();
+        let kind = find(info, uapi::IFLA_INFO_KIND).map(read_text);
+        let is_bridge = kind.as_deref() == Some("bridge");
+        let filtering = find(info, uapi::IFLA_INFO_DATA)
+            .filter(|_| is_bridge)
+            .and_then(|data| find(data, uapi::IFLA_BR_VLAN_FILTERING)?.first());
         Some(Self {
             ifindex: read_u32(header.get(4..)?)?,
             name: text(uapi::IFLA_IFNAME).unwrap_or_default(),
@@ -120,7 +133,8 @@ impl Link {
                 .and_then(|b| b.try_into().ok())
                 .map(Mac),
             mtu: number(uapi::IFLA_MTU).unwrap_or(0),
-            kind: find(info, uapi::IFLA_INFO_KIND).map(read_text),
+            kind,
+            filters_vlans: filtering.is_some_and(|filtering| *filtering != 0),
             port_kind: find(info, uapi::IFLA_INFO_SLAVE_KIND).map(read_text),
             master: number(uapi::IFLA_MASTER),
             lower: number(uapi::IFLA_LINK)
@@ -229,6 +243,23 @@ mod tests {
             program_id: Some(77),
         };
         assert_eq!(link.xdp, Some(program));
+    }
+
+    #[test]
+    fn a_bridge_reads_tags_when_it_filters_by_them() {
+        let bridge = |kind: &str, filtering: u8| {
+            let data = Body::default().attr(uapi::IFLA_BR_VLAN_FILTERING, &[filtering]);
+            let info = Body::default()
+                .string(uapi::IFLA_INFO_KIND, kind)
+                .nest(uapi::IFLA_INFO_DATA, data);
+            let body = Body::link(6, 0, 0).nest(uapi::IFLA_LINKINFO, info);
+            Link::decode(&message(&body)).unwrap().reads_tags()
+        };
+        assert!(bridge("bridge", 1));
+        assert!(!bridge("bridge", 0));
+        // Attribute 7 of another kind is another thing.
+        assert!(!bridge("vxlan", 1));
+        assert!(bridge("vlan", 0) && bridge("openvswitch", 0));
     }
 
     #[test]

@@ -54,6 +54,7 @@ pub(crate) const IFLA_PARENT_DEV_BUS_NAME: u16 = 57;
 pub(crate) const IFLA_INFO_KIND: u16 = 1;
 pub(crate) const IFLA_INFO_DATA: u16 = 2;
 pub(crate) const IFLA_INFO_SLAVE_KIND: u16 = 4;
+pub(crate) const IFLA_BR_VLAN_FILTERING: u16 = 7;
 pub(crate) const IFLA_XDP_ATTACHED: u16 = 2;
 pub(crate) const IFLA_XDP_PROG_ID: u16 = 4;
 pub(crate) const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;

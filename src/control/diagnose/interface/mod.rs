@@ -290,37 +290,65 @@ impl InterfaceFacts {
         )
     }
 
+    /// Whether frames come back with the tags that links above need.
     fn vlan(&self, mode: Mode) -> Option<Check> {
         const NAME: &str = "vlan";
-        let (name, uppers) = (self.name(), self.interface.vlan_uppers());
-        if uppers.is_empty() {
-            return None;
+        let (name, interface) = (self.name(), &self.interface);
+        let list = |links: &mut dyn Iterator<Item = &Neighbor>| {
+            links
+                .map(|link| link.name.as_str())
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        let rx_vlan = interface.features.rx_vlan;
+        if interface.tag_readers.is_empty() {
+            let bearers = list(&mut interface.tag_bearers().into_iter());
+            let may_lose = mode == Mode::Inline && rx_vlan == Some(true) && !bearers.is_empty();
+            let sentence = format!(
+                "{name} takes VLAN tags out of frames (rx-vlan-offload): guests behind {bearers} that \
+                 use tags would get SYNs, FINs and resets without them"
+            );
+            return may_lose.then(|| Check::warn(NAME, sentence).remedy(self.keep_tags()));
         }
-        let list: Vec<&str> = uppers.iter().map(|upper| upper.name.as_str()).collect();
-        let list = list.join(", ");
-        let remedy = format!("ethtool -K {name} rxvlan off");
-        Some(match (mode, self.interface.features.rx_vlan) {
-            (Mode::Mirror, _) | (_, Some(false)) => Check::good(
-                NAME,
-                format!("tags of {list} are seen in the frames of {name}"),
-            ),
+        let readers = list(&mut interface.tag_readers.iter());
+        Some(match (mode, rx_vlan) {
             (Mode::Inline, Some(true)) => Check::bad(
                 NAME,
                 Fault::Host,
                 format!(
                     "{name} takes VLAN tags out of frames (rx-vlan-offload), so frames handed \
-                     back would be lost to {list}"
+                     back would be lost to {readers}"
                 ),
             )
-            .remedy(remedy),
+            .remedy(self.keep_tags()),
+            (Mode::Inline, Some(false)) if interface.is_kind("veth") => Check::warn(
+                NAME,
+                format!("{readers} need the tags that the peer of {name} may leave beside frames"),
+            )
+            .remedy("ethtool -K PEER txvlan off, at the other end"),
+            (Mode::Mirror, _) | (_, Some(false)) => Check::good(
+                NAME,
+                format!("tags of {readers} are seen in the frames of {name}"),
+            ),
             (Mode::Inline, None) => Check::warn(
                 NAME,
                 format!(
-                    "whether {name} takes VLAN tags out of frames is not known; {list} needs them"
+                    "whether {name} takes VLAN tags out of frames is not known; {readers} needs them"
                 ),
             )
-            .remedy(remedy),
+            .remedy(self.keep_tags()),
         })
+    }
+
+    /// How tags stay in the frames. A veth puts none in that its peer left beside them, whatever it says.
+    fn keep_tags(&self) -> String {
+        let name = self.name();
+        let off = format!("ethtool -K {name} rxvlan off");
+        if self.interface.is_kind("veth") {
+            format!("ethtool -K PEER txvlan off at the other end, then {off}")
+        } else {
+            off
+        }
     }
 
     /// Offloads that make one frame of several.

@@ -169,7 +169,7 @@ fn vlan_links_need_the_tag_in_the_frame() {
         None,
         "nobody needs tags"
     );
-    facts.interface.uppers = vec![neighbor("eth0.5", "vlan"), neighbor("mv0", "macvlan")];
+    facts.interface.tag_readers = vec![neighbor("eth0.5", "vlan")];
     let check = find(&facts, Mode::Inline, "vlan").unwrap();
     assert!(
         check.is_bad() && check.sentence.ends_with("lost to eth0.5"),
@@ -184,9 +184,37 @@ fn vlan_links_need_the_tag_in_the_frame() {
         Outcome::Good
     );
     assert!(!facts.interface.loses_tags());
+}
+
+#[test]
+fn guests_that_may_read_tags_are_warned_of() {
+    let mut facts = nic();
     facts.interface.features.rx_vlan = Some(true);
-    facts.interface.uppers = vec![neighbor("mv0", "macvlan")];
-    assert!(!facts.interface.loses_tags());
+    for is_bridge in [true, false] {
+        facts.interface.master = is_bridge.then(|| neighbor("br0", "bridge"));
+        facts.interface.uppers = vec![neighbor("mv0", "macvlan")];
+        assert!(!facts.interface.loses_tags());
+        let check = find(&facts, Mode::Inline, "vlan").unwrap();
+        assert_eq!(check.outcome, Outcome::Warn, "{check}");
+        assert_eq!(check.sentence.contains("mv0, br0"), is_bridge, "{check}");
+        assert_eq!(find(&facts, Mode::Mirror, "vlan"), None);
+    }
+    facts.interface.features.rx_vlan = Some(false);
+    assert_eq!(find(&facts, Mode::Inline, "vlan"), None);
+}
+
+#[test]
+fn a_veth_keeps_tags_when_its_peer_puts_them_in() {
+    let mut facts = nic();
+    facts.interface.link.kind = Some("veth".to_owned());
+    facts.interface.tag_readers = vec![neighbor("eth0.5", "vlan")];
+    for (rx_vlan, outcome) in [(true, Outcome::Bad(Fault::Host)), (false, Outcome::Warn)] {
+        facts.interface.features.rx_vlan = Some(rx_vlan);
+        let check = find(&facts, Mode::Inline, "vlan").unwrap();
+        assert_eq!(check.outcome, outcome, "{check}");
+        let remedy = check.remedy.unwrap();
+        assert!(remedy.starts_with("ethtool -K PEER txvlan off"), "{remedy}");
+    }
 }
 
 #[test]
