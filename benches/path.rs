@@ -183,7 +183,7 @@ fn assert_balanced(sensor: Sensor, offered: u64) -> (u64, u64, u64, u64) {
     let bypassed: u64 = ["bypass_credit", "bypass_draining", "bypass_heartbeat"]
         .iter()
         .chain(&["bypass_closed", "no_socket", "no_metadata"])
-        .chain(&["too_long", "checksum_partial"])
+        .chain(&["too_long", "checksum_partial", "fast_open"])
         .map(|name| sensor.steered(name))
         .sum();
     let (finished, handed_back, lost) = sensor.stop();

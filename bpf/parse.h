@@ -30,6 +30,7 @@
 #define TCP_FIN 0x01
 #define TCP_SYN 0x02
 #define TCP_RST 0x04
+#define TCP_ACK 0x10
 #define TCP_CONTROL (TCP_FIN | TCP_SYN | TCP_RST)
 
 #define likely(x) __builtin_expect(!!(x), 1)

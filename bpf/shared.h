@@ -175,6 +175,7 @@ enum steer_counter {
 	STEER_COPIED,	       /* headers copied into the ring buffer */
 	STEER_COPY_LOST,       /* the ring buffer was full */
 	STEER_CHECKSUM_PARTIAL, /* the sender left the checksum to its interface */
+	STEER_FAST_OPEN,	/* a SYN-ACK that data may follow at once */
 	STEER_COUNTERS,
 };
 

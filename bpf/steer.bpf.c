@@ -6,6 +6,7 @@
  * Never drops.
  */
 #include "copy.h"
+#include "fast_open.h"
 #include "gate.h"
 #include "room.h"
 #include "socket.h"
@@ -134,6 +135,9 @@ static __always_inline int steer_control(struct xdp_md *ctx, const struct segmen
 	/* One that is so by chance may overtake another of its flow; by intent, they all pass. */
 	if (!why && is_checksum_partial(segment))
 		why = STEER_CHECKSUM_PARTIAL;
+	if (!why && (flags & (TCP_SYN | TCP_ACK)) == (TCP_SYN | TCP_ACK) &&
+	    is_fast_open(ctx, segment))
+		why = STEER_FAST_OPEN;
 	if (why || !gate) {
 		count(ctx, why);
 		return bypass(ctx, &view, now, room);

@@ -22,6 +22,7 @@ mod support;
 mod faults {
     mod clock;
     mod coverage;
+    mod fast_open;
     mod flood;
     mod host;
     mod interface;

@@ -39,7 +39,7 @@ const RST: u8 = 4;
 fn bypassed(sensor: &Sensor) -> u64 {
     let reasons = ["bypass_credit", "bypass_draining", "bypass_heartbeat"];
     let others = ["bypass_closed", "no_socket", "no_metadata"];
-    let frames = ["too_long", "checksum_partial"];
+    let frames = ["too_long", "checksum_partial", "fast_open"];
     let all = reasons.iter().chain(&others).chain(&frames);
     all.map(|name| sensor.steered(name)).sum()
 }

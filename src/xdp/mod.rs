@@ -18,7 +18,7 @@ use crate::time::Timestamp;
 use crate::wire::FourTuple;
 
 /// Counters of one interface, by `enum steer_counter` of bpf/shared.h.
-pub const COUNTERS: usize = 18;
+pub const COUNTERS: usize = 19;
 
 /// Their names, in order.
 pub const COUNTER_NAMES: [&str; COUNTERS] = [
@@ -40,6 +40,7 @@ pub const COUNTER_NAMES: [&str; COUNTERS] = [
     "copied",
     "copy_lost",
     "checksum_partial",
+    "fast_open",
 ];
 
 /// Queues of one interface that `steer` serves.

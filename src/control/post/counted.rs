@@ -14,9 +14,10 @@ const NOT_OURS: [&str; 7] = [
     "malformed",
     "too_deep",
 ];
-pub(in crate::control) const BYPASSED: [&str; 8] = [
+pub(in crate::control) const BYPASSED: [&str; 9] = [
     "too_long",
     "checksum_partial",
+    "fast_open",
     "no_metadata",
     "bypass_credit",
     "bypass_heartbeat",

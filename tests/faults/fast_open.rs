@@ -1,0 +1,73 @@
+//! TCP Fast Open: data that comes right behind a SYN-ACK. No fault at all, but a peer that does not wait,
+//! whose data must not come before a SYN-ACK that takes the detour.
+
+use std::process::Child;
+use std::thread;
+use std::time::Duration;
+
+use super::traffic::{assert_ends_well, ledger};
+use crate::lab::{Lab, text};
+
+/// Serves until it is dropped.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What a host counted since it was up.
+fn counted(lab: &Lab, host: &str, name: &str) -> u64 {
+    let said = lab.shell(host, &format!("nstat -asz {name}"));
+    let line = said.lines().find(|line| line.starts_with(name));
+    let number = line.and_then(|line| line.split_whitespace().nth(1));
+    number.unwrap_or_else(|| panic!("{said}")).parse().unwrap()
+}
+
+#[test]
+#[ignore = "needs root"]
+fn data_behind_the_syn_ack_of_a_fast_open_is_not_sent_twice() {
+    const ASKED: u64 = 40;
+    let lab = Lab::up();
+    for host in ["lb", "be"] {
+        lab.shell(host, "sysctl -qw net.ipv4.tcp_fastopen=3");
+    }
+    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/fast_open.py");
+    let serve = ["/usr/bin/python3", "-B", program, "serve", "10.77.3.2"];
+    let _server = Server(lab.exec("be", &serve).spawn().unwrap());
+    thread::sleep(Duration::from_millis(700));
+    let ask = |count: u64| {
+        let count = count.to_string();
+        let words = [
+            "/usr/bin/python3",
+            "-B",
+            program,
+            "ask",
+            "10.77.3.2",
+            &count,
+        ];
+        let done = lab.exec("lb", &words).output().unwrap();
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        let again = counted(&lab, "be", "TcpRetransSegs");
+        println!(
+            "{count} requests: {} {again} segments sent again so far",
+            text(&done.stdout)
+        );
+        again
+    };
+    // The first one gets the cookie.
+    let before = ask(ASKED + 1);
+    let mut sensor = lab.sensor(&[]);
+    let after = ask(ASKED);
+    assert_eq!(counted(&lab, "lb", "TcpExtTCPFastOpenActive"), 2 * ASKED);
+    assert_ends_well(&mut sensor, &["dn0"]);
+    let line = ledger(&sensor, "dn0");
+    assert!(line.contains(&format!("fast_open {ASKED})")), "{line}");
+    // Without the exception 6 to 114 of them.
+    assert!(
+        after - before <= ASKED / 8,
+        "{before} before, {after} after"
+    );
+}
