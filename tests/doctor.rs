@@ -11,7 +11,9 @@
 mod namespace;
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rstscope::control::diagnose::{self, Check, Mode, Outcome, Refusal};
 use rstscope::control::doctor::doctor;
@@ -172,16 +174,8 @@ fn a_macvlan_points_to_the_link_below() {
 #[ignore = "needs root"]
 fn a_taken_xdp_slot_is_refused_inline_and_told_in_mirror_mode() {
     let _namespace = Namespace::enter(3);
-    let source = std::env::temp_dir().join(format!("rstscope-doctor-{}.c", std::process::id()));
-    let object = source.with_extension("o");
-    fs::write(
-        &source,
-        r#"__attribute__((section("xdp"), used)) int pass(void *ctx) { return 2; }
-           char _license[] __attribute__((section("license"), used)) = "GPL";"#,
-    )
-    .unwrap();
-    let (from, to) = (source.to_str().unwrap(), object.to_str().unwrap());
-    run(&format!("clang -O2 -g -target bpf -c {from} -o {to}"));
+    let object = pass_all();
+    let to = object.to_str().unwrap();
     for (word, mode) in [("xdpgeneric", "generic"), ("xdpdrv", "native")] {
         run(&format!("ip link set dev nic0 {word} obj {to} sec xdp"));
         let checks = diagnose::interface("nic0", Mode::Inline);
@@ -199,12 +193,64 @@ fn a_taken_xdp_slot_is_refused_inline_and_told_in_mirror_mode() {
         );
         run(&format!("ip link set dev nic0 {word} off"));
     }
-    fs::remove_file(source).unwrap();
     fs::remove_file(object).unwrap();
     assert_eq!(
         Refusal::of(&diagnose::interface("nic0", Mode::Inline)),
         None
     );
+}
+
+/// Where it is there first, the kernel refuses ours; one that comes later it lets in.
+#[test]
+#[ignore = "needs root"]
+fn a_program_on_the_bridge_above_is_named() {
+    let _namespace = Namespace::enter(3);
+    run("ip link add br0 type bridge");
+    run("ip link set nic0 master br0");
+    let object = pass_all();
+    let to = object.to_str().unwrap();
+    run(&format!("ip link set dev br0 xdpgeneric obj {to} sec xdp"));
+    let checks = diagnose::interface("nic0", Mode::Inline);
+    let check = find(&checks, "xdp above");
+    assert!(check.is_bad(), "{check}");
+    assert!(
+        check
+            .sentence
+            .starts_with("br0, which is on nic0, has an XDP program"),
+        "{check}"
+    );
+    let refused = Command::new("ip")
+        .args([
+            "link", "set", "dev", "nic0", "xdpdrv", "obj", to, "sec", "xdp",
+        ])
+        .output()
+        .unwrap();
+    assert!(!refused.status.success(), "the kernel lets one in below");
+    run("ip link set dev br0 xdpgeneric off");
+    fs::remove_file(object).unwrap();
+    assert_eq!(
+        Refusal::of(&diagnose::interface("nic0", Mode::Inline)),
+        None
+    );
+}
+
+/// A program that passes all, compiled to a file of the caller's.
+fn pass_all() -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("rstscope-doctor-{}-{number}.c", std::process::id());
+    let source = std::env::temp_dir().join(name);
+    let object = source.with_extension("o");
+    fs::write(
+        &source,
+        r#"__attribute__((section("xdp"), used)) int pass(void *ctx) { return 2; }
+           char _license[] __attribute__((section("license"), used)) = "GPL";"#,
+    )
+    .unwrap();
+    let (from, to) = (source.to_str().unwrap(), object.to_str().unwrap());
+    run(&format!("clang -O2 -g -target bpf -c {from} -o {to}"));
+    fs::remove_file(source).unwrap();
+    object
 }
 
 #[test]

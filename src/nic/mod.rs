@@ -99,6 +99,8 @@ pub struct Interface {
     pub uppers: Vec<Neighbor>,
     /// Links whose master it is: slaves of a bond, ports of a bridge.
     pub ports: Vec<Neighbor>,
+    /// Links right above it that have an XDP program: the kernel lets no other in below (`dev_xdp_attach`).
+    pub uppers_with_xdp: Vec<Neighbor>,
     /// Links above it, however far, that sort frames by their tags: a VLAN link on it or on its bond, a
     /// bridge that filters.
     pub tag_readers: Vec<Neighbor>,
@@ -244,6 +246,7 @@ impl Interface {
                 other.lower == Some(link.ifindex) && other.kind.as_deref() != Some("veth")
             }),
             ports: all(&|other| other.master == Some(link.ifindex)),
+            uppers_with_xdp: all(&|other| other.xdp.is_some() && is_on(other, &link)),
             tag_readers: above(&link, links)
                 .into_iter()
                 .filter(|link| link.reads_tags())
@@ -257,13 +260,15 @@ impl Interface {
     }
 }
 
-/// The links that get frames of `link`, be it as its master or by sitting on it, and theirs in turn.
+/// Whether `upper` gets frames of `lower`, be it as its master or by sitting on it.
+fn is_on(upper: &Link, lower: &Link) -> bool {
+    // The ends of a veth pair name each other.
+    let sits_on_it = upper.lower == Some(lower.ifindex) && upper.kind.as_deref() != Some("veth");
+    lower.master == Some(upper.ifindex) || sits_on_it
+}
+
+/// The links that get frames of `link`, and those that get theirs in turn.
 fn above<'a>(link: &Link, links: &'a [Link]) -> Vec<&'a Link> {
-    let is_on = |upper: &Link, lower: &Link| {
-        lower.master == Some(upper.ifindex)
-            // The ends of a veth pair name each other.
-            || upper.lower == Some(lower.ifindex) && upper.kind.as_deref() != Some("veth")
-    };
     let mut found: Vec<&Link> = Vec::new();
     let mut at = 0;
     let mut lower = Some(link);

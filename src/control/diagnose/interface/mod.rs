@@ -111,6 +111,7 @@ impl InterfaceFacts {
         checks.push(self.xdp_slot(mode));
         checks.extend(self.vlan(mode));
         if mode == Mode::Inline {
+            checks.extend(self.xdp_above());
             checks.push(self.native_xdp());
             checks.push(self.mtu());
             checks.extend(self.merging());
@@ -237,6 +238,19 @@ impl InterfaceFacts {
             "detach it with `ip link set dev {name} {off}` (or stop the program that holds it), \
              or use --mode mirror"
         ))
+    }
+
+    /// The kernel attaches nothing below a link that has a program already.
+    fn xdp_above(&self) -> Option<Check> {
+        let upper = &self.interface.uppers_with_xdp.first()?.name;
+        let sentence = format!(
+            "{upper}, which is on {name}, has an XDP program: the kernel lets no other in below it",
+            name = self.name()
+        );
+        Some(
+            Check::bad("xdp above", Fault::Host, sentence)
+                .remedy(format!("take it off {upper}, or use --mode mirror")),
+        )
     }
 
     fn native_xdp(&self) -> Check {
