@@ -1,11 +1,15 @@
 //! SIGTERM and SIGINT end a run cleanly; a second one ends it at once, since somebody means it. SIGHUP
-//! asks for the configuration to be read again.
+//! asks for the configuration to be read again. SIGXFSZ asks for nothing: the write that met the limit
+//! fails, as one to a full disk does.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+/// A file has reached `ulimit -f` (LimitFSIZE); the process would die of it.
+const SIGXFSZ: i32 = libc::SIGXFSZ;
 
 /// Exit code of a run that was not let finish: 128 + SIGINT, as shells have it.
 const IMPATIENT: i32 = 130;
@@ -32,6 +36,7 @@ impl Signals {
         }
         let reload = Arc::new(AtomicBool::new(false));
         signal_hook::flag::register(SIGHUP, Arc::clone(&reload))?;
+        signal_hook::flag::register(SIGXFSZ, Arc::default())?;
         Ok(Self { asked, reload })
     }
 

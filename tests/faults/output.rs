@@ -59,6 +59,26 @@ fn a_full_disk_is_named_and_costs_no_connection() {
     assert_prompt("after the end", lab.rate(100));
 }
 
+/// Records and spools alike may be no longer than that: the rest waits in memory.
+#[test]
+#[ignore = "needs root"]
+fn a_limit_of_file_size_does_not_end_the_sensor() {
+    let lab = Lab::up();
+    let run = format!(
+        "ulimit -f 16; exec {BINARY} run --iface up0 --iface dn0 --settle 0 --spool {} --output {}",
+        lab.spool(),
+        lab.output()
+    );
+    let mut sensor = Sensor::spawn(lab.exec("lb", &["sh", "-c", &run]));
+    assert!(sensor.await_line("rstscope: ready"), "{}", sensor.said());
+    let (rate, _) = during(&lab, 400, || abort_some(&lab));
+    assert!(sensor.await_line("File too large"), "{}", sensor.said());
+    assert_all("the file is full", rate);
+    assert_prompt("after", lab.rate(200));
+    assert_eq!(sensor.stop(), Some(1), "{}", sensor.said());
+    assert!(fs::metadata(lab.records_path()).unwrap().len() <= 16 * 512);
+}
+
 /// A file system for the records that holds some of them, unmounted when it is dropped.
 struct Small(PathBuf);
 
