@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use rstscope::cli::Cli;
 use rstscope::config::Config;
-use rstscope::{control, explain, notice, read, sys};
+use rstscope::{control, explain, notice, read};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -24,10 +24,7 @@ fn main() -> ExitCode {
         }
     };
     let result = match config {
-        Config::Read(config) => {
-            sys::keep_freed_memory();
-            return ExitCode::from(read::run(&config));
-        }
+        Config::Read(config) => return ExitCode::from(read::run(&config)),
         Config::Explain(config) => return ExitCode::from(explain::run(&config)),
         Config::Schema(dataset) => return ExitCode::from(control::schema::run(dataset)),
         Config::Run(config) => control::run(&config),

@@ -39,9 +39,8 @@ const QUEUE_RECORDS: usize = 1024;
 /// Reset flows that may be open at a time: at the default settle time, 16,384 resets a second.
 const EPISODES: usize = 1 << 14;
 /// Batches of packets that may wait for the engine: enough that neither thread waits for the other's
-/// moment without the processor, which may be some milliseconds where they are two and the writer's come in between. A
-/// batch of mostly resets is half a megabyte.
-const QUEUE_BATCHES: usize = 16;
+/// moment without the processor.
+const QUEUE_BATCHES: usize = 4;
 /// Records that are handed to the writer together, where many come: each waking of its thread
 /// costs more than a record.
 const BATCH_RECORDS: usize = 256;

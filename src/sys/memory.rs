@@ -1,5 +1,5 @@
-//! Advice about memory that somebody else owns: to the kernel, to the allocator, and to the processor.
-//! None of it changes what a program does, only how fast.
+//! Advice about memory that somebody else owns: to the kernel, and to the processor. None of it
+//! changes what a program does, only how fast.
 
 use std::ffi::c_void;
 
@@ -26,19 +26,6 @@ pub fn advise_huge_pages<T>(memory: &[T]) -> bool {
     // changes neither its contents nor who may access it.
     let result = unsafe { libc::madvise(at.cast_mut(), bytes, libc::MADV_HUGEPAGE) };
     result == 0
-}
-
-/// `mi_option_purge_delay` of mimalloc.h, which is the same in both versions that `libmimalloc-sys` has and
-/// is not among the constants that it names.
-const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
-
-/// Has mimalloc keep the memory that is freed, instead of giving it back to the kernel when nobody has asked
-/// for it within 10 ms: a program that soon ends, and fills and frees the same memory until then, otherwise
-/// has it cleared by the kernel again and again. Without effect under another allocator.
-pub fn keep_freed_memory() {
-    // SAFETY: the option is one of `mi_option_e`, -1 its documented value for "no purging at all"; `mi_option_set` writes
-    // a number that mimalloc reads when it frees, and checks the option against `_mi_option_last`.
-    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, -1) };
 }
 
 /// Bytes that a processor fetches at a time, on all that the program runs on. Where it is more,
