@@ -6,7 +6,7 @@ use crate::wire::hop_limit::initial_hop_limit;
 use crate::wire::{Segment, SeqNum};
 
 use super::Case;
-use super::ways::is_syn_anothers;
+use super::opener::is_syn_anothers;
 
 /// The stack that a SYN or SYN-ACK shows by its option order and hop limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,10 +3,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::ways::{
-    has_another_label, is_of_a_known_way, is_of_the_networks_way, is_opened_by_proxy,
-    is_syn_anothers,
-};
+use super::opener::{is_opened_by_proxy, is_syn_anothers};
+use super::ways::{has_another_label, is_of_a_known_way, is_of_the_networks_way};
 use super::{Case, Evidence, Group, Kind, Value};
 use crate::flow::{HopLimits, PrefixFacts};
 use crate::wire::hop_limit::{hops, initial_hop_limit, is_far};

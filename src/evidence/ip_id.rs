@@ -3,7 +3,7 @@
 //! every modern Linux gives its answers to segments of unknown connections.
 
 use super::basis::{Stack, receiver_isn, sender_isn, sender_stack};
-use super::ways::is_syn_anothers;
+use super::opener::is_syn_anothers;
 use super::{Case, Evidence, Group, Kind};
 use crate::host::SocketSequence;
 use crate::time::SECOND;

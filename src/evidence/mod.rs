@@ -10,6 +10,7 @@ pub mod ip_id;
 pub mod link;
 mod moment;
 mod needs;
+mod opener;
 pub mod race;
 pub mod sequence;
 pub mod shape;

@@ -3,7 +3,7 @@
 //! else. Never held against a reset: a missing timestamp as such, window 0, IP ID 0.
 
 use super::basis::{Stack, answers_syn, receiver_isn, sender_stack, timestamps_in_use};
-use super::ways::is_syn_anothers;
+use super::opener::is_syn_anothers;
 use super::{Case, Evidence, Group, Kind};
 use crate::wire::{Flags, Segment, SeqNum};
 

@@ -242,6 +242,18 @@ impl Scene {
         self
     }
 
+    /// A peer at 50, known by nine segments and nine flows, whose reset comes from there.
+    pub fn well_known(reset: u8) -> Self {
+        let scene = Self::established().path_hop_limit(50);
+        let mut scene = scene
+            .sender(|s| s.segments = 9)
+            .reset(|r| r.hop_limit = reset);
+        let path = scene.flow.path.as_mut().unwrap();
+        path.flows = 9;
+        (1..9).for_each(|_| path.hop_limits.note(50));
+        scene
+    }
+
     pub fn sender(mut self, change: impl FnOnce(&mut HalfFlow)) -> Self {
         change(self.flow.sender.as_mut().unwrap());
         self
