@@ -241,10 +241,7 @@ impl Interface {
             xdp_features: generic.as_mut().and_then(|g| g.xdp_features(link.ifindex)),
             master: with_index(link.master),
             lower: with_index(link.lower).filter(|_| link.kind.as_deref() != Some("veth")),
-            // A veth whose peer is here names it as its lower link; it does not sit on it.
-            uppers: all(&|other| {
-                other.lower == Some(link.ifindex) && other.kind.as_deref() != Some("veth")
-            }),
+            uppers: all(&|other| sits_on(other, &link)),
             ports: all(&|other| other.master == Some(link.ifindex)),
             uppers_with_xdp: all(&|other| other.xdp.is_some() && is_on(other, &link)),
             tag_readers: above(&link, links)
@@ -260,11 +257,14 @@ impl Interface {
     }
 }
 
+/// Whether `upper` names `lower` as the link below it. A veth whose peer is here does so too, and sits on nothing.
+fn sits_on(upper: &Link, lower: &Link) -> bool {
+    upper.lower == Some(lower.ifindex) && upper.kind.as_deref() != Some("veth")
+}
+
 /// Whether `upper` gets frames of `lower`, be it as its master or by sitting on it.
 fn is_on(upper: &Link, lower: &Link) -> bool {
-    // The ends of a veth pair name each other.
-    let sits_on_it = upper.lower == Some(lower.ifindex) && upper.kind.as_deref() != Some("veth");
-    lower.master == Some(upper.ifindex) || sits_on_it
+    lower.master == Some(upper.ifindex) || sits_on(upper, lower)
 }
 
 /// The links that get frames of `link`, and those that get theirs in turn.
