@@ -35,19 +35,10 @@ use support::{Namespaces, inside, sh};
 const FIN: u8 = 1;
 const RST: u8 = 4;
 
-/// Frames that the sensor let pass by itself.
-fn bypassed(sensor: &Sensor) -> u64 {
-    let reasons = ["bypass_credit", "bypass_draining", "bypass_heartbeat"];
-    let others = ["bypass_closed", "no_socket", "no_metadata"];
-    let frames = ["too_long", "checksum_partial", "fast_open"];
-    let all = reasons.iter().chain(&others).chain(&frames);
-    all.map(|name| sensor.steered(name)).sum()
-}
-
 /// Stops the sensor and holds it to its ledger; answers its counters and what it bypassed.
 fn settle(sensor: Sensor) -> (Counters, u64) {
     let redirected = sensor.steered("redirected");
-    let bypassed = bypassed(&sensor);
+    let bypassed = sensor.bypassed();
     let (finished, handed_back, lost) = sensor.stop();
     let one = finished[0];
     assert!(one.balance.holds() && one.is_drained, "{one:?}");
@@ -72,7 +63,7 @@ fn a_flood_beyond_what_the_sensor_takes_is_accounted_for_to_the_frame() {
     let network = Namespaces::new(&["p-flood-a", "p-flood-b"]);
     network.cable(51, 1);
     inside(network.name(1), || {
-        let sensor = Sensor::start("sv51", 1, true);
+        let sensor = Sensor::start("sv51", 1);
         let sent = inside(network.name(0), || Generator::open("cl51", 0).send(FRAMES));
         thread::sleep(Duration::from_millis(200));
         let (counters, bypassed) = settle(sensor);
@@ -136,7 +127,7 @@ fn frames_of_a_flow_keep_their_order_whichever_way_they_go_back() {
         let mac = rstscope::nic::Interface::find("sv52").unwrap().mac();
         let mac = mac.expect("a veth has an address").0;
         let socket = listen();
-        let sensor = Sensor::start("sv52", 1, true);
+        let sensor = Sensor::start("sv52", 1);
         let mut next = 0;
         // Bound there, it may send from anywhere.
         let mut generator = inside(network.name(0), || Generator::open("cl52", 0));
@@ -154,7 +145,7 @@ fn frames_of_a_flow_keep_their_order_whichever_way_they_go_back() {
             assert_eq!(sent, 200, "the generator lost frames");
             next += 200;
             // Those that passed by a worker that was kept waiting count too, or this never ends.
-            while sensor.received() + bypassed(&sensor) + 100 < u64::from(next) {
+            while sensor.received() + sensor.bypassed() + 100 < u64::from(next) {
                 thread::sleep(Duration::from_micros(100));
             }
         }
@@ -243,7 +234,7 @@ fn goes_live(is_pinned: bool, prepare: impl FnOnce() + Send) -> bool {
     let network = Namespaces::new(&["p-bound-a", "p-bound-b"]);
     network.cable(54, 1);
     inside(network.name(1), || {
-        let sensor = Sensor::start_on("sv54", 1, true, is_pinned);
+        let sensor = Sensor::start_on("sv54", 1, is_pinned);
         prepare();
         inside(network.name(0), || Generator::open("cl54", 0).send(FRAMES));
         thread::sleep(Duration::from_millis(200));
@@ -311,7 +302,7 @@ fn an_mtu_beyond_a_page_is_served_and_longer_frames_pass_by() {
         ));
     }
     inside(network.name(1), || {
-        let sensor = Sensor::start("sv53", 1, true);
+        let sensor = Sensor::start("sv53", 1);
         let listener = TcpListener::bind("10.53.0.2:80").unwrap();
         let sent = inside(network.name(0), || {
             let mut stream = TcpStream::connect("10.53.0.2:80").expect("the SYN comes back");

@@ -23,26 +23,26 @@ use rstscope::nic::Interface;
 use rstscope::sys::{FramePool, Gates, HandbackSocket, Umem, UmemLayout, Wake};
 use rstscope::vantage::InterfaceId;
 use rstscope::worker::{Finished, Health, Port, PortConfig, Shared, Worker, WorkerConfig};
-use rstscope::xdp::{COUNTER_NAMES, Config as XdpConfig, Steer};
+use rstscope::xdp::{BYPASSED, COUNTER_NAMES, Config as XdpConfig, Steer};
 
 /// A sensor on one interface of this thread's namespace, running.
 pub(crate) struct Sensor {
     pub(crate) events: Events,
     pub(crate) steer: Steer,
     pair: Pair,
-    _live: Option<Live>,
+    _live: Live,
     workers: Vec<(Arc<Shared>, JoinHandle<Finished>)>,
     queues: u32,
 }
 
 impl Sensor {
     /// Starts one with a worker a queue, each on a CPU of its own as far as there are.
-    pub(crate) fn start(interface: &str, queues: u32, with_live: bool) -> Self {
-        Self::start_on(interface, queues, with_live, true)
+    pub(crate) fn start(interface: &str, queues: u32) -> Self {
+        Self::start_on(interface, queues, true)
     }
 
     /// The same, with workers that are bound to their CPUs or are not.
-    pub(crate) fn start_on(interface: &str, queues: u32, with_live: bool, is_pinned: bool) -> Self {
+    pub(crate) fn start_on(interface: &str, queues: u32, is_pinned: bool) -> Self {
         let nic = Interface::find(interface).expect("the interface is there");
         let netns = own_netns().expect("procfs");
         let events = Events::open(EventsConfig::for_netns(netns)).expect("events");
@@ -54,10 +54,8 @@ impl Sensor {
         let mut steer = Steer::load(settings, events.ring_fd()).expect("steer loads");
         let classifier = events.load_handback().expect("classifier");
         let pair = Pair::create(&nic.link, queues, classifier.as_fd()).expect("hand-back pair");
-        let live = with_live.then(|| {
-            let (nic, veth) = (nic.ifindex(), pair.transmit_ifindex());
-            Live::open(nic, veth, queues, events.counters_fd()).expect("live frames")
-        });
+        let (to, veth) = (nic.ifindex(), pair.transmit_ifindex());
+        let live = Live::open(to, veth, queues, events.counters_fd()).expect("live frames");
         let gates = Gates::map(steer.gate_fd(), queues).expect("gates");
         let mut workers = Vec::new();
         for queue in 0..queues {
@@ -69,7 +67,7 @@ impl Sensor {
                 umem: UmemLayout::default(),
             })
             .expect("rings")
-            .with_burst(live.as_ref().and_then(|live| live.take(queue)));
+            .with_burst(live.take(queue));
             steer.insert_socket(queue, port.as_fd()).expect("xsks");
             let shared = Arc::new(Shared::new());
             let worker = Worker::new(
@@ -106,15 +104,15 @@ impl Sensor {
         sensor
     }
 
-    /// CPU time of all workers so far, in nanoseconds, softirqs that ran in them included.
-    pub(crate) fn cpu_ns(&self) -> f64 {
-        threads_cpu_ns(std::process::id(), "bench-q")
-    }
-
     /// One of `steer`'s counters.
     pub(crate) fn steered(&self, name: &str) -> u64 {
         let at = COUNTER_NAMES.iter().position(|known| *known == name);
         self.steer.counters().expect("counters")[at.expect("a name")]
+    }
+
+    /// Frames that `steer` let pass by itself.
+    pub(crate) fn bypassed(&self) -> u64 {
+        BYPASSED.iter().map(|name| self.steered(name)).sum()
     }
 
     /// Frames received so far.

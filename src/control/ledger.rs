@@ -4,10 +4,9 @@
 
 use std::fmt::Write;
 
-use super::post::BYPASSED;
 use crate::metrics::{Family, Kind, Value};
 use crate::worker::{Counters, Finished};
-use crate::xdp;
+use crate::xdp::{self, BYPASSED};
 
 /// Name of the family that holds the entries.
 const FAMILY: &str = "rstscope_ledger_frames";

@@ -43,6 +43,19 @@ pub const COUNTER_NAMES: [&str; COUNTERS] = [
     "fast_open",
 ];
 
+/// Those of them that count frames which should have gone to a worker and passed to the host directly.
+pub const BYPASSED: [&str; 9] = [
+    "too_long",
+    "checksum_partial",
+    "fast_open",
+    "no_metadata",
+    "bypass_credit",
+    "bypass_heartbeat",
+    "bypass_draining",
+    "bypass_closed",
+    "no_socket",
+];
+
 /// Queues of one interface that `steer` serves.
 pub const QUEUES_MAX: u32 = 256;
 

@@ -14,17 +14,6 @@ const NOT_OURS: [&str; 7] = [
     "malformed",
     "too_deep",
 ];
-pub(in crate::control) const BYPASSED: [&str; 9] = [
-    "too_long",
-    "checksum_partial",
-    "fast_open",
-    "no_metadata",
-    "bypass_credit",
-    "bypass_heartbeat",
-    "bypass_draining",
-    "bypass_closed",
-    "no_socket",
-];
 
 /// What coverage makes of the counters of `steer` and of all workers of a post.
 pub(super) fn totals(
@@ -35,7 +24,7 @@ pub(super) fn totals(
     let mut totals = Totals {
         observed: 0,
         passed: Some(sum(&NOT_OURS)),
-        bypassed: sum(&BYPASSED),
+        bypassed: sum(&xdp::BYPASSED),
         copied: counter(steer, "copied"),
         lost: counter(steer, "copy_lost"),
     };

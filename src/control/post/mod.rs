@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
 
-pub(super) use counted::BYPASSED;
 use counted::totals;
 use inline::{Inline, Seat, trackers};
 
