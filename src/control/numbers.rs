@@ -201,7 +201,7 @@ fn tables(posts: &[Post], numbers: &EngineNumbers) -> [Family; 3] {
     [live, made, evicted]
 }
 
-/// The same with a number for those of which there is none yet: who counts by differences sees the first record
+/// Records that were counted, and 0 for those of which there is none yet: who counts by differences sees the first record
 /// only where there was a number before it.
 fn with_zeros(counted: &Causes) -> Causes {
     let named = Cause::ALL.map(|cause| (cause.verdict().name(), cause.name()));

@@ -216,6 +216,7 @@ pub fn to_story(record: &Record) -> String {
         };
         line(PRIOR_DB, "before any evidence: forged resets are rare");
         let bounded = total - sum;
+        // What the one decimal shows.
         if bounded.abs() >= 0.05 {
             line(
                 bounded,
