@@ -1,9 +1,8 @@
 //! TCP Fast Open: data that comes right behind a SYN-ACK. No fault at all, but a peer that does not wait,
 //! whose data must not come before a SYN-ACK that takes the detour.
 
-use std::process::Child;
-use std::thread;
-use std::time::Duration;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
 
 use super::traffic::{assert_ends_well, ledger};
 use crate::lab::{Lab, text};
@@ -36,8 +35,12 @@ fn data_behind_the_syn_ack_of_a_fast_open_is_not_sent_twice() {
     }
     let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/fast_open.py");
     let serve = ["/usr/bin/python3", "-B", program, "serve", "10.77.3.2"];
-    let _server = Server(lab.exec("be", &serve).spawn().unwrap());
-    thread::sleep(Duration::from_millis(700));
+    let mut server = lab.exec("be", &serve);
+    let mut server = Server(server.stdout(Stdio::piped()).spawn().unwrap());
+    let mut said = String::new();
+    let output = server.0.stdout.take().unwrap();
+    BufReader::new(output).read_line(&mut said).unwrap();
+    assert_eq!(said, "listening\n");
     let ask = |count: u64| {
         let count = count.to_string();
         let words = [

@@ -14,6 +14,7 @@ REQUEST, ANSWER = b"x" * 10, b"y" * 4000
 def serve(address):
     listener = socket.create_server((address, PORT), backlog=128)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, 128)
+    print("listening", flush=True)
     while True:
         connection, _ = listener.accept()
         with connection:
