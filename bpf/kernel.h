@@ -103,7 +103,7 @@ struct tcp_options_received {
 struct tcp_sock {
 	struct inet_connection_sock inet_conn;
 	__u32 rcv_nxt;
-	__u32 snd_nxt;
+	__u32 write_seq;
 	__u32 snd_una;
 	__u32 srtt_us;
 	__u32 rcv_wnd;

@@ -25,7 +25,7 @@ struct socket_view {
 	__u8 has_keepalive;  /* SO_KEEPALIVE: it may send probes of its own accord */
 	__u32 rcv_nxt;
 	__u32 rcv_wnd;
-	__u32 snd_nxt;
+	__u32 write_seq; /* end of what it was given to send: snd_nxt moves after a segment left */
 	__u32 snd_una;
 	__u32 ts_recent;
 	__u32 segs_in;
@@ -57,7 +57,7 @@ struct frame_meta_short {
 	__u64 time_ns;
 	__u32 rcv_nxt;
 	__u32 rcv_wnd;
-	__u32 snd_nxt;
+	__u32 write_seq;
 	__u32 snd_una;
 	__u32 ts_recent;
 	__u8 kind; /* enum socket_kind; SHORT_HAS_TIMESTAMPS added */

@@ -23,7 +23,7 @@ static __always_inline void view_full(struct socket_view *view, struct tcp_sock 
 	view->kind = SOCKET_FULL;
 	view->rcv_nxt = tp->rcv_nxt;
 	view->rcv_wnd = tp->rcv_wnd;
-	view->snd_nxt = tp->snd_nxt;
+	view->write_seq = tp->write_seq;
 	view->snd_una = tp->snd_una;
 	view->has_timestamps = BPF_CORE_READ_BITFIELD(tp, rx_opt.tstamp_ok) != 0;
 	view->ts_recent = tp->rx_opt.ts_recent;

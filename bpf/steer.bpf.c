@@ -93,7 +93,7 @@ static __always_inline int write_short(struct xdp_md *ctx, const struct socket_v
 	meta->time_ns = now;
 	meta->rcv_nxt = view->rcv_nxt;
 	meta->rcv_wnd = view->rcv_wnd;
-	meta->snd_nxt = view->snd_nxt;
+	meta->write_seq = view->write_seq;
 	meta->snd_una = view->snd_una;
 	meta->ts_recent = view->ts_recent;
 	meta->kind = view->kind | (view->has_timestamps ? SHORT_HAS_TIMESTAMPS : 0);

@@ -93,8 +93,9 @@ pub struct SocketSequence {
     pub rcv_nxt: SeqNum,
     /// RCV.WND: bytes that it accepts from RCV.NXT on.
     pub rcv_wnd: u32,
-    /// SND.NXT: the next sequence number that it will send.
-    pub snd_nxt: SeqNum,
+    /// `write_seq`: the end of what it was given to send, and of what can be answered. SND.NXT is no bound: the kernel
+    /// moves it when a segment has left (`tcp_write_xmit`, `tcp_connect`), and a near peer's answer may be here before.
+    pub write_seq: SeqNum,
     /// SND.UNA: the oldest one not yet acknowledged.
     pub snd_una: SeqNum,
     /// TS.Recent (RFC 7323 §4.3), when timestamps were negotiated.
@@ -121,7 +122,7 @@ impl SocketSequence {
     pub const BLANK: Self = Self {
         rcv_nxt: SeqNum(0),
         rcv_wnd: 0,
-        snd_nxt: SeqNum(0),
+        write_seq: SeqNum(0),
         snd_una: SeqNum(0),
         ts_recent: None,
         segs_in: None,

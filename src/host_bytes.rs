@@ -71,7 +71,7 @@ pub fn socket_view(bytes: &[u8]) -> Option<SocketView> {
         Some(SocketSequence {
             rcv_nxt: SeqNum(u32_at(bytes, 4)?),
             rcv_wnd: u32_at(bytes, 8)?,
-            snd_nxt: SeqNum(u32_at(bytes, 12)?),
+            write_seq: SeqNum(u32_at(bytes, 12)?),
             snd_una: SeqNum(u32_at(bytes, 16)?),
             ts_recent: u32_at(bytes, 20).filter(|_| has_timestamps != 0),
             segs_in: u32_at(bytes, 24),
@@ -104,7 +104,7 @@ pub fn frame_meta(before: &[u8]) -> Option<(Timestamp, Option<SocketView>)> {
         Some(SocketSequence {
             rcv_nxt: SeqNum(u32_at(meta, 8)?),
             rcv_wnd: u32_at(meta, 12)?,
-            snd_nxt: SeqNum(u32_at(meta, 16)?),
+            write_seq: SeqNum(u32_at(meta, 16)?),
             snd_una: SeqNum(u32_at(meta, 20)?),
             ts_recent: u32_at(meta, 24).filter(|_| kind & SHORT_HAS_TIMESTAMPS != 0),
             ..SocketSequence::BLANK
@@ -216,7 +216,7 @@ mod tests {
         assert_eq!(state, TcpState::Established);
         assert_eq!((sequence.rcv_nxt, sequence.rcv_wnd), (SeqNum(10), 11));
         assert_eq!(
-            (sequence.snd_nxt, sequence.snd_una),
+            (sequence.write_seq, sequence.snd_una),
             (SeqNum(12), SeqNum(13))
         );
         assert_eq!((sequence.ts_recent, sequence.segs_in), (Some(14), Some(15)));
@@ -292,7 +292,10 @@ mod tests {
         };
         assert_eq!((time.as_nanos(), state), (77, TcpState::CloseWait));
         assert_eq!((sequence.rcv_nxt, sequence.rcv_wnd), (SeqNum(1), 2));
-        assert_eq!((sequence.snd_nxt, sequence.snd_una), (SeqNum(3), SeqNum(4)));
+        assert_eq!(
+            (sequence.write_seq, sequence.snd_una),
+            (SeqNum(3), SeqNum(4))
+        );
         assert_eq!((sequence.ts_recent, sequence.segs_in), (Some(5), None));
     }
 }

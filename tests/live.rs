@@ -86,6 +86,21 @@ fn every_scenario_gets_its_verdict_and_the_host_is_left_as_it_was_found() {
         "{unnamed} of {legs} legs are not named"
     );
     assert!(all.len() > resets.len(), "there is no coverage record");
+    assert_refusals_fit(&resets);
+}
+
+/// A near peer refuses before the kernel counts its own SYN as sent: that must not look like a guess.
+fn assert_refusals_fit(resets: &[&Value]) {
+    let refusals = resets
+        .iter()
+        .map(|record| &record["rstscope"])
+        .filter(|scope| {
+            scope["cause"] == "refused" && scope["kernel"]["socket_state"] == "syn_sent"
+        });
+    assert!(refusals.clone().count() >= 2, "nobody was refused");
+    for refusal in refusals {
+        assert_eq!(refusal["resets"][0]["seq_fit"], "exact", "{refusal}");
+    }
 }
 
 #[test]

@@ -306,7 +306,7 @@ fn socket(step: &[u8; STEP]) -> Option<SocketView> {
             sequence: SocketSequence {
                 rcv_nxt: number(step[14], 0x1000_0000),
                 rcv_wnd: u32::from(step[8]) << 8,
-                snd_nxt: number(step[7], 0xffff_ff00),
+                write_seq: number(step[7], 0xffff_ff00),
                 snd_una: number(step[6], 0xffff_ff00),
                 ts_recent: (step[9] & 8 != 0).then_some(u32::from(step[14]) << 20),
                 segs_in: Some(u32::from(step[10])),

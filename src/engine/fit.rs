@@ -19,7 +19,7 @@ pub(super) fn fit(
         Some(SocketView::Full {
             state: TcpState::SynSent,
             sequence,
-        }) => answers_syn(segment, sequence.snd_nxt),
+        }) => answers_syn(segment, sequence.snd_una.plus(1), sequence.write_seq),
         Some(SocketView::Full { state, sequence }) => against_socket(segment, *state, sequence),
         _ => against_flow(segment, flow, offline),
     }
@@ -49,18 +49,18 @@ fn against_socket(
     (fit, Some(offset))
 }
 
-/// RFC 9293 §3.10.7.3: in SYN-SENT a reset counts only if it acknowledges the SYN.
-fn answers_syn(segment: &Segment, expected: SeqNum) -> (SequenceFit, Option<i32>) {
+/// RFC 9293 §3.10.7.3: in SYN-SENT a reset counts only if it acknowledges the SYN, `first`. What data the SYN had, as
+/// far as `last`, may or may not be acknowledged with it (RFC 7413).
+fn answers_syn(segment: &Segment, first: SeqNum, last: SeqNum) -> (SequenceFit, Option<i32>) {
     if !segment.flags.ack() {
         return (SequenceFit::OutOfWindow, None);
     }
-    let offset = segment.ack.offset_from(expected);
-    let fit = if offset == 0 {
-        SequenceFit::Exact
+    let offset = segment.ack.offset_from(first);
+    if (0..=last.offset_from(first)).contains(&offset) {
+        (SequenceFit::Exact, Some(0))
     } else {
-        SequenceFit::OutOfWindow
-    };
-    (fit, Some(offset))
+        (SequenceFit::OutOfWindow, Some(offset))
+    }
 }
 
 fn against_flow(segment: &Segment, flow: &FlowFacts, offline: bool) -> (SequenceFit, Option<i32>) {
@@ -74,13 +74,7 @@ fn against_flow(segment: &Segment, flow: &FlowFacts, offline: bool) -> (Sequence
             let end = receiver
                 .and_then(|half| half.end)
                 .unwrap_or(syn.isn.plus(1));
-            // Data in the SYN (RFC 7413) may or may not be acknowledged.
-            let fit = answers_syn(segment, end);
-            if fit.0 == SequenceFit::Exact {
-                fit
-            } else {
-                answers_syn(segment, syn.isn.plus(1))
-            }
+            answers_syn(segment, syn.isn.plus(1), end)
         } else {
             unknown
         };
@@ -160,7 +154,7 @@ mod tests {
             sequence: SocketSequence {
                 rcv_nxt: SeqNum(1000),
                 rcv_wnd: 500,
-                snd_nxt: SeqNum(77),
+                write_seq: SeqNum(77),
                 snd_una: SeqNum(70),
                 ..SocketSequence::BLANK
             },
@@ -206,8 +200,12 @@ mod tests {
             )
             .0
         };
-        assert_eq!(sort(77, Flags::RST | Flags::ACK), SequenceFit::Exact);
-        assert_eq!(sort(76, Flags::RST | Flags::ACK), SequenceFit::OutOfWindow);
+        let answers = Flags::RST | Flags::ACK;
+        // The SYN alone, or with it data of a Fast Open.
+        assert_eq!(sort(71, answers), SequenceFit::Exact);
+        assert_eq!(sort(77, answers), SequenceFit::Exact);
+        assert_eq!(sort(70, answers), SequenceFit::OutOfWindow);
+        assert_eq!(sort(78, answers), SequenceFit::OutOfWindow);
         assert_eq!(sort(77, Flags::RST), SequenceFit::OutOfWindow);
     }
 

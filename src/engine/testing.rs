@@ -90,7 +90,7 @@ pub(super) fn established(rcv_nxt: u32) -> SocketView {
         sequence: SocketSequence {
             rcv_nxt: SeqNum(rcv_nxt),
             rcv_wnd: 65535,
-            snd_nxt: SeqNum(77),
+            write_seq: SeqNum(77),
             snd_una: SeqNum(77),
             ..SocketSequence::BLANK
         },

@@ -95,7 +95,7 @@ fn may_answer(case: &Case<'_>) -> bool {
     };
     let sequence = first.socket.as_ref().and_then(|socket| socket.sequence());
     sequence.is_none_or(|sequence| {
-        sequence.snd_una != sequence.snd_nxt
+        sequence.snd_una != sequence.write_seq
             || sequence.sent_ago_ns.is_none_or(|ago| ago < ANSWER_NS)
     })
 }
@@ -234,7 +234,7 @@ mod tests {
         let bare = |sent_ago_ns, unacked| {
             let scene = Scene::established().passive().socket(|s| {
                 s.sent_ago_ns = sent_ago_ns;
-                s.snd_nxt = s.snd_una.plus(unacked);
+                s.write_seq = s.snd_una.plus(unacked);
             });
             let link = LinkAddresses {
                 src: OTHER,

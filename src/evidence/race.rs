@@ -172,7 +172,7 @@ fn is_beyond_acked(reset: &ResetSeen, ack: SeqNum, late: bool) -> bool {
 /// and not beyond what it had sent.
 fn acknowledges_new(reset: &ResetSeen, ack: SeqNum) -> bool {
     let sequence = reset.socket.as_ref().and_then(|s| s.sequence());
-    sequence.is_some_and(|s| ack.is_after(s.snd_una) && !ack.is_after(s.snd_nxt))
+    sequence.is_some_and(|s| ack.is_after(s.snd_una) && !ack.is_after(s.write_seq))
 }
 
 /// E-R2: this host's kernel answered a segment of the sender with a reset of its own, and the
@@ -396,7 +396,7 @@ mod tests {
     fn a_download_that_goes_on_is_told_by_what_it_acknowledges() {
         let sending = Scene::established()
             .passive()
-            .socket(|s| s.snd_nxt = s.snd_una.plus(9_000));
+            .socket(|s| s.write_seq = s.snd_una.plus(9_000));
         let old = sending.clone().after(1, |_| ());
         assert_eq!(old.check(acks_on), name("peer_acknowledges_soon"));
         let new = old.after(1, |s| s.ack = s.ack.plus(3_000));
@@ -406,7 +406,7 @@ mod tests {
         let held_back = sending.after(100, |s| s.ack = s.ack.plus(3_000));
         assert_eq!(held_back.check(acks_on), name("peer_acknowledges_more"));
         // An abort says itself what was acknowledged: no more than that proves nothing new.
-        let abort = Scene::established().socket(|s| s.snd_nxt = s.snd_una.plus(9_000));
+        let abort = Scene::established().socket(|s| s.write_seq = s.snd_una.plus(9_000));
         let covering = abort.reset(|r| r.ack = r.ack.plus(3_000));
         let repeated = covering.after(100, |s| s.ack = s.ack.plus(3_000));
         assert_eq!(repeated.check(acks_on), name("peer_acknowledges_on"));
@@ -460,7 +460,7 @@ mod tests {
         assert_eq!(old.check(answered), None);
         let bare = Scene::established()
             .passive()
-            .socket(|s| s.snd_nxt = s.snd_una.plus(22));
+            .socket(|s| s.write_seq = s.snd_una.plus(22));
         let socket = bare.resets[0].socket.as_ref();
         let una = socket.and_then(|s| s.sequence()).unwrap().snd_una;
         let late = bare.clone().answered_by_frame(100, una.plus(22));

@@ -119,7 +119,7 @@ pub fn guesses(case: &Case<'_>) -> Option<Evidence> {
     Some(kind.found(format!("{} different", offsets.len()), "exact"))
 }
 
-/// E-V7: ACK lies beyond SND.NXT, or before SND.UNA. The sender's RCV.NXT never exceeds what was
+/// E-V7: ACK lies beyond all that was written to the socket, or before SND.UNA. The sender's RCV.NXT never exceeds what was
 /// sent to it and never goes back, and an active reset is the last segment that it sends.
 ///
 /// False positives: stacks that answer with RST+ACK and an old ACK (p0f: "a good proportion of RSTs
@@ -142,8 +142,8 @@ pub fn ack(case: &Case<'_>) -> Option<Evidence> {
             true => -1,
             false => -STALE,
         };
-        let impossible = segment.ack.is_after(socket.snd_nxt) || behind < tolerance;
-        return impossible.then(|| ACK_IMPOSSIBLE.found(segment.ack.0, socket.snd_nxt.0));
+        let impossible = segment.ack.is_after(socket.write_seq) || behind < tolerance;
+        return impossible.then(|| ACK_IMPOSSIBLE.found(segment.ack.0, socket.write_seq.0));
     }
     if let Some(isn) = receiver_isn(case)
         && segment.ack.bytes_since(isn.plus(1)) > GROSS
@@ -206,7 +206,7 @@ pub fn unprovoked(case: &Case<'_>) -> Option<Evidence> {
     let on_its_way = STRAGGLER_NS + 4 * 1_000 * u64::from(sequence.srtt_us.filter(|us| *us > 0)?);
     let quiet = socket.state() == Some(TcpState::Established)
         && !sequence.has_keepalive
-        && sequence.snd_una == sequence.snd_nxt
+        && sequence.snd_una == sequence.write_seq
         && (on_its_way + HELD_BACK_NS..FORGOTTEN_NS).contains(&idle)
         && (on_its_way..FORGOTTEN_NS).contains(&sent);
     // A SYN on an open connection is answered with a challenge ACK (RFC 5961 §4.2), which a peer that
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ack_beyond_snd_nxt_or_before_snd_una_is_impossible() {
+    fn an_ack_of_what_was_never_written_or_was_taken_back_is_impossible() {
         let with_ack = |ack| Scene::established().reset(|r| r.ack = ack).socket(|_| ());
         assert_eq!(
             with_ack(RECEIVER_ISN.plus(2)).check(ack),
@@ -421,7 +421,7 @@ mod tests {
         };
         excused(|s| s.has_keepalive = true);
         excused(|s| s.sent_ago_ns = Some(70 * MILLISECOND));
-        excused(|s| s.snd_nxt = s.snd_nxt.plus(1));
+        excused(|s| s.write_seq = s.write_seq.plus(1));
         // An acknowledgement that was held back.
         excused(|s| s.idle_ns = Some(240 * MILLISECOND));
         // A long way.

@@ -315,7 +315,7 @@ impl Scene {
         let mut sequence = SocketSequence {
             rcv_nxt: self.resets[0].segment.seq,
             rcv_wnd: 65_535,
-            snd_nxt: RECEIVER_ISN.plus(1),
+            write_seq: RECEIVER_ISN.plus(1),
             snd_una: RECEIVER_ISN.plus(1),
             ts_recent: Some(500_900),
             segs_in: Some(13),

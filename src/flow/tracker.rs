@@ -470,7 +470,7 @@ mod tests {
         let socket = SocketView::Full {
             state: TcpState::SynSent,
             sequence: SocketSequence {
-                snd_nxt: SeqNum(1),
+                write_seq: SeqNum(1),
                 ..SocketSequence::BLANK
             },
         };

@@ -342,7 +342,7 @@ fn by_what_follows() -> Vec<Edge> {
     let seq = bare().resets[0].segment.seq;
     let sending = Scene::established().passive().socket(|s| {
         s.srtt_us = Some(100);
-        s.snd_nxt = s.snd_una.plus(9_000);
+        s.write_seq = s.snd_una.plus(9_000);
     });
     let accepted_later = Scene::refused().after(1_000, |s| {
         s.flags = Flags(Flags::SYN | Flags::ACK);
