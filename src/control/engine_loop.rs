@@ -104,8 +104,9 @@ pub(super) struct EngineShared {
     pub(super) verdicts_took: Buckets,
     /// SYN, FIN and RST that mirror mode copied, by `InterfaceId`.
     pub(super) mirrored: Box<[AtomicU64]>,
-    /// Copies that were no TCP segment to our parser.
-    pub(super) unparsed: AtomicU64,
+    /// Copies that told nothing: their headers are longer than what is copied of a frame (COPY_BYTES,
+    /// bpf/shared.h), so that the segment is not in them.
+    pub(super) unread: AtomicU64,
     /// Some tc program of an interface was taken off by somebody else, by `InterfaceId`.
     cut_off: Box<[AtomicBool]>,
 }
@@ -135,10 +136,9 @@ impl EngineShared {
     /// Everything that the sensor should have seen, judged and written, and did not, so far; without
     /// what the outputs lost.
     pub(super) fn missed(&self) -> u64 {
-        [&self.lost, &self.unjudged, &self.polls_failed]
-            .iter()
-            .map(|count| count.load(Ordering::Relaxed))
-            .sum()
+        let counts = [&self.lost, &self.unjudged, &self.polls_failed, &self.unread];
+        let counts = counts.iter().map(|count| count.load(Ordering::Relaxed));
+        counts.sum()
     }
 }
 
@@ -174,6 +174,7 @@ impl Ended {
         let finished = EngineFinished {
             counters: self.engine.counters(),
             table: self.engine.table_counters(),
+            unread: self.out.shared.unread.load(Ordering::Relaxed),
         };
         (finished, self.events.host_counters().unwrap_or_default())
     }
@@ -184,6 +185,8 @@ impl Ended {
 pub(super) struct EngineFinished {
     pub(super) counters: EngineCounters,
     pub(super) table: TableCounters,
+    /// Copies that told nothing.
+    pub(super) unread: u64,
 }
 
 impl EngineLoop {
@@ -326,11 +329,9 @@ impl EngineLoop {
                 engine.kernel_event(&event);
             }
             Event::Frame(copy) => {
-                let Some(interface) = interfaces.get(&copy.ifindex) else {
-                    return;
-                };
-                let Ok(segment) = parse(LinkLayer::Ethernet, copy.frame) else {
-                    shared.unparsed.fetch_add(1, Ordering::Relaxed);
+                let read = parse(LinkLayer::Ethernet, copy.frame);
+                let (Some(interface), Ok(segment)) = (interfaces.get(&copy.ifindex), read) else {
+                    shared.unread.fetch_add(1, Ordering::Relaxed);
                     return;
                 };
                 let path = match copy.origin {
@@ -488,5 +489,28 @@ impl Outlet {
     /// A full queue counts the loss itself.
     fn pass(&mut self, record: Record) {
         self.output.try_send(record, &self.emission);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::EngineShared;
+
+    #[test]
+    fn whatever_was_not_seen_or_not_judged_is_missed() {
+        let shared = EngineShared::new(1);
+        assert_eq!(shared.missed(), 0);
+        let counts = [
+            &shared.lost,
+            &shared.unjudged,
+            &shared.polls_failed,
+            &shared.unread,
+        ];
+        for (at, count) in counts.into_iter().enumerate() {
+            count.store(1 << at, Ordering::Relaxed);
+        }
+        assert_eq!(shared.missed(), 0b1111);
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn gather(posts: &[Post], engine: &EngineShared, outputs: &Outputs) -
         .clone();
     families.extend(tables(posts, &numbers));
     families.extend(judged(engine, &numbers));
-    families.extend(lost(&numbers, outputs));
+    families.extend(lost(engine, &numbers, outputs));
     families.extend(delivery(outputs));
     families
 }
@@ -238,17 +238,19 @@ fn judged(engine: &EngineShared, numbers: &EngineNumbers) -> [Family; 4] {
     [resets, records, open, took]
 }
 
-fn lost(numbers: &EngineNumbers, outputs: &Outputs) -> [Family; 3] {
+fn lost(engine: &EngineShared, numbers: &EngineNumbers, outputs: &Outputs) -> [Family; 3] {
     let mut events = Family::new(
         Kind::Counter,
         "rstscope_kernel_records_lost",
-        "Kernel events and copies of headers that found the ring buffer full, by kind; events missed came while their CPU was telling another, and unknown ones were not understood.",
+        "Kernel events and copies of headers that found the ring buffer full, by kind; events missed came while their CPU was telling another, unknown ones were not understood, and unread copies do not hold the segment.",
     );
     events.number(&[("kind", "event")], numbers.host.events_lost);
     events.number(&[("kind", "event_missed")], numbers.host.events_missed);
     events.number(&[("kind", "egress")], numbers.host.egress_lost);
     events.number(&[("kind", "mirror")], numbers.host.mirror_lost);
     events.number(&[("kind", "unknown")], numbers.host.unknown);
+    let unread = engine.unread.load(Ordering::Relaxed);
+    events.number(&[("kind", "unread")], unread);
     let mut unjudged = Family::new(
         Kind::Counter,
         "rstscope_resets_unjudged",

@@ -31,6 +31,12 @@ pub(super) fn print(
             "{lost} kernel events were lost: the ring buffer was full, a CPU was telling one when the next came, or they were not understood"
         ));
     }
+    if engine.unread > 0 {
+        notice::warn(format_args!(
+            "{} copied frames could not be read: their headers are longer than what is copied",
+            engine.unread
+        ));
+    }
     if host.closings_untold > 0 {
         notice::say(format_args!(
             "rstscope: {} orderly closings soon after a reset were not looked at",

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::traffic::{assert_all, assert_ends_well, assert_prompt, count, ledger};
 use crate::lab::records::records;
-use crate::lab::{Lab, Rate, Sensor};
+use crate::lab::{BINARY, Lab, Rate, Sensor, text};
 
 /// The coverage records of that interface, in order.
 fn coverage(lab: &Lab, interface: &str) -> Vec<Value> {
@@ -100,4 +100,45 @@ fn a_tc_program_taken_off_costs_no_connection_and_no_interval_after_it_is_comple
             assert_eq!(last["complete"], complete, "{mode} {hook}: {last}");
         }
     }
+}
+
+/// Sends a reset whose TCP header stands behind 200 bytes of IPv6 hop-by-hop options (PadN), into the
+/// interface that is named, from somebody else's MAC to somebody else's.
+const BEHIND_OPTIONS: &str = "import socket, struct, sys\n\
+    tcp = struct.pack('!HHIIBBHHH', 4242, 80, 7, 0, 0x50, 4, 0, 0x1234, 0)\n\
+    pad = bytes([1, 196]) + bytes(196)\n\
+    options = bytes([6, 24]) + pad\n\
+    ends = socket.inet_pton(10, '2001:db8::1') + socket.inet_pton(10, '2001:db8::2')\n\
+    ip = struct.pack('!IHBB', 6 << 28, len(options) + len(tcp), 0, 64) + ends\n\
+    frame = bytes.fromhex('020000000009' '020000000008' '86dd') + ip + options + tcp\n\
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as s:\n\
+    \x20   s.bind((sys.argv[1], 0))\n\
+    \x20   s.send(frame)\n";
+
+/// What is copied of a frame ends before such a header: nobody can say what the segment was.
+#[test]
+#[ignore = "needs root"]
+fn a_reset_behind_headers_too_long_to_copy_is_told_as_lost() {
+    let lab = Lab::up();
+    let mut sensor = lab.sensor(&["--mode", "mirror"]);
+    let words = ["/usr/bin/python3", "-c", BEHIND_OPTIONS, "p-lb"];
+    assert!(lab.exec("rt", &words).status().unwrap().success());
+    thread::sleep(Duration::from_millis(1500));
+    let said = lab.exec("lb", &[BINARY, "stats"]).output().unwrap().stdout;
+    assert_eq!(sensor.stop(), Some(0), "{}", sensor.said());
+    let said = text(&said);
+    let is_told = |line: &str| line.contains("unread") && line.ends_with(" 1");
+    assert!(said.lines().any(is_told), "{said}");
+    let last = coverage(&lab, "up0").pop().unwrap();
+    let last = &last["rstscope"]["coverage"];
+    assert_eq!(
+        (&last["lost"], &last["complete"]),
+        (&1.into(), &false.into()),
+        "{last}"
+    );
+    assert!(
+        sensor.said().contains("could not be read"),
+        "{}",
+        sensor.said()
+    );
 }
