@@ -76,6 +76,12 @@ impl Words {
             .cast_signed()
     }
 
+    /// When the worker last said that it lives.
+    #[cfg(all(test, not(loom)))]
+    pub fn beaten_ns(&self) -> u64 {
+        self.heartbeat_ns.load(Ordering::Acquire)
+    }
+
     /// Redirects `frames` frames in the kernel's stead.
     #[cfg(test)]
     pub fn pretend_produced(&self, frames: u64) {

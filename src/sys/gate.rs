@@ -55,6 +55,20 @@ impl Gates {
         gate.reset();
         Some(gate)
     }
+
+    /// Limit and heartbeat of a queue's gate, as `steer` would find them now, whoever has it.
+    #[cfg(test)]
+    pub(crate) fn seen_by_steer(&self, queue: u32) -> (u64, u64) {
+        let gate = words(&self.mapping, queue).unwrap();
+        (gate.limit(), gate.beaten_ns())
+    }
+}
+
+fn words(mapping: &PerQueue<SharedGate>, queue: u32) -> Option<&SharedGate> {
+    let at = mapping.at(queue)?;
+    // SAFETY: `at` is mapped for as long as `mapping` lives, aligned (page plus a multiple of 128), valid
+    // for any bits, and written elsewhere only as aligned 64-bit words.
+    Some(unsafe { at.as_ref() })
 }
 
 /// One queue's gate, from the worker's side. Dropping it closes it.
@@ -75,10 +89,7 @@ impl fmt::Debug for Gate {
 
 impl Gate {
     fn shared(&self) -> Option<&SharedGate> {
-        let at = self.mapping.at(self.queue)?;
-        // SAFETY: `at` is mapped for as long as `self.mapping` lives, aligned (page plus a multiple of
-        // 128), valid for any bits, and written elsewhere only as aligned 64-bit words.
-        Some(unsafe { at.as_ref() })
+        words(&self.mapping, self.queue)
     }
 
     /// The queue.
@@ -222,6 +233,16 @@ pub(crate) mod tests {
         assert!(gates.take(1).is_none());
         drop(first);
         assert!(gates.take(0).is_some());
+    }
+
+    #[test]
+    fn a_gate_without_a_worker_is_closed() {
+        let gates = gates(2);
+        let gate = gates.take(1).unwrap();
+        gate.open(9);
+        assert_eq!(gates.seen_by_steer(1).0, 9);
+        drop(gate);
+        assert_eq!(gates.seen_by_steer(1).0, 0);
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use super::rings::{Balance, Doubt, Rings};
-use crate::sys::{FramePool, RxLosses, Wake};
+use crate::sys::{FramePool, Gates, RxLosses, Wake};
 
 /// A frame that owns its bytes.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub(super) enum Kernel {
     IsDown,
     /// The interface was removed.
     IsGone,
+    /// Says something that nobody has foreseen, and sends nothing.
+    Fails,
 }
 
 /// All four rings, the pool, and the host behind them.
@@ -43,6 +46,9 @@ pub(super) struct MockRings {
     pub(super) tx_room: usize,
     pub(super) losses: RxLosses,
     pub(super) waits: Cell<u32>,
+    /// The gate of the queue, and whether it was ever open while the worker slept.
+    pub(super) gates: Option<Gates>,
+    pub(super) was_open: Rc<Cell<bool>>,
     /// What a burst does; `None`: there are none.
     pub(super) bursts: Option<Result<(), Doubt>>,
     /// Frames that went back live.
@@ -69,6 +75,8 @@ impl MockRings {
             tx_room: frame_count as usize,
             losses: RxLosses::default(),
             waits: Cell::new(0),
+            gates: None,
+            was_open: Rc::default(),
             bursts: None,
             live: 0,
         }
@@ -182,11 +190,15 @@ impl Rings for MockRings {
             }
             Kernel::IsDown => Wake::Down,
             Kernel::IsGone => Wake::Gone,
+            Kernel::Fails => Wake::Failed(libc::EIO),
         }
     }
 
     fn is_ready(&self) -> bool {
-        matches!(self.kernel, Kernel::Sends(_) | Kernel::Refuses)
+        matches!(
+            self.kernel,
+            Kernel::Sends(_) | Kernel::Refuses | Kernel::Fails
+        )
     }
 
     fn is_gone(&self) -> bool {
@@ -199,6 +211,10 @@ impl Rings for MockRings {
 
     fn wait(&self, _timeout_ns: u64) {
         self.waits.set(self.waits.get() + 1);
+        if let Some(gates) = &self.gates {
+            let (limit, _) = gates.seen_by_steer(0);
+            self.was_open.set(self.was_open.get() || limit > 0);
+        }
     }
 
     fn losses(&self) -> Option<RxLosses> {

@@ -12,6 +12,8 @@ mod credit;
 mod examine;
 #[cfg(test)]
 mod flood;
+#[cfg(test)]
+mod kept;
 mod latency;
 mod live;
 #[cfg(test)]

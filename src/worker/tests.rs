@@ -21,7 +21,7 @@ use crate::wire::{Reject, Segment};
 
 /// Answers every reset with a sighting.
 #[derive(Debug, Default)]
-struct Resets {
+pub(super) struct Resets {
     seen: u64,
 }
 
@@ -69,15 +69,17 @@ fn meta(time_ns: u64) -> Vec<u8> {
     bytes
 }
 
-struct Bench {
-    worker: Worker<MockRings, Resets>,
+pub(super) struct Bench {
+    pub(super) worker: Worker<MockRings, Resets>,
     sightings: Arc<ArrayQueue<Sighting>>,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
+    /// For who looks at the gate as `steer` does.
+    pub(super) gates: Gates,
     now_ns: u64,
 }
 
 impl Bench {
-    fn new(frame_count: u32, sightings: usize) -> Self {
+    pub(super) fn new(frame_count: u32, sightings: usize) -> Self {
         Self::sharing(Shared::new(), frame_count, sightings)
     }
 
@@ -98,20 +100,21 @@ impl Bench {
             worker,
             sightings,
             shared,
+            gates,
             now_ns: 0,
         }
     }
 
-    fn deliver(&mut self, bytes: &[u8], meta: &[u8]) {
+    pub(super) fn deliver(&mut self, bytes: &[u8], meta: &[u8]) {
         self.worker.gate.pretend_produced(1);
         self.worker.rings.deliver(bytes, meta);
     }
 
-    fn turn(&mut self) -> usize {
+    pub(super) fn turn(&mut self) -> usize {
         self.pass(MILLISECOND)
     }
 
-    fn pass(&mut self, nanos: u64) -> usize {
+    pub(super) fn pass(&mut self, nanos: u64) -> usize {
         self.now_ns += nanos;
         let received = self.worker.turn(self.now_ns);
         let balance = self.worker.rings.balance(self.worker.batch.len());
