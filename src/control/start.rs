@@ -189,3 +189,16 @@ pub(super) fn random_key() -> std::io::Result<[u64; 2]> {
     }
     Ok(bytes.map(u64::from_ne_bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::random_key;
+
+    /// Who knows the build does not know where its flow tables put a connection (`flow::hash`).
+    #[test]
+    fn no_two_runs_have_the_same_key() {
+        let keys: std::collections::HashSet<u64> =
+            (0..64).flat_map(|_| random_key().unwrap()).collect();
+        assert_eq!(keys.len(), 128);
+    }
+}

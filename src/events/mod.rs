@@ -349,3 +349,30 @@ fn create_map(
     MapHandle::create(kind, Some(name), key_len, value_len, entries, &options)
         .map_err(|source| Error::Map(name, source))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::HostCounters;
+
+    #[test]
+    fn whatever_did_not_reach_us_is_lost() {
+        let lost = HostCounters {
+            egress_lost: 1,
+            events_lost: 2,
+            mirror_lost: 4,
+            events_missed: 8,
+            unknown: 16,
+            ..HostCounters::default()
+        };
+        assert_eq!(lost.lost(), 31);
+        let told = HostCounters {
+            egress_copied: 1,
+            events: 2,
+            mirrored: 4,
+            handed_back: 8,
+            closings_untold: 16,
+            ..HostCounters::default()
+        };
+        assert_eq!(told.lost(), 0);
+    }
+}
