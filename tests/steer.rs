@@ -17,8 +17,12 @@ mod corpus;
 mod differential;
 #[path = "steer/frames.rs"]
 mod frames;
+#[path = "support/namespace.rs"]
+mod namespace;
 #[path = "steer/rig.rs"]
 mod rig;
+#[path = "steer/shares.rs"]
+mod shares;
 
 use std::mem::MaybeUninit;
 use std::time::Duration;
