@@ -99,7 +99,22 @@ fn drops(counters: &Counters) -> [(&'static str, u64); 5] {
     ]
 }
 
-fn workers(posts: &[Post]) -> [Family; 7] {
+/// What a worker had to cope with. Frames are not lost by it, unless they are among [`drops`] too.
+fn incidents(counters: &Counters, news_lost: u64) -> [(&'static str, u64); 9] {
+    [
+        ("burst_failed", counters.live_failed),
+        ("credit_resynced", counters.credit_resynced),
+        ("credit_written_off", counters.credit_written_off),
+        ("descriptor_invalid", counters.losses.invalid_descs),
+        ("news_lost", news_lost),
+        ("no_metadata", counters.without_meta),
+        ("send_failed", counters.handback_errors),
+        ("stuck", counters.handback_stuck),
+        ("tx_ring_full", counters.tx_full),
+    ]
+}
+
+fn workers(posts: &[Post]) -> [Family; 8] {
     let mut ledger = Family::new(
         Kind::Counter,
         "rstscope_worker_frames",
@@ -114,6 +129,11 @@ fn workers(posts: &[Post]) -> [Family; 7] {
         Kind::Counter,
         "rstscope_rejected_frames",
         "Frames that are no TCP segment, by reason; they were handed back like all others.",
+    );
+    let mut troubles = Family::new(
+        Kind::Counter,
+        "rstscope_worker_incidents",
+        "What a worker had to cope with on the way back, by interface, queue and kind.",
     );
     let mut under_way = Family::new(
         Kind::Gauge,
@@ -144,6 +164,9 @@ fn workers(posts: &[Post]) -> [Family; 7] {
         for (stage, count) in drops(&counters) {
             lost.number(&with("stage", stage), count);
         }
+        for (kind, count) in incidents(&counters, shared.news_lost()) {
+            troubles.number(&with("kind", kind), count);
+        }
         for (reject, count) in Reject::ALL.iter().zip(counters.rejects) {
             odd.number(&with("reason", reject.name()), count);
         }
@@ -153,7 +176,9 @@ fn workers(posts: &[Post]) -> [Family; 7] {
         let (counts, sum_ns) = shared.away().read();
         away.durations(&labels, &BOUNDS_NS, &counts, sum_ns);
     });
-    [ledger, lost, odd, under_way, waiting, running, away]
+    [
+        ledger, lost, troubles, odd, under_way, waiting, running, away,
+    ]
 }
 
 /// Calls with the labels of each queue, its worker, and how many sightings wait.
@@ -167,7 +192,7 @@ fn each_queue(posts: &[Post], mut tell: impl FnMut([(&'static str, &str); 2], &S
     }
 }
 
-fn tables(posts: &[Post], numbers: &EngineNumbers) -> [Family; 3] {
+fn tables(posts: &[Post], numbers: &EngineNumbers) -> [Family; 4] {
     let mut live = Family::new(
         Kind::Gauge,
         "rstscope_flows",
@@ -183,6 +208,11 @@ fn tables(posts: &[Post], numbers: &EngineNumbers) -> [Family; 3] {
         "rstscope_flow_evictions",
         "Connections displaced for want of room: such that had ended, on probation, or alive.",
     );
+    let mut parts = Family::new(
+        Kind::Counter,
+        "rstscope_flow_parts_lost",
+        "What was not remembered of connections for want of room: their second end, or how a SYN or MAC looks.",
+    );
     let mut add = |table: &str, counters: TableCounters| {
         live.number(&[("table", table)], counters.live);
         made.number(&[("table", table)], counters.inserted);
@@ -193,12 +223,18 @@ fn tables(posts: &[Post], numbers: &EngineNumbers) -> [Family; 3] {
         ] {
             evicted.number(&[("table", table), ("kind", kind)], count);
         }
+        for (part, count) in [
+            ("end", counters.ends_lost),
+            ("look", counters.looks_refused),
+        ] {
+            parts.number(&[("table", table), ("part", part)], count);
+        }
     };
     add("engine", numbers.table);
     each_queue(posts, |[(_, interface), (_, queue)], shared, _| {
         add(&format!("{interface}-{queue}"), shared.table());
     });
-    [live, made, evicted]
+    [live, made, evicted, parts]
 }
 
 /// Records that were counted, and 0 for those of which there is none yet: who counts by differences sees the first record
@@ -348,8 +384,50 @@ fn age_seconds(wall_ns: i64, oldest_ns: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Causes, age_seconds, with_zeros};
+    use super::{Causes, age_seconds, drops, incidents, stages, with_zeros};
+    use crate::sys::RxLosses;
     use crate::time::SECOND;
+    use crate::wire::Reject;
+    use crate::worker::Counters;
+
+    /// A counter that is added to [`Counters`] does not compile here until it is told somewhere.
+    #[test]
+    fn every_counter_of_a_worker_is_told_once() {
+        let counters = Counters {
+            received: 1,
+            handed_back: 2,
+            completed: 3,
+            live: 4,
+            live_failed: 5,
+            // Told by their own names.
+            rejects: [0; Reject::ALL.len()],
+            without_meta: 6,
+            sightings: 7,
+            sightings_lost: 8,
+            tx_full: 9,
+            wakes: 10,
+            handback_dropped: 11,
+            handback_errors: 12,
+            handback_stuck: 13,
+            credit_written_off: 14,
+            credit_resynced: 15,
+            losses: RxLosses {
+                dropped: 16,
+                ring_full: 17,
+                fill_ring_empty: 18,
+                invalid_descs: 19,
+            },
+        };
+        let of_stages = stages(&counters);
+        let (of_drops, of_incidents) = (drops(&counters), incidents(&counters, 20));
+        let all = of_stages.iter().chain(&of_drops).chain(&of_incidents);
+        let mut told: Vec<u64> = all.map(|(_, number)| *number).collect();
+        told.sort_unstable();
+        // Neither the sightings that the engine got nor system calls are an incident.
+        let untold = [7, 10];
+        let wanted: Vec<u64> = (1..=20).filter(|number| !untold.contains(number)).collect();
+        assert_eq!(told, wanted);
+    }
 
     #[test]
     fn a_first_record_is_an_increase() {
