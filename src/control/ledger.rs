@@ -252,6 +252,58 @@ pub(super) fn arrivals<'a>(
 #[cfg(test)]
 mod tests {
     use super::{BYPASSED, Ledger, NAMES, arrivals, families, lines};
+    use crate::flow::TableCounters;
+    use crate::sys::RxLosses;
+    use crate::worker::{Balance, Counters, Finished, LatencySummary};
+    use crate::xdp;
+
+    /// Nothing that a worker or `steer` counted may be left out on the way into the ledger.
+    #[test]
+    fn all_that_was_counted_comes_into_the_ledger() {
+        let worker = Finished {
+            counters: Counters {
+                received: 1000,
+                handed_back: 900,
+                handback_dropped: 30,
+                losses: RxLosses {
+                    dropped: 4,
+                    ring_full: 5,
+                    ..RxLosses::default()
+                },
+                ..Counters::default()
+            },
+            balance: Balance::default(),
+            abandoned: 100,
+            in_flight: 0,
+            is_drained: false,
+            latency: LatencySummary::default(),
+            table: TableCounters::default(),
+            news_lost: 0,
+        };
+        let mut ledger = Ledger::default();
+        ledger.add(&worker);
+        ledger.add(&worker);
+        let steer = std::array::from_fn(|at| 1 << at);
+        ledger.set_steered(&steer);
+        let of = |name: &str| {
+            let at = xdp::COUNTER_NAMES.iter().position(|known| *known == name);
+            steer[at.unwrap()]
+        };
+        let wanted = Ledger {
+            redirected: of("redirected"),
+            copied: of("copied"),
+            copies_lost: of("copy_lost"),
+            received: 2000,
+            lost_before_ring: 18,
+            handed_back: 1800,
+            abandoned: 200,
+            dropped_at_veth: 60,
+            under_way_max: 0,
+            bypassed: BYPASSED.map(of),
+        };
+        assert_eq!(ledger, wanted);
+        assert_eq!(ledger.given(), 1740);
+    }
 
     fn whole() -> Ledger {
         Ledger {

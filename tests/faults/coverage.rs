@@ -12,7 +12,7 @@ use crate::lab::records::records;
 use crate::lab::{BINARY, Lab, Rate, Sensor, text};
 
 /// The coverage records of that interface, in order.
-fn coverage(lab: &Lab, interface: &str) -> Vec<Value> {
+pub(super) fn coverage(lab: &Lab, interface: &str) -> Vec<Value> {
     let is_wanted = |record: &Value| {
         record["event"]["dataset"] == "rstscope.coverage"
             && record["observer"]["ingress"]["interface"]["name"] == interface

@@ -4,6 +4,7 @@
 use std::thread;
 use std::time::Duration;
 
+use super::coverage::coverage;
 use super::traffic::{assert_all, assert_ends_well, assert_prompt, count, during, ledger};
 use crate::lab::{Lab, Sensor};
 
@@ -62,6 +63,28 @@ fn the_near_end_set_down_and_up_costs_no_connection() {
 #[ignore = "needs root"]
 fn the_far_end_set_down_and_up_costs_no_connection() {
     down_and_up("rsti");
+}
+
+/// Nothing is lost when nothing comes; but nobody can say so of that time.
+#[test]
+#[ignore = "needs root"]
+fn the_time_without_a_way_back_is_not_complete_coverage() {
+    let lab = Lab::up();
+    let mut sensor = lab.sensor(&[]);
+    let name = end(&lab, "rstx");
+    for way in ["down", "up"] {
+        link(&lab, &format!("set {name} {way}"));
+        thread::sleep(NOTICED);
+    }
+    assert_ends_well(&mut sensor, &["up0", "dn0"]);
+    for (interface, complete) in [("up0", false), ("dn0", true)] {
+        let last = coverage(&lab, interface).pop().expect("a record");
+        let last = &last["rstscope"]["coverage"];
+        assert_eq!(
+            (&last["lost"], &last["complete"]),
+            (&0.into(), &complete.into())
+        );
+    }
 }
 
 #[test]

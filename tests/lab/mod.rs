@@ -345,6 +345,14 @@ impl Sensor {
             .filter(|line| line.contains("the ledger ") || line.contains("taken in by the host"))
             .collect();
         assert!(!ledgers.is_empty(), "it ended without a ledger: {said}");
+        let is_idle = |line: &&str| line.contains(", 0 received,");
+        let arrivals = ledgers
+            .iter()
+            .filter(|line| line.contains("taken in by the host"));
+        assert!(
+            arrivals.count() == 1 || ledgers.iter().all(is_idle),
+            "what the host took in is not told: {said}"
+        );
         let balances = |line: &&str| line.ends_with(" balances");
         assert!(ledgers.iter().all(balances), "{ledgers:#?}");
     }
