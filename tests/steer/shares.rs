@@ -1,12 +1,17 @@
 //! What belongs to one queue alone, how the ring buffer is shared, and frames for which there is no room:
 //! in the ring buffer, or before them for metadata. Each costs the host nothing and has its counter.
 
+use std::fs::metadata;
 use std::mem::MaybeUninit;
-use std::net::{SocketAddrV4, TcpListener};
+use std::net::{SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::linux::fs::MetadataExt;
+use std::process::Command;
+use std::time::Duration;
 
-use rstscope::events::Config;
+use rstscope::events::{Config, Event, Events, FrameOrigin};
 use rstscope::nic::Interface;
+use rstscope::time::Timestamp;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
@@ -121,4 +126,68 @@ fn a_flood_leaves_room_in_the_ring_buffer_for_the_reset_that_ends_a_connection()
     fatal[37] = 81;
     let copied = [&v4(SYN), &stray, &guess, &fatal].map(|frame| fill(&mut rig, frame));
     assert_eq!(copied, [27, 14, 7, 5], "of 53 copies");
+}
+
+/// Sends a frame, in hexadecimal, so many times into an interface.
+const SEND: &str = "import socket, sys\n\
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as s:\n\
+    \x20   s.bind((sys.argv[1], 0))\n\
+    \x20   for _ in range(int(sys.argv[3])): s.send(bytes.fromhex(sys.argv[2]))\n";
+
+fn send(interface: &str, frame: &[u8], times: u32) {
+    let hex: String = frame.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut python = Command::new("/usr/bin/python3");
+    let sent = python.args(["-c", SEND, interface, &hex, &times.to_string()]);
+    assert!(sent.status().unwrap().success());
+}
+
+/// What comes in mirrored, what leaves, and what the kernel tells: each is in the ring buffer or counted as
+/// lost for its own reason, to the record.
+#[test]
+#[ignore = "needs root"]
+fn what_finds_the_ring_buffer_full_is_counted_by_its_kind() {
+    const EACH: u32 = 80;
+    let _namespace = Namespace::enter(1);
+    run("ip link set lo up");
+    // That of this thread, not of the process.
+    let netns = metadata("/proc/thread-self/ns/net").unwrap().st_ino();
+    let mut events = Events::open(Config {
+        ring_bytes: 16 << 10,
+        ..Config::for_netns(u32::try_from(netns).unwrap())
+    })
+    .unwrap();
+    let ifindex = Interface::find("nic0").unwrap().ifindex();
+    let never = Timestamp::default();
+    events.attach_mirror("nic0", ifindex, &[], never).unwrap();
+    events.attach_egress("nic0", ifindex).unwrap();
+    send("wire0", &v4(SYN), EACH);
+    send("nic0", &v4(RST), EACH);
+    for _ in 0..EACH {
+        assert!(TcpStream::connect("127.0.0.1:1").is_err());
+    }
+    let host = events.host_counters().unwrap();
+    let each = u64::from(EACH);
+    assert_eq!(
+        (host.mirrored, host.mirror_lost),
+        (27, each - 27),
+        "{host:?}"
+    );
+    assert_eq!(host.egress_copied + host.egress_lost, each, "{host:?}");
+    assert!(host.egress_lost > 0 && host.events_lost > 0, "{host:?}");
+    let kernel = host.events + host.events_lost + host.events_missed;
+    assert!(kernel >= each, "{host:?}");
+    let (mut mirrored, mut left, mut told) = (0, 0, 0);
+    while events
+        .poll(Duration::ZERO, &mut |event| match event {
+            Event::Frame(frame) if frame.origin == FrameOrigin::Mirrored => mirrored += 1,
+            Event::Frame(_) => left += 1,
+            Event::Kernel(_) => told += 1,
+        })
+        .unwrap()
+        > 0
+    {}
+    assert_eq!(
+        (mirrored, left, told),
+        (host.mirrored, host.egress_copied, host.events)
+    );
 }
