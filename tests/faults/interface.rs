@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::traffic::{assert_all, assert_ends_well, assert_prompt, count, during, ledger};
-use crate::lab::records::{assert_one_sentence, records};
+use crate::lab::records::{assert_kept, assert_one_sentence, records, resets};
 use crate::lab::{INTERFACES, Lab, command};
 
 /// An XDP program that passes everything, as an object file in the lab's directory.
@@ -193,4 +193,25 @@ fn our_program_taken_off_costs_no_connection_and_is_said() {
     });
     let last = last.expect("a coverage record");
     assert_eq!(last["rstscope"]["coverage"]["complete"], false, "{last}");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn an_interface_that_is_removed_is_said_and_the_last_one_ends_the_sensor() {
+    let lab = Lab::up();
+    let mut sensor = lab.sensor(&[]);
+    assert_prompt("before", lab.rate(200));
+    lab.shell("lb", "ip link del dn0");
+    assert!(sensor.await_line("dn0 is gone"), "{}", sensor.said());
+    // What comes in by the other one is answered as before: there is no backend any more.
+    thread::sleep(Duration::from_millis(300));
+    let promises = lab.play(&["closed_port"]);
+    assert!(sensor.child.try_wait().unwrap().is_none(), "it ended");
+    lab.shell("lb", "ip link del up0");
+    assert_eq!(sensor.end(), Some(1), "{}", sensor.said());
+    assert!(sensor.said().contains("up0 is gone"), "{}", sensor.said());
+    let line = ledger(&sensor, "up0");
+    assert!(count(&line, "received") >= 400, "{line}");
+    let all = records(&lab.records_path());
+    assert_kept(&promises, &resets(&all));
 }
