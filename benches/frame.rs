@@ -68,8 +68,8 @@ impl Dice {
 /// A frame of flow `number` with its metadata before it, into `slot`; answers where it ends.
 fn write_frame(slot: &mut [u8], is_ipv4: bool, number: u32, flags: u8, time_ns: u64) -> usize {
     let mut bytes = vec![0_u8; META_BYTES];
-    bytes[64..72].copy_from_slice(&time_ns.to_ne_bytes());
-    bytes[76..80].copy_from_slice(&META_MAGIC.to_ne_bytes());
+    bytes[72..80].copy_from_slice(&time_ns.to_ne_bytes());
+    bytes[84..88].copy_from_slice(&META_MAGIC.to_ne_bytes());
     let options: &[u8] = match flags {
         SYN => &SYN_OPTIONS,
         FIN_ACK => &STAMPS,

@@ -109,6 +109,7 @@ struct tcp_sock {
 	__u32 rcv_wnd;
 	__u32 rcv_tstamp;
 	__u32 lsndtime;
+	__u64 tcp_mstamp;
 	struct tcp_options_received rx_opt;
 	__u64 bytes_received;
 	__u32 segs_in;

@@ -34,6 +34,7 @@ struct socket_view {
 	__u64 bytes_acked;
 	__u64 last_received_ns; /* ns since the last segment from the peer; 0: not known */
 	__u64 last_sent_ns;	/* ns since the last data to the peer; 0: not known */
+	__u64 last_touched_ns;	/* ns since it sent or got anything, or was read; 0: not known */
 };
 
 /*

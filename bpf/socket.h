@@ -18,6 +18,7 @@ static __always_inline void view_full(struct socket_view *view, struct tcp_sock 
 	__u32 now = bpf_jiffies64();
 	__u32 idle = now - tp->rcv_tstamp, idle_data = now - tp->inet_conn.icsk_ack.lrcvtime;
 	__u32 sent = now - tp->lsndtime;
+	__u64 touched = tp->tcp_mstamp * 1000, time = bpf_ktime_get_ns();
 	__u32 heard = tp->rcv_tstamp | tp->inet_conn.icsk_ack.lrcvtime;
 
 	view->kind = SOCKET_FULL;
@@ -37,6 +38,8 @@ static __always_inline void view_full(struct socket_view *view, struct tcp_sock 
 	/* Within one tick is not the same as not known. */
 	view->last_received_ns = heard ? (idle ? idle * tick_ns : 1) : 0;
 	view->last_sent_ns = tp->lsndtime ? (sent ? sent * tick_ns : 1) : 0;
+	/* Another CPU may touch it at this instant. */
+	view->last_touched_ns = touched ? (time > touched ? time - touched : 1) : 0;
 	view->has_keepalive = tp->inet_conn.icsk_inet.sk.__sk_common.skc_flags >>
 				      bpf_core_enum_value(enum sock_flags, SOCK_KEEPOPEN) &
 			      1;

@@ -113,6 +113,9 @@ pub struct SocketSequence {
     pub idle_ns: Option<u64>,
     /// Nanoseconds since data was last sent to the peer, at the time of the lookup.
     pub sent_ago_ns: Option<u64>,
+    /// Nanoseconds since it sent or received anything at all, an acknowledgement or a window update too, or was read
+    /// (`tcp_mstamp`), at the time of the lookup.
+    pub touched_ago_ns: Option<u64>,
     /// SO_KEEPALIVE is set: the kernel may send probes of its own accord.
     pub has_keepalive: bool,
 }
@@ -131,6 +134,7 @@ impl SocketSequence {
         srtt_us: None,
         idle_ns: None,
         sent_ago_ns: None,
+        touched_ago_ns: None,
         has_keepalive: false,
     };
 }

@@ -10,9 +10,9 @@ use crate::time::Timestamp;
 use crate::wire::{FourTuple, SeqNum};
 
 /// Bytes of `struct socket_view`.
-pub const SOCKET_VIEW_LEN: usize = 64;
+pub const SOCKET_VIEW_LEN: usize = 72;
 /// Bytes of `struct frame_meta`.
-pub const FRAME_META_LEN: usize = 80;
+pub const FRAME_META_LEN: usize = 88;
 /// Bytes of `struct frame_meta_short`.
 pub const FRAME_META_SHORT_LEN: usize = 32;
 
@@ -81,6 +81,7 @@ pub fn socket_view(bytes: &[u8]) -> Option<SocketView> {
             srtt_us: u32_at(bytes, 28).filter(|srtt| *srtt != 0),
             idle_ns: u64_at(bytes, 48).filter(|idle| *idle != 0),
             sent_ago_ns: u64_at(bytes, 56).filter(|ago| *ago != 0),
+            touched_ago_ns: u64_at(bytes, 64).filter(|ago| *ago != 0),
             has_keepalive: has_keepalive != 0,
         })
     })
@@ -91,9 +92,9 @@ pub fn socket_view(bytes: &[u8]) -> Option<SocketView> {
 #[must_use]
 pub fn frame_meta(before: &[u8]) -> Option<(Timestamp, Option<SocketView>)> {
     if let Some(meta) = before.last_chunk::<FRAME_META_LEN>()
-        && u32_at(meta, 76) == Some(MAGIC)
+        && u32_at(meta, 84) == Some(MAGIC)
     {
-        return Some((Timestamp::from_nanos(u64_at(meta, 64)?), socket_view(meta)));
+        return Some((Timestamp::from_nanos(u64_at(meta, 72)?), socket_view(meta)));
     }
     let meta = before.last_chunk::<FRAME_META_SHORT_LEN>()?;
     if u16_at(meta, 30) != Some(MAGIC_SHORT) {
@@ -122,9 +123,9 @@ pub fn read_frame_meta(
     socket: &mut Option<SocketView>,
 ) -> bool {
     if let Some(meta) = before.last_chunk::<FRAME_META_LEN>()
-        && u32_at(meta, 76) == Some(MAGIC)
+        && u32_at(meta, 84) == Some(MAGIC)
         && meta[0] == 0
-        && let Some(stamp) = u64_at(meta, 64)
+        && let Some(stamp) = u64_at(meta, 72)
     {
         *time = Timestamp::from_nanos(stamp);
         *socket = None;
@@ -196,13 +197,13 @@ mod tests {
     use crate::time::Timestamp;
     use crate::wire::SeqNum;
 
-    fn full() -> [u8; 64] {
-        let mut bytes = [0; 64];
+    fn full() -> [u8; 72] {
+        let mut bytes = [0; 72];
         bytes[..3].copy_from_slice(&[5, 1, 1]);
         for (index, at) in (4..32).step_by(4).enumerate() {
             bytes[at..at + 4].copy_from_slice(&(10 + index as u32).to_ne_bytes());
         }
-        for (index, at) in (32..64).step_by(8).enumerate() {
+        for (index, at) in (32..72).step_by(8).enumerate() {
             bytes[at..at + 8].copy_from_slice(&(100 + index as u64).to_ne_bytes());
         }
         bytes
@@ -221,6 +222,10 @@ mod tests {
         );
         assert_eq!((sequence.ts_recent, sequence.segs_in), (Some(14), Some(15)));
         assert_eq!((sequence.srtt_us, sequence.idle_ns), (Some(16), Some(102)));
+        assert_eq!(
+            (sequence.sent_ago_ns, sequence.touched_ago_ns),
+            (Some(103), Some(104))
+        );
         assert_eq!(
             (sequence.bytes_in, sequence.bytes_out),
             (Some(100), Some(101))
@@ -243,7 +248,7 @@ mod tests {
         }
         bytes[..2].copy_from_slice(&[5, 200]);
         assert_eq!(socket_view(&bytes), None, "a state that no kernel has");
-        assert_eq!(socket_view(&bytes[..63]), None, "too short");
+        assert_eq!(socket_view(&bytes[..71]), None, "too short");
     }
 
     #[test]

@@ -33,7 +33,7 @@ use libbpf_rs::ProgramInput;
 use rig::Rig;
 use rstscope::events::FrameOrigin;
 use rstscope::host::SocketView;
-use rstscope::host_bytes::frame_meta;
+use rstscope::host_bytes::{FRAME_META_LEN, frame_meta};
 
 const XDP_PASS: u32 = 2;
 const XDP_REDIRECT: u32 = 4;
@@ -218,7 +218,7 @@ fn the_gate_decides_and_the_host_keeps_what_it_refuses() {
         let (time, view) = frame_meta(meta).expect("metadata");
         assert_eq!(
             (meta.len(), bytes, view),
-            (80, &frame[..], Some(SocketView::Absent))
+            (FRAME_META_LEN, &frame[..], Some(SocketView::Absent))
         );
         assert!(time.as_nanos() > 0);
     }
@@ -246,7 +246,12 @@ fn the_gate_decides_and_the_host_keeps_what_it_refuses() {
 
     // A SYN asks for no socket.
     let outcome = rig.run(&v4(SYN));
-    assert_eq!(frame_meta(&outcome.out[..80]).expect("metadata").1, None);
+    assert_eq!(
+        frame_meta(&outcome.out[..FRAME_META_LEN])
+            .expect("metadata")
+            .1,
+        None
+    );
     drop(socket);
 }
 

@@ -314,6 +314,7 @@ fn socket(step: &[u8; STEP]) -> Option<SocketView> {
                 bytes_out: None,
                 srtt_us: (step[8] != 0).then_some(u32::from(step[8]) * 100),
                 idle_ns: (step[5] != 0).then_some(1 << (step[5] & 63)),
+                touched_ago_ns: (step[5] != 0).then_some(1 << (step[5] & 63)),
                 sent_ago_ns: (step[4] != 0).then_some(1 << (step[4] & 63)),
                 has_keepalive: step[15] & 1 != 0,
             },

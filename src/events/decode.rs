@@ -12,17 +12,17 @@ use crate::time::Timestamp;
 use crate::wire::{FourTuple, SeqNum};
 
 /// Where `struct frame_event` has its bytes; pinned below.
-const FRAME_DATA: usize = 104;
-const FRAME_EVENT_LEN: usize = 296;
+const FRAME_DATA: usize = 112;
+const FRAME_EVENT_LEN: usize = 304;
 const SOCKET_EVENT_LEN: usize = 112;
 
 const _: () = assert!(size_of::<egress::types::frame_event>() == FRAME_EVENT_LEN);
 const _: () = assert!(std::mem::offset_of!(egress::types::frame_event, data) == FRAME_DATA);
 const _: () = assert!(size_of::<sockets::types::socket_event>() == SOCKET_EVENT_LEN);
 const _: () = assert!(std::mem::offset_of!(sockets::types::socket_event, comm) == 88);
-const _: () = assert!(size_of::<crate::bpf::steer::types::frame_meta>() == 80);
+const _: () = assert!(size_of::<crate::bpf::steer::types::frame_meta>() == 88);
 const _: () = assert!(size_of::<crate::bpf::steer::types::frame_meta_short>() == 32);
-const _: () = assert!(size_of::<crate::bpf::steer::types::socket_view>() == 64);
+const _: () = assert!(size_of::<crate::bpf::steer::types::socket_view>() == 72);
 
 const EVENT_FRAME: u32 = 1;
 const EVENT_RESET_SENT: u32 = 2;

@@ -192,10 +192,10 @@ const FORGOTTEN_NS: u64 = 60 * SECOND;
 /// Windows). The local socket was open and had sent nothing that could still be answered: all its
 /// data was acknowledged long ago, and long ago was the last segment that it may have acknowledged.
 ///
-/// False positives: keep-alive probes (silent with SO_KEEPALIVE); a window update after a long pause
-/// of the local application, or a zero-window probe, to a peer that had lost its state unnoticed (one
-/// that calls anew from the same port is heard just before: silent):
-/// rare twice over; stacks that abort with a bare reset, none known today: lighter unless the SYN is
+/// False positives: keep-alive probes (silent with SO_KEEPALIVE); a peer that lost its state unnoticed answers what
+/// is no data: the window update of an application that reads after a pause (a read touches the socket,
+/// `tcp_rcv_space_adjust`: silent), or our challenge when it calls anew from the same port (it is heard
+/// just before: silent); stacks that abort with a bare reset, none known today: lighter unless the SYN is
 /// Linux', FreeBSD's or Apple's; raw socket tools. Only in ESTABLISHED: our FIN would provoke too.
 #[must_use]
 pub fn unprovoked(case: &Case<'_>) -> Option<Evidence> {
@@ -208,7 +208,8 @@ pub fn unprovoked(case: &Case<'_>) -> Option<Evidence> {
         && !sequence.has_keepalive
         && sequence.snd_una == sequence.write_seq
         && (on_its_way + HELD_BACK_NS..FORGOTTEN_NS).contains(&idle)
-        && (on_its_way..FORGOTTEN_NS).contains(&sent);
+        && (on_its_way..FORGOTTEN_NS).contains(&sent)
+        && sequence.touched_ago_ns.is_none_or(|ago| ago >= on_its_way);
     // A SYN on an open connection is answered with a challenge ACK (RFC 5961 §4.2), which a peer that
     // lost its state and took the same port again answers with this.
     let heard = case.sender().map(|s| first.time.since(s.last_seen));
@@ -397,6 +398,7 @@ mod tests {
         Scene::established().passive().socket(|s| {
             s.srtt_us = Some(10_000);
             (s.idle_ns, s.sent_ago_ns) = (Some(SECOND), Some(SECOND));
+            s.touched_ago_ns = Some(800 * MILLISECOND);
             change(s);
         })
     }
@@ -427,6 +429,8 @@ mod tests {
         // A long way.
         excused(|s| s.srtt_us = Some(300_000));
         excused(|s| s.idle_ns = Some(90 * SECOND));
+        // A window update.
+        excused(|s| s.touched_ago_ns = Some(70 * MILLISECOND));
         excused(|s| s.sent_ago_ns = None);
         excused(|s| s.srtt_us = None);
     }

@@ -324,6 +324,7 @@ impl Scene {
             srtt_us: Some(100_000),
             idle_ns: Some(100 * MILLISECOND),
             sent_ago_ns: Some(100 * MILLISECOND),
+            touched_ago_ns: Some(100 * MILLISECOND),
             has_keepalive: false,
         };
         change(&mut sequence);

@@ -5,7 +5,7 @@
 use super::Verdict;
 use super::judge::judge;
 use crate::evidence::testing::{RECEIVER_ISN, SENDER_ISN, Scene, at_ms};
-use crate::time::SECOND;
+use crate::time::{MILLISECOND, SECOND};
 use crate::wire::{Flags, LinkAddresses, Mac, Options, Segment, SeqNum, Timestamps};
 
 /// Id in the notes, the world that it lies in, and a genuine reset there.
@@ -347,6 +347,17 @@ fn by_protocol() -> Vec<Guard> {
             "E-V11",
             "a zero-window probe to a peer that lost its state",
             { well_known(bare(|_| ())).socket(quiet) },
+        ),
+        // tcp_cleanup_rbuf sends the update of a window that a read opens: no data either.
+        (
+            "E-V11",
+            "a reader's window update to a host set up anew, without path MTU discovery",
+            {
+                well_known(bare(|r| r.dont_fragment = Some(false))).socket(|s| {
+                    quiet(s);
+                    s.touched_ago_ns = Some(MILLISECOND);
+                })
+            },
         ),
         // A balancer that sends a connection to another machine of its pool: that one knows nothing of it
         // (RFC 9293 3.10.7.1), and the first sends its data again.

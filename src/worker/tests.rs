@@ -64,8 +64,8 @@ const RST: u8 = 0x04;
 fn meta(time_ns: u64) -> Vec<u8> {
     let mut bytes = vec![0; META_BYTES];
     bytes[0] = 1;
-    bytes[64..72].copy_from_slice(&time_ns.to_ne_bytes());
-    bytes[76..80].copy_from_slice(&0x5253_5431_u32.to_ne_bytes());
+    bytes[72..80].copy_from_slice(&time_ns.to_ne_bytes());
+    bytes[84..88].copy_from_slice(&0x5253_5431_u32.to_ne_bytes());
     bytes
 }
 

@@ -217,6 +217,31 @@ def client_lost_its_state(play):
 
 
 @scenario
+def client_gone_when_read(play):
+    """The client's host no longer knows the connection; a process reads late what it sent, and the window's update is answered."""
+    with play.lab.socket("lb", play.family) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
+        listener.bind((address("lb", play.family), 0))
+        listener.listen(1)
+        near = play.lab.socket("cl", play.family)
+        near.connect(listener.getsockname()[:2])
+        far, _ = listener.accept()
+    here, there = near.getsockname()[:2], far.getsockname()[:2]
+    far.settimeout(3)
+    far.sendall(b"hello\n")
+    receive(near, 6)
+    for _ in range(22):
+        near.sendall(b"x" * 1400)
+        time.sleep(0.001)
+    time.sleep(0.5)
+    vanish(near)
+    with contextlib.suppress(ConnectionResetError):
+        receive(far, 22 * 1400 + 1)
+    far.close()
+    play.expect(here, there, "remote", "answer", story="the client's kernel")
+
+
+@scenario
 def proxy_client_reset(play):
     """The client aborts a connection that HAProxy relays; HAProxy resets the backend."""
     with play.lab.proxy:
