@@ -46,6 +46,9 @@ fn slack(expected_ms: i64) -> i64 {
 
 /// Jitter of the path.
 const JITTER_MS: i64 = 30;
+/// TS.Recent is that of the segment which the last acknowledgement went out for, though data came since (RFC 7323
+/// §4.3): Linux holds one back for up to 200 ms (`TCP_DELACK_MAX`), and two ticks.
+const HELD_ACK_MS: i64 = 210;
 /// A segment that was held back before its time was written down, or one that this end did not count.
 const HELD_BACK_MS: i64 = 1_000;
 /// Half of half of what the clock counts: after so long (12 days) before and behind are one.
@@ -64,7 +67,8 @@ const APART_MS: i64 = 100;
 /// The local socket's TS.Recent is the tighter base where there is one. False positives: a clock that a
 /// proxy rewrites; TS.Recent stands still while data is missing, whatever comes behind the gap
 /// (RFC 7323 §4.3), as where large segments are lost on the way and small ones are not: an abort beyond the
-/// gap is held against the clock of the SYN; a connection that was silent for days, or for half an hour where
+/// gap is held against the clock of the SYN; and while an acknowledgement is held back; a connection that was
+/// silent for days, or for half an hour where
 /// the clock is not known to count milliseconds: silent.
 #[must_use]
 pub fn timestamps(case: &Case<'_>) -> Option<Evidence> {
@@ -75,6 +79,8 @@ pub fn timestamps(case: &Case<'_>) -> Option<Evidence> {
     }
     let (base, elapsed) = value_base(case)?;
     let lapped = lapped_ms(case.sender(), (millis_back(first.time, elapsed), base));
+    let behind = socket_base(case).filter(|_| lapped != LAPPED_MS);
+    let behind = behind.map_or(0, |_| HELD_ACK_MS);
     let expected = base.wrapping_add(wrapped(elapsed));
     let off = i64::from(SeqNum(seen.value).offset_from(SeqNum(expected)));
     let micros = elapsed.saturating_mul(1_000);
@@ -84,7 +90,8 @@ pub fn timestamps(case: &Case<'_>) -> Option<Evidence> {
     if elapsed > 20 && by_micros && off_micros.abs() <= slack(micros) {
         return Some(TS_MATCH.found(seen.value, i64::from(expected)));
     }
-    let may_be_micros = by_micros && off_micros.abs() <= slack(micros) + JITTER_MS * 1_000;
+    let jitter = slack(micros) + JITTER_MS * 1_000;
+    let may_be_micros = by_micros && (-jitter..=jitter + behind * 1_000).contains(&off_micros);
     // A segment sent before may have been seen after; beyond that a clock never goes back.
     let back = off + elapsed < -slack(elapsed);
     let ahead = off > slack(elapsed) + HELD_BACK_MS;
@@ -103,16 +110,20 @@ fn wrapped(ticks: i64) -> u32 {
 /// The sender's TSval that is known, and the milliseconds since: the socket's TS.Recent, but that of the
 /// last segment seen for a reset that lies beyond a gap. Nothing is known of one of which only TS.Recent is.
 fn value_base(case: &Case<'_>) -> Option<(u32, i64)> {
-    let first = case.first()?;
-    let is_beyond_gap = first.offset.is_some_and(|offset| offset > 0);
-    if let Some(sequence) = first.socket.as_ref().and_then(|s| s.sequence())
-        && let (Some(recent), Some(idle), false) =
-            (sequence.ts_recent, sequence.idle_ns, is_beyond_gap)
-    {
-        return Some((recent, i64::try_from(idle / 1_000_000).unwrap_or(i64::MAX)));
+    if let Some(base) = socket_base(case) {
+        return Some(base);
     }
     let (time, known) = case.sender()?.timestamps?;
-    Some((known.value, millis(first.time, time)))
+    Some((known.value, millis(case.first()?.time, time)))
+}
+
+fn socket_base(case: &Case<'_>) -> Option<(u32, i64)> {
+    let first = case.first()?;
+    let sequence = first.socket.as_ref().and_then(|s| s.sequence())?;
+    let is_beyond_gap = first.offset.is_some_and(|offset| offset > 0);
+    let (recent, idle) = (sequence.ts_recent?, sequence.idle_ns?);
+    let idle_ms = i64::try_from(idle / MILLISECOND).unwrap_or(i64::MAX);
+    (!is_beyond_gap).then_some((recent, idle_ms))
 }
 
 /// Until when an end's clock shows what is before and what behind: that of a clock of microseconds, unless its
@@ -284,7 +295,18 @@ mod tests {
             name("timestamps_match")
         );
         assert_eq!(
-            after_idle(100, 300_000).check(timestamps),
+            after_idle(100, 400_000).check(timestamps),
+            name("timestamps_wrong")
+        );
+    }
+
+    #[test]
+    fn a_socket_that_holds_back_an_acknowledgement_knows_an_older_clock() {
+        // The last two lines came 35 ms apart, and the first of them is not acknowledged yet.
+        assert_eq!(after_idle(1, 36_000).check(timestamps), None);
+        assert_eq!(after_idle(1, 36).check(timestamps), None);
+        assert_eq!(
+            after_idle(1, 300_000).check(timestamps),
             name("timestamps_wrong")
         );
     }
@@ -371,8 +393,8 @@ mod tests {
         assert_eq!(aborted(501_000), name("timestamps_match"));
         assert_eq!(aborted(509_000), name("timestamps_wrong"));
         // Without a gap TS.Recent is of the last segment.
-        let exact = stamped(501_000, 900_900).socket(|s| {
-            (s.ts_recent, s.idle_ns) = (Some(460_000), Some(1_000_000));
+        let exact = stamped(541_000, 900_900).socket(|s| {
+            (s.ts_recent, s.idle_ns) = (Some(500_900), Some(1_000_000));
         });
         assert_eq!(exact.check(timestamps), name("timestamps_wrong"));
         let unseen = stamped(501_000, 900_900).no_sender().socket(|s| {
