@@ -161,7 +161,9 @@ fn echo_is_possible(case: &Case<'_>, seen: Timestamps) -> bool {
     let ahead = i64::from(SeqNum(seen.echo).offset_from(SeqNum(known.value)));
     let elapsed = millis(first.time, time);
     let opened = case.receiver().and_then(|r| r.syn);
-    let too_old = opened.is_some_and(|syn| {
+    // What is younger than the last TSval is not older than the SYN's, of which a live flow only keeps that it
+    // was some time before.
+    let too_old = opened.filter(|_| ahead < 0).is_some_and(|syn| {
         let own = syn.options.timestamps;
         own.is_some_and(|own| SeqNum(own.value).offset_from(SeqNum(seen.echo)) > 0)
             && millis(first.time, syn.time) < lapped

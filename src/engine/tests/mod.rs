@@ -3,6 +3,7 @@
 mod attested;
 mod captures;
 mod episodes;
+mod half_closed;
 mod kernel_events;
 mod later;
 mod opened_by_proxy;
