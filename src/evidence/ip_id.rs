@@ -77,6 +77,18 @@ fn most_counted(socket: &SocketSequence, segments: u32) -> u32 {
         .saturating_add(acks)
 }
 
+/// IDs that the sender has used besides, for what lies between RCV.NXT and a SEQ that the window allows: it was lost,
+/// or waits before the socket. Nothing is told by an ID there: whoever guesses a SEQ makes that room himself.
+fn most_missing(case: &Case<'_>, socket: &SocketSequence) -> u32 {
+    let ahead = case.first().and_then(|first| first.offset).unwrap_or(0);
+    let ahead = u32::try_from(ahead).unwrap_or(0);
+    if ahead <= socket.rcv_wnd {
+        ahead / SMALL_SEGMENT
+    } else {
+        0
+    }
+}
+
 /// E-H5: the reset's ID against the counter that the sender's SYN began.
 ///
 /// Linux numbers the packets of a connection one by one from its SYN on (`ip_select_ident_segs`;
@@ -86,7 +98,8 @@ fn most_counted(socket: &SocketSequence, segments: u32) -> u32 {
 /// False positives: stacks with random IDs (OpenBSD): silent once the sender jumped more than it
 /// stepped; NAT that renumbers (CGN); a SYN that a proxy sent: silent where such a one is known; long transfers:
 /// the range grows with the bytes, and with the seconds for segments that hold next to none; acknowledgements that a
-/// modem drops: it grows by what there was to acknowledge. Never with ID 0, never from a SYN-ACK (Linux gives it 0: `ip_build_and_send_pkt`), never for bare resets
+/// modem drops: it grows by what there was to acknowledge; an abort ahead of data that was lost: silent where that much
+/// data was numbered, too. Never with ID 0, never from a SYN-ACK (Linux gives it 0: `ip_build_and_send_pkt`), never for bare resets
 /// (naive continuity fails on 55 % of genuine client flows).
 #[must_use]
 pub fn counter(case: &Case<'_>) -> Option<Evidence> {
@@ -121,8 +134,10 @@ pub fn counter(case: &Case<'_>) -> Option<Evidence> {
         // A quarter of all IDs would fit: the test has no edge left.
         return None;
     }
+    let missing = counted.map_or(0, |(socket, _)| most_missing(case, socket));
     let kind = match (1..=most).contains(&used) {
         true => IN_RANGE,
+        false if (1..=most + missing).contains(&used) => return None,
         false if sender_stack(case) != Some(Stack::Linux) => OFF_RANGE,
         false if counted.is_some() => OFF_EXACT,
         false => OFF_COUNTER,
@@ -288,6 +303,22 @@ mod tests {
             id(31_000).socket(|_| ()).check(counter),
             name("ip_id_off_counter_exact")
         );
+    }
+
+    #[test]
+    fn an_abort_ahead_of_lost_data_was_numbered_after_it() {
+        // 13 segments were counted; 200 that filled the window are missing.
+        let ahead_of = |missing: u32| {
+            let scene = id(30_452).socket(|s| s.rcv_wnd = 290_000);
+            let expected = scene.resets[0].segment.seq;
+            let seq = expected.plus(missing);
+            let mut scene = scene.reset(|r| r.seq = seq);
+            scene.resets[0].offset = Some(i32::try_from(missing).unwrap());
+            scene.check(counter)
+        };
+        assert_eq!(ahead_of(290_000), None);
+        assert_eq!(ahead_of(14_500), name("ip_id_off_counter_exact"));
+        assert_eq!(ahead_of(290_001), name("ip_id_off_counter_exact"));
     }
 
     #[test]
