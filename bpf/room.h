@@ -31,7 +31,7 @@ static __always_inline int has_room(__u32 eighths)
 static __always_inline __u32 room_for(__u8 flags, const struct segment *segment,
 				      const struct socket_view *view)
 {
-	__u32 offset, window = view->rcv_wnd ? view->rcv_wnd : 1;
+	__u32 offset;
 
 	if (!(flags & TCP_RST))
 		return ROOM_FOR_OTHERS;
@@ -39,7 +39,7 @@ static __always_inline __u32 room_for(__u8 flags, const struct segment *segment,
 		return ROOM_FOR_STRAYS;
 	/* In SYN-SENT the acknowledgment counts; after a FIN also the number before RCV.NXT. */
 	offset = bpf_ntohl(segment->tcp->seq) - view->rcv_nxt;
-	if (view->kind == SOCKET_FULL && view->state != TCP_SYN_SENT && offset >= window &&
+	if (view->kind == SOCKET_FULL && view->state != TCP_SYN_SENT && offset > view->rcv_wnd &&
 	    offset != (__u32)-1)
 		return ROOM_FOR_GUESSES;
 	return ROOM_FOR_ALL;

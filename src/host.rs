@@ -137,6 +137,13 @@ impl SocketSequence {
         touched_ago_ns: None,
         has_keepalive: false,
     };
+
+    /// Whether its window allows for `seq`, as `tcp_sequence` has it: the right edge too, where a sender stands that
+    /// filled the window.
+    #[must_use]
+    pub const fn allows(&self, seq: SeqNum) -> bool {
+        seq.is_within(self.rcv_nxt, self.rcv_wnd.saturating_add(1))
+    }
 }
 
 /// The local socket that a frame would meet, looked up by `steer` at the frame's arrival.

@@ -38,10 +38,7 @@ fn against_socket(
     );
     let fit = if offset == 0 || (after_fin && offset == -1) {
         SequenceFit::Exact
-    } else if segment
-        .seq
-        .is_within(sequence.rcv_nxt, sequence.rcv_wnd.max(1))
-    {
+    } else if sequence.allows(segment.seq) {
         SequenceFit::InWindow
     } else {
         SequenceFit::OutOfWindow
@@ -179,7 +176,11 @@ mod tests {
         );
         assert_eq!(
             sort(1500, TcpState::Established),
-            (SequenceFit::OutOfWindow, 500)
+            (SequenceFit::InWindow, 500)
+        );
+        assert_eq!(
+            sort(1501, TcpState::Established),
+            (SequenceFit::OutOfWindow, 501)
         );
         assert_eq!(
             sort(999, TcpState::Established),

@@ -49,7 +49,7 @@ fn is_guess(sighting: &Sighting) -> bool {
     sighting.segment.flags.rst()
         && *state != TcpState::SynSent
         && seq.offset_from(sequence.rcv_nxt) != -1
-        && !seq.is_within(sequence.rcv_nxt, sequence.rcv_wnd.max(1))
+        && !sequence.allows(seq)
 }
 
 #[cfg(test)]
