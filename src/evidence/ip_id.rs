@@ -77,6 +77,15 @@ fn most_counted(socket: &SocketSequence, segments: u32) -> u32 {
         .saturating_add(acks)
 }
 
+/// Linux before 5.17 numbers what may be fragmented by a counter that many connections share, and that grows by up
+/// to the ticks since its last use (`ip_idents_reserve`; 1000 a second at most): so many IDs more.
+fn most_shared(case: &Case<'_>) -> Option<u32> {
+    let sender = case.sender()?;
+    let seconds = case.first()?.time.since(sender.first_seen) / SECOND;
+    let ticks = u32::try_from(seconds.saturating_add(1).saturating_mul(1_000)).unwrap_or(u32::MAX);
+    (sender.dont_fragment == (false, true)).then_some(ticks)
+}
+
 /// IDs that the sender has used besides, for what lies between RCV.NXT and a SEQ that the window allows: it was lost,
 /// or waits before the socket. Nothing is told by an ID there: whoever guesses a SEQ makes that room himself.
 fn most_missing(case: &Case<'_>, socket: &SocketSequence) -> u32 {
@@ -99,7 +108,8 @@ fn most_missing(case: &Case<'_>, socket: &SocketSequence) -> u32 {
 /// stepped; NAT that renumbers (CGN); a SYN that a proxy sent: silent where such a one is known; long transfers:
 /// the range grows with the bytes, and with the seconds for segments that hold next to none; acknowledgements that a
 /// modem drops: it grows by what there was to acknowledge; an abort ahead of data that was lost: silent where that much
-/// data was numbered, too. Never with ID 0, never from a SYN-ACK (Linux gives it 0: `ip_build_and_send_pkt`), never for bare resets
+/// data was numbered, too; a sender without Don't Fragment, whose counter is not its connection's: silent as far as
+/// that may have come. Never with ID 0, never from a SYN-ACK (Linux gives it 0: `ip_build_and_send_pkt`), never for bare resets
 /// (naive continuity fails on 55 % of genuine client flows).
 #[must_use]
 pub fn counter(case: &Case<'_>) -> Option<Evidence> {
@@ -135,9 +145,12 @@ pub fn counter(case: &Case<'_>) -> Option<Evidence> {
         return None;
     }
     let missing = counted.map_or(0, |(socket, _)| most_missing(case, socket));
+    let beyond = most
+        .saturating_add(missing)
+        .saturating_add(most_shared(case).unwrap_or(0));
     let kind = match (1..=most).contains(&used) {
         true => IN_RANGE,
-        false if (1..=most + missing).contains(&used) => return None,
+        false if (1..=beyond).contains(&used) => return None,
         false if sender_stack(case) != Some(Stack::Linux) => OFF_RANGE,
         false if counted.is_some() => OFF_EXACT,
         false => OFF_COUNTER,
@@ -319,6 +332,19 @@ mod tests {
         assert_eq!(ahead_of(290_000), None);
         assert_eq!(ahead_of(14_500), name("ip_id_off_counter_exact"));
         assert_eq!(ahead_of(290_001), name("ip_id_off_counter_exact"));
+    }
+
+    #[test]
+    fn a_counter_that_connections_share_runs_on_by_itself() {
+        let at = |id, may_be_fragmented: bool| {
+            let scene = self::id(id).sender(|s| {
+                s.dont_fragment = (!may_be_fragmented, may_be_fragmented);
+            });
+            scene.socket(|_| ()).check(counter)
+        };
+        assert_eq!(at(31_000, true), None);
+        assert_eq!(at(31_000, false), name("ip_id_off_counter_exact"));
+        assert_eq!(at(40_000, true), name("ip_id_off_counter_exact"));
     }
 
     #[test]
