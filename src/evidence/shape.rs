@@ -5,6 +5,7 @@
 use super::basis::{Stack, answers_syn, receiver_isn, sender_stack, timestamps_in_use};
 use super::opener::is_syn_anothers;
 use super::{Case, Evidence, Group, Kind};
+use crate::flow::HalfFlow;
 use crate::wire::{Flags, Segment, SeqNum};
 
 /// RST without ACK, with a window.
@@ -65,18 +66,26 @@ pub fn hybrid(case: &Case<'_>) -> Option<Evidence> {
 /// E-H12: the receiver's own window stands in the reset: a device turned a packet around.
 ///
 /// Measured: 40 % of injected, 3 % of genuine flows. False positives: both ends use one value
-/// (8192, 65535): silent unless the sender is known to use quite another; window 0.
+/// (8192, 65535; two Linux hosts, 502 once it is scaled): silent unless the sender is known to use quite another,
+/// also by the scale of its SYN, which may be all that was heard of it; window 0.
 #[must_use]
 pub fn window_mirrored(case: &Case<'_>) -> Option<Evidence> {
     let window = case.first()?.segment.window;
     let (sender, receiver) = (case.sender()?, case.receiver()?);
-    let shows = |half: &crate::flow::HalfFlow| {
-        half.window == window || half.syn.is_some_and(|syn| syn.window == window)
-    };
+    let shows =
+        |half: &HalfFlow| half.window == window || half.syn.is_some_and(|syn| syn.window == window);
     // A window moves by a little from segment to segment.
-    let near_own = sender.window.abs_diff(window) <= sender.window / 8;
+    let is_near = |own: u16| own.abs_diff(window) <= own / 8;
+    let near_own = is_near(sender.window) || scaled(sender, receiver).is_some_and(is_near);
     (window != 0 && window != u16::MAX && shows(receiver) && !shows(sender) && !near_own)
         .then(|| WINDOW_MIRRORED.found(window, sender.window))
+}
+
+/// The window of the sender's SYN as its later segments say it (RFC 7323 §2.2: the SYN's own is not scaled).
+fn scaled(sender: &HalfFlow, receiver: &HalfFlow) -> Option<u16> {
+    let syn = sender.syn?;
+    receiver.syn?.options.window_scale?;
+    Some(syn.window >> syn.options.window_scale?.min(14))
 }
 
 /// The ten bytes that the Henan firewall writes (Wu et al., S&P 2025).
@@ -285,6 +294,22 @@ mod tests {
             let scene = mirrored.clone().sender(|s| s.window = own);
             assert_eq!(scene.check(window_mirrored), None);
         }
+        // Of one Linux host only the SYN was heard, of the other a FIN too; each has the window of the other.
+        let scaled = |window, shift| {
+            let scene = Scene::established().sender(|s| {
+                s.window = 64_240;
+                let syn = s.syn.as_mut().unwrap();
+                (syn.window, syn.options.window_scale) = (64_240, shift);
+            });
+            let scene = scene.receiver(|r| {
+                r.window = window;
+                r.syn.as_mut().unwrap().options.window_scale = Some(7);
+            });
+            scene.reset(|r| r.window = window).check(window_mirrored)
+        };
+        assert_eq!(scaled(502, Some(7)), None);
+        assert_eq!(scaled(502, None), name("window_mirrored"));
+        assert_eq!(scaled(2_000, Some(7)), name("window_mirrored"));
         let zero = Scene::established()
             .reset(|r| r.window = 0)
             .receiver(|r| r.window = 0);
