@@ -3,12 +3,13 @@
 
 use std::borrow::Cow;
 
+use super::openings::{How, Opening};
 use crate::evidence::{AfterReset, AnsweredAfterReset, KEPT, ResetSeen};
 use crate::flow::{FlowFacts, FlowKey, Side};
 use crate::host::{Process, ResetReason, SocketView, TcpState};
 use crate::time::Timestamp;
 use crate::vantage::Path;
-use crate::wire::SeqNum;
+use crate::wire::{Segment, SeqNum};
 
 /// A `tcp_send_reset` event of this flow.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -213,25 +214,21 @@ impl Episode {
         self.reopened.is_none_or(|reopened| time < reopened)
     }
 
-    /// Takes in a SYN that opens a connection. One from before the reset, which only now comes to be
-    /// heard (it went another way through the sensor), opened the one that was reset.
-    pub(super) fn note_syn(&mut self, time: Timestamp) {
-        if self.resets.iter().any(|reset| reset.time < time) {
-            self.reopened.get_or_insert(time);
-        }
-    }
-
-    /// Takes in that a handshake was completed on the four-tuple. Where a reset had met a connection
-    /// that was open already, it is another one; a reset during the handshake may have failed.
-    pub(super) fn note_established(&mut self, time: Timestamp) {
-        let met_open = |reset: &ResetSeen| {
-            let state = reset.socket.as_ref().filter(|s| s.sequence().is_some());
-            let state = state.and_then(SocketView::state);
-            state.is_some_and(|s| !matches!(s, TcpState::SynSent | TcpState::SynRecv))
+    /// Takes in that a connection was opened. One that was opened before the reset, and only now comes to be
+    /// heard (it went another way through the sensor), is the one that was reset.
+    pub(super) fn note_opening(&mut self, opening: &Opening) {
+        let time = opening.time;
+        let is_another = |reset: &ResetSeen| {
+            reset.time < time
+                && match opening.how {
+                    How::Asked { isn } => isn.is_none_or(|isn| !is_of(&reset.segment, isn)),
+                    // A reset during the handshake may have failed.
+                    How::Agreed { .. } => met_open(reset),
+                }
         };
-        let is_another = |reset: &ResetSeen| reset.time < time && met_open(reset);
         if self.resets.iter().any(is_another) {
-            self.reopened.get_or_insert(time);
+            let first = self.reopened.map_or(time, |known| known.min(time));
+            self.reopened = Some(first);
         }
     }
 
@@ -297,6 +294,18 @@ impl Episode {
             facts: self.facts[sender.index()].as_ref().unwrap_or(&UNKNOWN),
         })
     }
+}
+
+/// Whether a reset ends what the SYN with that number asks for: in the name of its sender, or as its answer.
+fn is_of(reset: &Segment, isn: SeqNum) -> bool {
+    reset.seq == isn.plus(1) || (reset.flags.ack() && reset.ack == isn.plus(1))
+}
+
+/// Whether a reset met a connection that was open already.
+fn met_open(reset: &ResetSeen) -> bool {
+    let state = reset.socket.as_ref().filter(|s| s.sequence().is_some());
+    let state = state.and_then(SocketView::state);
+    state.is_some_and(|s| !matches!(s, TcpState::SynSent | TcpState::SynRecv))
 }
 
 /// Of a flow of which nothing was seen before.

@@ -4,6 +4,7 @@
 use super::Engine;
 use super::episode::{Accepted, Sent};
 use super::legs::{self, Call, Leg, Passed};
+use super::openings::{How, Opening};
 use crate::flow::{FlowKey, Side};
 use crate::host::{KernelEvent, KernelEventKind, Process};
 use crate::time::Timestamp;
@@ -49,9 +50,8 @@ impl Engine {
                 self.resting.forget(&key);
                 let opener = if originator { local } else { local.other() };
                 self.tracker.note_established(&key, opener, event.time);
-                if let Some(episode) = self.episodes.get_mut(&key) {
-                    episode.note_established(event.time);
-                }
+                let (time, how) = (event.time, How::Agreed { opener });
+                self.note_opening(key, Opening { time, how });
             }
             KernelEventKind::Closed { process } => {
                 let closed = self.passed(&key, local, event.time, process);

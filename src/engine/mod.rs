@@ -16,6 +16,7 @@ mod folding;
 mod kernel;
 mod legs;
 mod message;
+mod openings;
 mod other_leg;
 mod resting;
 mod sketch;
@@ -45,6 +46,7 @@ use due::Due;
 use episode::Episode;
 use folding::Folding;
 use legs::{Leg, Legs};
+use openings::{How, Opening, Openings};
 use resting::Resting;
 use spare::Spare;
 use translated::Translated;
@@ -140,6 +142,7 @@ pub struct Engine {
     queue: Due,
     legs: Legs,
     resting: Resting,
+    openings: Openings,
     translated: Translated,
     injectors: InjectorMemory,
     siblings: SiblingMemory,
@@ -177,6 +180,7 @@ impl Engine {
             tracker,
             queue: Due::default(),
             legs: Legs::default(),
+            openings: Openings::default(),
             translated: Translated::default(),
             injectors: InjectorMemory::default(),
             siblings: SiblingMemory::default(),
@@ -260,6 +264,10 @@ impl Engine {
                         flow: self.tracker.facts(&key, side, time),
                     },
                 );
+            } else if segment.flags.syn() && !segment.flags.ack() {
+                let isn = Some(segment.seq);
+                let how = How::Asked { isn };
+                self.note_opening(key, Opening { time, how });
             }
             return;
         }
@@ -271,6 +279,7 @@ impl Engine {
         let is_anew = segment.flags.syn() && !segment.flags.ack();
         if segment.flags.syn() {
             self.resting.forget(&key);
+            self.note_agreed(key, side, (time, vantage, segment));
         }
         if let Some(sighting) = self.tracker.observe(time, vantage, segment, socket) {
             if socket.is_none() {
@@ -308,8 +317,36 @@ impl Engine {
 
     /// Takes in that a SYN, which follows no reset, asks for a connection.
     pub fn hear_opened(&mut self, opened: &Opened) {
-        if let Some(episode) = self.episodes.get_mut(&opened.key) {
-            episode.note_syn(opened.time);
+        let opening = Opening {
+            time: opened.time,
+            how: How::Asked { isn: None },
+        };
+        self.note_opening(opened.key, opening);
+    }
+
+    /// A SYN-ACK that this host's own kernel sends: it has no connection on that four-tuple (any more).
+    /// Heard before the handshake's last segment, which the kernel's word that it is complete is not.
+    fn note_agreed(
+        &mut self,
+        key: FlowKey,
+        side: Side,
+        (time, vantage, segment): (Timestamp, Vantage, &Segment),
+    ) {
+        let is_ours = vantage.path == (Path::Egress { forwarded: false });
+        if is_ours && segment.flags.ack() && !self.config.offline {
+            let opener = side.other();
+            let how = How::Agreed { opener };
+            self.note_opening(key, Opening { time, how });
+        }
+    }
+
+    /// A connection is opened: what follows is not of one that was reset before, be that heard or not.
+    fn note_opening(&mut self, key: FlowKey, opening: Opening) {
+        if let Some(episode) = self.episodes.get_mut(&key) {
+            episode.note_opening(&opening);
+        }
+        if !self.config.offline {
+            self.openings.note(key, opening);
         }
     }
 
@@ -386,9 +423,14 @@ impl Engine {
 
     /// Takes in a reset that was seen by another's tracker, or by none.
     fn add_reset(&mut self, key: &FlowKey, side: Side, sighting: &Sighting) {
-        let flow = self.tracker.facts(key, side, sighting.time);
-        let flow = flow.completed(&sighting.flow);
+        let mut flow = self.tracker.facts(key, side, sighting.time);
         self.tracker.note_reset(key, side, sighting.time);
+        if let Some((opener, time)) = self.openings.agreed_after(key, sighting.time) {
+            // What this host sent may be the next connection's already, which the table now begins with.
+            flow.receiver = None;
+            self.tracker.note_established(key, opener, time);
+        }
+        let flow = flow.completed(&sighting.flow);
         self.take_reset(key, side, sighting, &flow);
     }
 
@@ -444,14 +486,18 @@ impl Engine {
         let tuple = reset.segment.tuple;
         let from_here = if comes_in { tuple.reversed() } else { tuple };
         self.translated.forget(&from_here);
+        let openings = std::mem::take(&mut self.openings);
         if let Some(episode) = self.episode(key, sighting.time) {
             episode.add_reset(side, reset, Some(flow));
+            let later = openings.after(key, sighting.time);
+            later.for_each(|opening| episode.note_opening(&opening));
             // The kernel's word may have come first.
             let is_told = episode.accepted.is_some();
             if let Some(leg) = leg.filter(|_| ends_a_socket && !is_told) {
                 self.legs.expect(leg);
             }
         }
+        self.openings = openings;
     }
 
     /// A socket that is open takes a reset with just the number that it expects (RFC 5961 §3.2), and the

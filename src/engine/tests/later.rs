@@ -6,11 +6,14 @@ use crate::engine::testing::{
     IN, OUT, at, config, established, event, incoming, observe, records, segment, tuple,
 };
 use crate::evidence::testing::Scene;
-use crate::flow::{FlowKey, PassedFlow, PassedReset};
-use crate::host::{KernelEventKind, KnownReason, ResetReason, SocketView, TcpState};
+use crate::flow::{FlowKey, PassedFlow, PassedReset, Sighting};
+use crate::host::{
+    KernelEventKind, KnownReason, ResetReason, SocketSequence, SocketView, TcpState,
+};
 use crate::record::ResetRecord;
+use crate::vantage::{Path, Vantage};
 use crate::verdict::Verdict;
-use crate::wire::{Flags, Segment};
+use crate::wire::{Flags, Options, Segment, SeqNum, Timestamps};
 
 /// A bare reset that fits and is accepted, judged and written; 1.8 s later its purported sender
 /// sends `data` on the same four-tuple, and this host answers.
@@ -99,6 +102,137 @@ fn ports_used_anew_hold_nothing_against_the_reset_before() {
         judged(TcpState::SynRecv),
         "the handshake that the reset did not end"
     );
+}
+
+/// A reset that met a connection in `state`; then this host sends a SYN-ACK, the peer acknowledges, the
+/// kernel says that the handshake is complete, and the peer sends data. The reset is heard in its turn or,
+/// by the way through a worker, after all the rest. Whether what follows is held against it.
+fn is_accused_of_the_next_connection(state: TcpState, heard_last: bool) -> bool {
+    let SocketView::Full { sequence, .. } = established(5) else {
+        unreachable!()
+    };
+    let reset = Segment {
+        window: 500,
+        ack: SeqNum(77),
+        ..segment(tuple(), Flags::RST | Flags::ACK, 5)
+    };
+    let reset = Sighting {
+        segment: reset,
+        ..incoming(10, tuple(), 5, SocketView::Full { state, sequence })
+    };
+    // The new connection's numbers lie near the old one's: a second of the kernel's clock.
+    let from_peer = |flags: u8, payload_len: u32| Segment {
+        ack: SeqNum(60_000),
+        payload_len,
+        ..segment(tuple(), flags, 50_000)
+    };
+    let found = records(|engine, _| {
+        if !heard_last {
+            engine.sight(&reset);
+        }
+        let agreed = Flags::SYN | Flags::ACK;
+        observe(
+            engine,
+            12,
+            OUT,
+            &segment(tuple().reversed(), agreed, 59_999),
+        );
+        observe(engine, 13, IN, &from_peer(Flags::ACK, 0));
+        let opened = KernelEventKind::Established {
+            process: None,
+            originator: false,
+        };
+        engine.kernel_event(&event(14, tuple().reversed(), opened));
+        observe(engine, 15, IN, &from_peer(Flags::ACK | Flags::PSH, 100));
+        if heard_last {
+            engine.sight(&reset);
+        }
+    });
+    let mut evidence = found[0].evidence.iter();
+    evidence.any(|fact| fact.name.starts_with("peer_"))
+}
+
+#[test]
+fn the_next_connection_begins_with_this_hosts_answer_whatever_is_heard_first() {
+    for heard_last in [false, true] {
+        let accused = |state| is_accused_of_the_next_connection(state, heard_last);
+        assert!(!accused(TcpState::Established), "{heard_last}");
+        assert!(!accused(TcpState::CloseWait), "{heard_last}");
+        assert!(
+            accused(TcpState::SynRecv),
+            "{heard_last}: the handshake that the reset did not end"
+        );
+    }
+}
+
+#[test]
+fn a_reset_that_is_heard_late_is_not_measured_by_what_the_next_connection_was_sent() {
+    let stamped = |segment: Segment, value: u32, echo: u32| Segment {
+        options: Options {
+            timestamps: Some(Timestamps { value, echo }),
+            ..segment.options
+        },
+        ..segment
+    };
+    let mut flow = Scene::established().flow;
+    let known = Timestamps {
+        value: 100,
+        echo: 1,
+    };
+    flow.receiver = None;
+    flow.sender.as_mut().unwrap().timestamps = Some((at(9), known));
+    let found = records(|engine, _| {
+        let agreed = segment(tuple().reversed(), Flags::SYN | Flags::ACK, 59_999);
+        observe(engine, 12, OUT, &stamped(agreed, 9_000, 1));
+        let SocketView::Full { state, sequence } = established(5) else {
+            unreachable!()
+        };
+        let sequence = SocketSequence {
+            ts_recent: Some(known.value),
+            ..sequence
+        };
+        let reset = incoming(10, tuple(), 5, SocketView::Full { state, sequence });
+        engine.sight(&Sighting {
+            segment: stamped(reset.segment, known.value, 8_000),
+            flow,
+            ..reset
+        });
+    });
+    let mut evidence = found[0].evidence.iter();
+    assert!(!evidence.any(|fact| fact.name == "timestamps_wrong"));
+}
+
+#[test]
+fn a_connection_that_is_routed_anew_holds_nothing_against_the_reset_before() {
+    let judged = |isn: u32, heard_last: bool| {
+        let found = records(|engine, _| {
+            let mut reset = incoming(10, tuple(), 5, SocketView::Absent);
+            reset.segment.flags = Flags(Flags::RST | Flags::ACK);
+            reset.segment.window = 500;
+            if !heard_last {
+                engine.sight(&reset);
+            }
+            let routed = Vantage {
+                path: Path::Egress { forwarded: true },
+                ..OUT
+            };
+            observe(engine, 12, routed, &segment(tuple(), Flags::SYN, isn));
+            let data = Segment {
+                payload_len: 100,
+                ..segment(tuple(), Flags::ACK | Flags::PSH, 900)
+            };
+            observe(engine, 14, IN, &data);
+            if heard_last {
+                engine.sight(&reset);
+            }
+        });
+        let mut evidence = found[0].evidence.iter();
+        evidence.any(|fact| fact.name == "peer_sends_on")
+    };
+    for heard_last in [false, true] {
+        assert!(!judged(800, heard_last), "{heard_last}");
+        assert!(judged(4, heard_last), "{heard_last}: its own SYN again");
+    }
 }
 
 #[test]
