@@ -358,3 +358,18 @@ fn a_watched_interface_tells_every_change_once() {
     assert_eq!(kinds(&mut watch), [ChangeKind::Deleted]);
     assert_eq!(watch.refresh().unwrap(), []);
 }
+
+#[test]
+#[ignore = "needs root"]
+fn an_interface_whose_mtu_is_raised_later_gets_its_frames_back() {
+    let _namespace = namespace();
+    run("ip link set nic0 mtu 1280");
+    let nic = nic0();
+    let pair = create(&nic, 1).unwrap();
+    run("ip link set nic0 mtu 1500");
+    let Names { transmit, inject } = pair.names().clone();
+    for end in [&transmit, &inject] {
+        let mtu = Interface::find(end).unwrap().link.mtu;
+        assert!(mtu >= 1500 + 8, "{end}, {mtu}: room for two tags");
+    }
+}

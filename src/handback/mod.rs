@@ -23,6 +23,10 @@ const ALIAS_PREFIX: &str = "rstscope hand-back for ";
 /// tags, which the veth counts (`is_skb_forwardable` allows only one).
 const MTU_MARGIN: u32 = 64;
 
+/// The least MTU of the pair: no longer frame is ever taken (a UMEM frame holds 2 KiB), so that an interface
+/// whose MTU is raised later gets its frames back all the same.
+const MTU_MIN: u32 = 2048;
+
 /// The kernel's largest MTU (`ETH_MAX_MTU`).
 const MTU_MAX: u32 = 65535;
 
@@ -188,7 +192,7 @@ impl Pair {
             transmit_name: &names.transmit,
             inject_name: &names.inject,
             inject_mac,
-            mtu: nic.mtu.saturating_add(MTU_MARGIN).min(MTU_MAX),
+            mtu: mtu_of(nic),
             queue_count: queue_count.max(1),
         };
         let flags = uapi::NLM_F_CREATE | uapi::NLM_F_EXCL;
@@ -406,6 +410,10 @@ impl Drop for Pair {
         // Nobody is left to tell; the next start removes what stays.
         let _ = self.remove_links();
     }
+}
+
+fn mtu_of(nic: &Link) -> u32 {
+    nic.mtu.saturating_add(MTU_MARGIN).clamp(MTU_MIN, MTU_MAX)
 }
 
 fn open() -> Result<Conversation, Error> {
