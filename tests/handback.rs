@@ -365,11 +365,34 @@ fn an_interface_whose_mtu_is_raised_later_gets_its_frames_back() {
     let _namespace = namespace();
     run("ip link set nic0 mtu 1280");
     let nic = nic0();
-    let pair = create(&nic, 1).unwrap();
+    let mut pair = create(&nic, 1).unwrap();
     run("ip link set nic0 mtu 1500");
     let Names { transmit, inject } = pair.names().clone();
     for end in [&transmit, &inject] {
         let mtu = Interface::find(end).unwrap().link.mtu;
         assert!(mtu >= 1500 + 8, "{end}, {mtu}: room for two tags");
     }
+    assert_eq!(pair.misuse(), None);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn what_somebody_does_to_the_pair_is_told() {
+    let _namespace = namespace();
+    let nic = nic0();
+    let told = |deed: &str| {
+        let mut pair = create(&nic, 1).unwrap();
+        let Names { transmit, inject } = pair.names().clone();
+        assert_eq!(pair.misuse(), None);
+        run(&deed.replace("TX", &transmit).replace("RX", &inject));
+        let said = pair.misuse().unwrap_or_default();
+        said.replace(&transmit, "TX").replace(&inject, "RX")
+    };
+    let gone = "the filter of RX is gone";
+    assert_eq!(told("tc qdisc del dev RX clsact"), gone);
+    assert_eq!(told("tc filter del dev RX ingress"), gone);
+    assert_eq!(told("ip link set TX mtu 1000"), "TX has an MTU of 1000");
+    assert_eq!(told("ip link set RX mtu 1500"), "RX has an MTU of 1500");
+    let moved = "ip link set RX address 02:00:00:00:00:77";
+    assert_eq!(told(moved), "RX was given another address");
 }

@@ -134,6 +134,8 @@ pub struct Pair {
     names: Names,
     transmit_ifindex: u32,
     inject_ifindex: u32,
+    /// The interface's, by which the host sorts frames.
+    inject_mac: Mac,
     is_removed: bool,
 }
 
@@ -210,6 +212,7 @@ impl Pair {
             names,
             transmit_ifindex: 0,
             inject_ifindex: 0,
+            inject_mac,
             is_removed: false,
         };
         pair.transmit_ifindex = pair.index_of(&pair.names.transmit.clone())?;
@@ -268,7 +271,39 @@ impl Pair {
     pub fn follow_mac(&mut self, mac: Mac) -> Result<(), Error> {
         let what = format!("set the address of {}", self.names.inject);
         let body = message::mac(self.inject_ifindex, mac);
+        self.inject_mac = mac;
         self.request(uapi::RTM_SETLINK, 0, &body, what)
+    }
+
+    /// Why frames do not come back to the interface although both ends are up: what somebody else did to the
+    /// pair. `None` where nothing is wrong, or nobody can tell; an end that is gone is the workers' to see.
+    pub fn misuse(&mut self) -> Option<String> {
+        let Names { transmit, inject } = self.names.clone();
+        for (ifindex, name) in [
+            (self.inject_ifindex, &inject),
+            (self.transmit_ifindex, &transmit),
+        ] {
+            let link = Link::indexed(&mut self.route, ifindex).ok()??;
+            if link.mtu < MTU_MIN {
+                return Some(format!("{name} has an MTU of {}", link.mtu));
+            }
+            if ifindex == self.inject_ifindex && link.mac != Some(self.inject_mac) {
+                return Some(format!("{name} was given another address"));
+            }
+        }
+        match self.action_counts() {
+            Ok(None) => Some(format!("the filter of {inject} is gone")),
+            _ => None,
+        }
+    }
+
+    fn action_counts(&mut self) -> Result<Option<message::ActionCounts>, Refusal> {
+        let ask = message::ask_filters(self.inject_ifindex);
+        let filters = self
+            .route
+            .ask(uapi::RTM_GETTFILTER, uapi::NLM_F_DUMP, &ask)?;
+        let mut counts = filters.iter().map(|one| message::action_counts(&one.body));
+        Ok(counts.find_map(|found| found))
     }
 
     /// What the pair carried so far.
@@ -277,7 +312,8 @@ impl Pair {
     ///
     /// [`Error::Kernel`] when the kernel refuses, or a link of the pair is gone.
     pub fn statistics(&mut self) -> Result<Statistics, Error> {
-        let what = || format!("read the counters of {}", self.names.inject);
+        let inject = self.names.inject.clone();
+        let what = || format!("read the counters of {inject}");
         let gone = || io::Error::from_raw_os_error(libc::ENODEV).into();
         let mut counts = |ifindex| {
             Link::indexed(&mut self.route, ifindex)
@@ -287,18 +323,8 @@ impl Pair {
         };
         let transmit = counts(self.transmit_ifindex)?;
         let inject = counts(self.inject_ifindex)?;
-        let filters = self
-            .route
-            .ask(
-                uapi::RTM_GETTFILTER,
-                uapi::NLM_F_DUMP,
-                &message::ask_filters(self.inject_ifindex),
-            )
-            .map_err(refused(what()))?;
-        let action = filters
-            .iter()
-            .find_map(|answer| message::action_counts(&answer.body))
-            .unwrap_or_default();
+        let action = self.action_counts().map_err(refused(what()))?;
+        let action = action.unwrap_or_default();
         Ok(Statistics {
             transmitted: transmit.sent,
             lost_crossing: transmit.send_dropped,

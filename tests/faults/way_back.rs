@@ -87,6 +87,33 @@ fn the_time_without_a_way_back_is_not_complete_coverage() {
     }
 }
 
+/// Somebody clears all links of their filters. What comes back is then the far end's own: reverse path
+/// filtering drops it, and no handshake would succeed again.
+#[test]
+#[ignore = "needs root"]
+fn a_way_back_without_its_filter_is_given_up() {
+    let lab = Lab::up();
+    let strict = "sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.default.rp_filter=1";
+    lab.shell("lb", strict);
+    let mut sensor = lab.sensor(&[]);
+    sensor.may_lose_frames();
+    let name = end(&lab, "rsti");
+    assert_prompt("before", lab.rate(200));
+    let (rate, said) = during(&lab, 400, || {
+        lab.shell("lb", &format!("tc qdisc del dev {name} clsact 2>&1"))
+    });
+    assert_eq!(said, "");
+    assert_all("the filter is removed", rate);
+    thread::sleep(NOTICED);
+    assert_prompt("after", lab.rate(400));
+    assert_eq!(sensor.stop(), Some(0), "{}", sensor.said());
+    let said = sensor.said();
+    assert!(
+        said.contains(&format!("the filter of {name} is gone")),
+        "{said}"
+    );
+}
+
 #[test]
 #[ignore = "needs root"]
 fn a_deleted_pair_costs_no_connection() {

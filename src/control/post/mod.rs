@@ -234,6 +234,12 @@ impl Post {
         !self.is_handed_over && inline.is_some_and(|inline| inline.steer.is_cut_off())
     }
 
+    /// What somebody did to the way back, so that frames which are taken do not come back.
+    pub(super) fn misuse(&mut self) -> Option<String> {
+        let inline = self.inline.as_mut().filter(|i| !i.workers.is_empty());
+        inline?.pair.as_mut()?.misuse()
+    }
+
     /// Takes no frame any more, after those under way went back: what comes in is looked at by copies.
     /// `false` where none was taken anyway.
     pub(super) fn take_no_more(&mut self) -> bool {

@@ -58,6 +58,7 @@ impl Sensor {
                 self.follow(change);
             }
             if is_due {
+                self.look_after_way_back();
                 self.look_after_steer();
                 self.show_numbers();
             }
@@ -174,6 +175,21 @@ impl Sensor {
                 notice::warn(format_args!(
                     "process {pid} asked for {name} and did not take it over, and the way back \
                      failed: {error}; {name} is no longer watched"
+                ));
+            }
+        }
+    }
+
+    /// Frames that would not come back are not taken any more. Those of up to [`REFRESH_NS`] are lost.
+    fn look_after_way_back(&mut self) {
+        for post in self.posts.iter_mut().filter(|post| !post.is_gone) {
+            if let Some(what) = post.misuse()
+                && post.take_no_more()
+            {
+                notice::warn(format_args!(
+                    "{}: {what}, by which its frames came back; it is watched by copies alone from now on: \
+                     restart rstscope to serve its queues again",
+                    post.name
                 ));
             }
         }
