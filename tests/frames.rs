@@ -49,6 +49,7 @@ impl Observe for Everything {
             vantage,
             segment: *segment,
             socket,
+            begins_anew: false,
             flow,
         })
     }

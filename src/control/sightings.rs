@@ -62,6 +62,7 @@ mod tests {
             vantage: reset.vantage,
             segment,
             socket: None,
+            begins_anew: false,
             flow: FlowFacts::default(),
         }
     }

@@ -222,6 +222,7 @@ impl Episode {
             reset.time < time
                 && match opening.how {
                     How::Asked { isn } => isn.is_none_or(|isn| !is_of(&reset.segment, isn)),
+                    How::CameIn => !met_open(reset),
                     // A reset during the handshake may have failed.
                     How::Agreed { .. } => met_open(reset),
                 }

@@ -261,6 +261,7 @@ impl Engine {
                         vantage,
                         segment: *segment,
                         socket,
+                        begins_anew: false,
                         flow: self.tracker.facts(&key, side, time),
                     },
                 );
@@ -281,15 +282,12 @@ impl Engine {
             self.resting.forget(&key);
             self.note_agreed(key, side, (time, vantage, segment));
         }
-        if let Some(sighting) = self.tracker.observe(time, vantage, segment, socket) {
-            if socket.is_none() {
-                // Our own tracker knows no more than it has just told.
-                self.hear(&sighting);
-            } else {
-                self.sight(&sighting);
-            }
-        } else if is_anew {
-            self.hear_opened(&Opened { key, time });
+        match self.tracker.observe(time, vantage, segment, socket) {
+            // Our own tracker knows no more than it has just told.
+            Some(sighting) if !sighting.begins_anew && socket.is_none() => self.hear(&sighting),
+            Some(sighting) if !sighting.begins_anew => self.sight(&sighting),
+            _ if is_anew => self.hear_opened(&Opened { key, time }),
+            _ => {}
         }
     }
 
@@ -381,6 +379,13 @@ impl Engine {
         let (key, side) = FlowKey::of(sighting.segment.tuple);
         if sighting.segment.flags.rst() {
             self.add_reset(&key, side, sighting);
+        } else if sighting.begins_anew {
+            // The reset before it came the same way, or the quicker one: it was heard already.
+            let (time, how) = (sighting.time, How::CameIn);
+            self.resting.forget(&key);
+            if let Some(episode) = self.episodes.get_mut(&key) {
+                episode.note_opening(&Opening { time, how });
+            }
         } else {
             self.add_after(&key, side, sighting.time, &sighting.segment);
         }

@@ -23,6 +23,9 @@ pub(super) enum How {
         /// Its sequence number, where it matters.
         isn: Option<SeqNum>,
     },
+    /// A SYN came in which a worker's flow table took for another connection's. Of this host's own connections it
+    /// is told whether they agreed to it; of those that are routed nothing else may be seen.
+    CameIn,
     /// This host agreed: its SYN-ACK left, or the kernel says that the handshake is complete.
     Agreed {
         /// Who sent the SYN.
@@ -65,7 +68,7 @@ impl Openings {
     pub(super) fn agreed_after(&self, key: &FlowKey, time: Timestamp) -> Option<(Side, Timestamp)> {
         self.after(key, time).find_map(|opening| match opening.how {
             How::Agreed { opener } => Some((opener, opening.time)),
-            How::Asked { .. } => None,
+            How::Asked { .. } | How::CameIn => None,
         })
     }
 }

@@ -103,6 +103,7 @@ pub(super) fn incoming(ms: u64, tuple: FourTuple, seq: u32, socket: SocketView) 
         vantage: IN,
         segment: segment(tuple, Flags::RST, seq),
         socket: Some(socket),
+        begins_anew: false,
         flow: FlowFacts::default(),
     }
 }

@@ -84,6 +84,8 @@ pub struct Sighting {
     pub segment: Segment,
     /// The local socket that it met, where the sensor could ask.
     pub socket: Option<SocketView>,
+    /// It is a SYN that begins another connection on the four-tuple: the flow is that one's.
+    pub begins_anew: bool,
     /// The flow before this segment.
     pub flow: FlowFacts,
 }

@@ -13,9 +13,20 @@ use crate::time::Timestamp;
 use crate::vantage::{Path, Vantage};
 use crate::wire::{Glance, Segment};
 
+/// What a segment that is no reset is to those who judge resets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    /// Nothing.
+    Alone,
+    /// Its sender is said to have sent a reset before.
+    AfterReset,
+    /// It begins another connection where one was reset.
+    BeginsAnew,
+}
+
 impl Tracker {
-    /// Takes one segment in. Answers with a [`Sighting`] when it is a reset, or when its sender is
-    /// said to have sent one before.
+    /// Takes one segment in. Answers with a [`Sighting`] when it is a reset, when its sender is
+    /// said to have sent one before, or, live, when it begins another connection after one.
     #[inline]
     pub fn observe(
         &mut self,
@@ -38,8 +49,12 @@ impl Tracker {
         socket: Option<SocketView>,
     ) -> Option<Sighting> {
         let seen = (time, vantage, segment);
-        let needs_facts = segment.flags.rst() || self.take_in(announced, seen);
-        needs_facts.then(|| self.sight(announced, seen, socket))
+        let taken = match segment.flags.rst() {
+            true => Taken::AfterReset,
+            false => self.take_in(announced, seen),
+        };
+        let begins_anew = taken == Taken::BeginsAnew;
+        (taken != Taken::Alone).then(|| self.sight(announced, seen, (socket, begins_anew)))
     }
 
     /// Takes in what was seen of a segment that is no reset, where that is one of the two things that most do
@@ -79,16 +94,16 @@ impl Tracker {
         true
     }
 
-    /// Takes a segment in that is no reset; whether its sender is said to have sent one before.
+    /// Takes a segment in that is no reset.
     #[inline(never)]
-    fn take_in(&mut self, found: &Announced, seen: Seen<'_>) -> bool {
+    fn take_in(&mut self, found: &Announced, seen: Seen<'_>) -> Taken {
         let (time, vantage, segment) = seen;
         // What a capture's table takes in is never simple.
         if matches!(self.tables, Tables::Capture(_)) {
             return self.take_in_captured(found, seen);
         }
         if self.observe_glance(time, vantage, &Glance::of(segment), found) {
-            return false;
+            return Taken::Alone;
         }
         let (hash, side) = (found.hash, found.side);
         let paths = &mut self.paths;
@@ -108,22 +123,26 @@ impl Tracker {
 
     /// A segment that was not announced.
     #[inline(never)]
-    fn take_in_unknown(&mut self, seen: Seen<'_>) -> bool {
+    fn take_in_unknown(&mut self, seen: Seen<'_>) -> Taken {
         let mut found = Announced::NONE;
         found.find_out(&seen.2.tuple, self.secret, &self.paths);
         self.take_in(&found, seen)
     }
 
+    /// Who reads a capture hears of every SYN.
     #[inline(never)]
-    fn take_in_captured(&mut self, found: &Announced, seen: Seen<'_>) -> bool {
+    fn take_in_captured(&mut self, found: &Announced, seen: Seen<'_>) -> Taken {
         let Tables::Capture(captured) = &mut self.tables else {
-            return false;
+            return Taken::Alone;
         };
         let tuple = &seen.2.tuple;
         let (key, side) = FlowKey::of(*tuple);
         let hash = found.hash_of(&key, self.secret);
         let paths = &mut self.paths;
-        take_in(&mut **captured, &mut (), paths, (&key, side, hash), seen)
+        match take_in(&mut **captured, &mut (), paths, (&key, side, hash), seen) {
+            Taken::BeginsAnew => Taken::Alone,
+            taken => taken,
+        }
     }
 }
 
@@ -131,26 +150,31 @@ const fn outbound() -> Path {
     Path::Egress { forwarded: false }
 }
 
-/// Takes a segment in that is no reset; whether its sender is said to have sent one before.
+/// Takes a segment in that is no reset.
 fn take_in<S: FlowStore>(
     store: &mut S,
     shared: &mut S::Shared,
     paths: &mut PathTable,
     (key, side, hash): (&S::Key, Side, u64),
     (time, vantage, segment): Seen<'_>,
-) -> bool {
+) -> Taken {
     let Some((place, is_new)) = store.entry(shared, key, hash, time) else {
-        return false;
+        return Taken::Alone;
     };
+    let was_reset = !is_new && store.state(place, time).has_reset();
     let folded = fold_fully(store, shared, place, (side, is_new), segment, time);
     let Some(is_folded) = folded else {
-        return true;
+        return Taken::AfterReset;
     };
     let begins_or_ends = segment.flags.syn() || segment.flags.fin() || is_new;
     if is_folded && begins_or_ends && vantage.path != outbound() {
         paths.learn(segment, segment.flags.syn(), time);
     }
-    false
+    if was_reset && !store.state(place, time).has_reset() {
+        Taken::BeginsAnew
+    } else {
+        Taken::Alone
+    }
 }
 
 /// Folds a segment in by the general way; whether it entered a baseline. `None` when its sender is said to

@@ -164,7 +164,7 @@ impl Tracker {
         &mut self,
         found: &Announced,
         (time, vantage, segment): Seen<'_>,
-        socket: Option<SocketView>,
+        (socket, begins_anew): (Option<SocketView>, bool),
     ) -> Sighting {
         let (key, side) = FlowKey::of(segment.tuple);
         let hash = found.hash_of(&key, self.secret);
@@ -175,6 +175,7 @@ impl Tracker {
             vantage,
             segment: *segment,
             socket,
+            begins_anew,
             flow: FlowFacts::default(),
         };
         let flow = &mut sighting.flow;
@@ -432,11 +433,14 @@ mod tests {
         let mut tracker = tracker();
         tracker.observe(at(1), IN, &segment(Flags::SYN, 100, 52), None);
         tracker.observe(at(2), IN, &segment(Flags::RST, 101, 52), None);
-        assert!(
-            tracker
-                .observe(at(3), IN, &segment(Flags::SYN, 9000, 52), None)
-                .is_none()
-        );
+        let mut begins_anew = |isn| {
+            let syn = segment(Flags::SYN, isn, 52);
+            let told = tracker.observe(at(3), IN, &syn, None);
+            told.map(|sighting| sighting.begins_anew)
+        };
+        assert_eq!(begins_anew(100), Some(false), "its own, sent again");
+        assert_eq!(begins_anew(9000), Some(true));
+        assert_eq!(begins_anew(9000), None, "no reset came since");
         let (key, side) = FlowKey::of(segment(0, 0, 0).tuple);
         let sender = tracker.facts(&key, side, at(4)).sender.unwrap();
         assert_eq!(sender.syn.unwrap().isn, SeqNum(9000));

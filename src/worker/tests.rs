@@ -40,6 +40,7 @@ impl Observe for Resets {
             vantage,
             segment: *segment,
             socket,
+            begins_anew: false,
             flow,
         })
     }

@@ -69,6 +69,7 @@ mod tests {
             vantage: reset.vantage,
             segment: reset.segment,
             socket: Some(socket),
+            begins_anew: false,
             flow,
         }
     }

@@ -6,7 +6,7 @@ use crate::engine::testing::{
     IN, OUT, at, config, established, event, incoming, observe, records, segment, tuple,
 };
 use crate::evidence::testing::Scene;
-use crate::flow::{FlowKey, PassedFlow, PassedReset, Sighting};
+use crate::flow::{FlowKey, PassedFlow, PassedReset, Sighting, Tracker, TrackerConfig};
 use crate::host::{
     KernelEventKind, KnownReason, ResetReason, SocketSequence, SocketView, TcpState,
 };
@@ -145,6 +145,13 @@ fn is_accused_of_the_next_connection(state: TcpState, heard_last: bool) -> bool 
         engine.kernel_event(&event(14, tuple().reversed(), opened));
         observe(engine, 15, IN, &from_peer(Flags::ACK | Flags::PSH, 100));
         if heard_last {
+            // The SYN of what is reset here, which took the worker's way too.
+            engine.sight(&Sighting {
+                time: at(5),
+                segment: segment(tuple(), Flags::SYN, 4),
+                begins_anew: true,
+                ..reset
+            });
             engine.sight(&reset);
         }
     });
@@ -233,6 +240,44 @@ fn a_connection_that_is_routed_anew_holds_nothing_against_the_reset_before() {
         assert!(!judged(800, heard_last), "{heard_last}");
         assert!(judged(4, heard_last), "{heard_last}: its own SYN again");
     }
+}
+
+/// Where only the way in is watched, the next connection's SYN is the worker's alone.
+#[test]
+fn a_routed_connection_of_which_a_worker_saw_the_syn_holds_nothing_against_the_reset_before() {
+    let judged = |isn: u32, socket: SocketView| {
+        let found = records(|engine, _| {
+            let mut worker = Tracker::new(TrackerConfig {
+                capacity: 64,
+                key: [3, 5],
+            });
+            let mut reset = segment(tuple(), Flags::RST | Flags::ACK, 5);
+            reset.window = 500;
+            for (ms, segment, socket) in [
+                (1, segment(tuple(), Flags::SYN, 4), None),
+                (10, reset, Some(socket)),
+                (12, segment(tuple(), Flags::SYN, isn), None),
+            ] {
+                let sighting = worker.observe(at(ms), IN, &segment, socket);
+                if let Some(sighting) = sighting {
+                    engine.sight(&sighting);
+                }
+            }
+            let data = Segment {
+                payload_len: 100,
+                ..segment(tuple(), Flags::ACK | Flags::PSH, 900)
+            };
+            observe(engine, 14, IN, &data);
+        });
+        let mut evidence = found[0].evidence.iter();
+        evidence.any(|fact| fact.name == "peer_sends_on")
+    };
+    assert!(!judged(800, SocketView::Absent));
+    assert!(judged(4, SocketView::Absent), "its own SYN again");
+    assert!(
+        judged(800, established(5)),
+        "this host did not agree to that SYN"
+    );
 }
 
 #[test]
