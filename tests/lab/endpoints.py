@@ -7,7 +7,7 @@ import time
 
 import forge
 from forge import ACK, RST, SYN
-from peer import abort, address, leave_with, receive, vanish
+from peer import abort, address, leave_with, receive, vanish, window_of
 from plays import CLIENT_HOP_LIMIT, ROUTER_UP, UP0, free_port, scenario
 
 
@@ -230,13 +230,17 @@ def client_gone_when_read(play):
     far.settimeout(3)
     far.sendall(b"hello\n")
     receive(near, 6)
-    for _ in range(22):
+    sent = 0
+    # Little of the window is left, so that a read opens twice as much, and all of this has arrived.
+    while window_of(near) > 4 * 1400:
         near.sendall(b"x" * 1400)
+        sent += 1400
+        assert sent < 1 << 20, "the window does not fill"
         time.sleep(0.001)
     time.sleep(0.5)
     vanish(near)
     with contextlib.suppress(ConnectionResetError):
-        receive(far, 22 * 1400 + 1)
+        receive(far, sent + 1)
     far.close()
     play.expect(here, there, "remote", "answer", story="the client's kernel")
 

@@ -144,6 +144,11 @@ def vanish(sock):
     sock.close()
 
 
+def window_of(sock):
+    """Bytes that the peer lets a socket send beyond what it has acknowledged (tcpi_snd_wnd of struct tcp_info)."""
+    return struct.unpack_from("=I", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 232), 228)[0]
+
+
 def talk(sock, times=3, pause=0.01):
     """Goes on talking as long as the connection lives."""
     for number in range(times):
