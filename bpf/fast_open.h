@@ -13,12 +13,12 @@
  * wait with its own. Data that came here before a SYN-ACK on a detour would be dropped (RFC
  * 9293 3.10.7.3). Not inlined, for its stack.
  */
-static __noinline int is_fast_open(struct xdp_md *ctx, const struct segment *segment)
+static __noinline int is_fast_open(struct xdp_md *ctx, const struct segment *segment, __u64 now)
 {
 	struct socket_view view = {};
 	struct tcp_header *tcp;
 
-	view_socket(ctx, segment, &view);
+	view_socket(ctx, segment, &view, now);
 	tcp = take(struct tcp_header, segment->tcp, segment->end);
 	/* In SYN-SENT, SND.UNA is the number of our SYN. */
 	return tcp && view.kind == SOCKET_FULL && view.state == TCP_SYN_SENT &&

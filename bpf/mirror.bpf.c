@@ -42,7 +42,7 @@ static __noinline int report(struct __sk_buff *skb)
 	if (flags & TCP_RST)
 		watch_flow(&segment, now);
 	if (flags & (TCP_RST | TCP_FIN))
-		view_socket(skb, &segment, &view);
+		view_socket(skb, &segment, &view, now);
 	if (!has_room(room_for(flags, &segment, &view))) {
 		count_host(HOST_MIRROR_LOST);
 		return TC_ACT_UNSPEC;

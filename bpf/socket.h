@@ -13,12 +13,12 @@
 /* Length of the kernel's tick (jiffy), which the loader learns from CLOCK_MONOTONIC_COARSE. */
 const volatile __u64 tick_ns = 4000000;
 
-static __always_inline void view_full(struct socket_view *view, struct tcp_sock *tp)
+static __always_inline void view_full(struct socket_view *view, struct tcp_sock *tp, __u64 now)
 {
-	__u32 now = bpf_jiffies64();
-	__u32 idle = now - tp->rcv_tstamp, idle_data = now - tp->inet_conn.icsk_ack.lrcvtime;
-	__u32 sent = now - tp->lsndtime;
-	__u64 touched = tp->tcp_mstamp * 1000, time = bpf_ktime_get_ns();
+	__u32 tick = bpf_jiffies64();
+	__u32 idle = tick - tp->rcv_tstamp, idle_data = tick - tp->inet_conn.icsk_ack.lrcvtime;
+	__u32 sent = tick - tp->lsndtime;
+	__u64 touched = tp->tcp_mstamp * 1000;
 	__u32 heard = tp->rcv_tstamp | tp->inet_conn.icsk_ack.lrcvtime;
 
 	view->kind = SOCKET_FULL;
@@ -39,13 +39,13 @@ static __always_inline void view_full(struct socket_view *view, struct tcp_sock 
 	view->last_received_ns = heard ? (idle ? idle * tick_ns : 1) : 0;
 	view->last_sent_ns = tp->lsndtime ? (sent ? sent * tick_ns : 1) : 0;
 	/* Another CPU may touch it at this instant. */
-	view->last_touched_ns = touched ? (time > touched ? time - touched : 1) : 0;
+	view->last_touched_ns = touched ? (now > touched ? now - touched : 1) : 0;
 	view->has_keepalive = tp->inet_conn.icsk_inet.sk.__sk_common.skc_flags >>
 				      bpf_core_enum_value(enum sock_flags, SOCK_KEEPOPEN) &
 			      1;
 }
 
-static __always_inline void view_found(struct socket_view *view, struct bpf_sock *sk)
+static __always_inline void view_found(struct socket_view *view, struct bpf_sock *sk, __u64 now)
 {
 	struct tcp_sock *tp;
 
@@ -63,14 +63,17 @@ static __always_inline void view_found(struct socket_view *view, struct bpf_sock
 	}
 	tp = bpf_skc_to_tcp_sock(sk);
 	if (tp)
-		view_full(view, tp);
+		view_full(view, tp, now);
 	else
 		view->kind = SOCKET_ABSENT; /* gone between the lookup and now */
 }
 
-/* The frame's source is the remote end: the kernel's lookup takes the tuple as it arrived. */
+/*
+ * The frame's source is the remote end: the kernel's lookup takes the tuple as it arrived. `now` is
+ * CLOCK_MONOTONIC, as close to the lookup as the caller has it.
+ */
 static __always_inline void view_socket(void *ctx, const struct segment *segment,
-					struct socket_view *view)
+					struct socket_view *view, __u64 now)
 {
 	struct ipv6_header *ip6 = take(struct ipv6_header, segment->network, segment->end);
 	struct ipv4_header *ip4 = take(struct ipv4_header, segment->network, segment->end);
@@ -95,7 +98,7 @@ static __always_inline void view_socket(void *ctx, const struct segment *segment
 		view->kind = SOCKET_ABSENT;
 		return;
 	}
-	view_found(view, sk);
+	view_found(view, sk, now);
 	bpf_sk_release(sk);
 }
 

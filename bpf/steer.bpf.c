@@ -125,7 +125,7 @@ static __always_inline int steer_control(struct xdp_md *ctx, const struct segmen
 	if (flags & TCP_RST)
 		watch_flow(segment, now);
 	if (flags & (TCP_RST | TCP_FIN))
-		view_socket(ctx, segment, &view);
+		view_socket(ctx, segment, &view, now);
 	room = room_for(flags, segment, &view);
 
 	gate = bpf_map_lookup_elem(&gates, &queue);
@@ -136,7 +136,7 @@ static __always_inline int steer_control(struct xdp_md *ctx, const struct segmen
 	if (!why && is_checksum_partial(segment))
 		why = STEER_CHECKSUM_PARTIAL;
 	if (!why && (flags & (TCP_SYN | TCP_ACK)) == (TCP_SYN | TCP_ACK) &&
-	    is_fast_open(ctx, segment))
+	    is_fast_open(ctx, segment, now))
 		why = STEER_FAST_OPEN;
 	if (why || !gate) {
 		count(ctx, why);
