@@ -161,24 +161,23 @@ fn take_in<S: FlowStore>(
     let Some((place, is_new)) = store.entry(shared, key, hash, time) else {
         return Taken::Alone;
     };
-    let was_reset = !is_new && store.state(place, time).has_reset();
     let folded = fold_fully(store, shared, place, (side, is_new), segment, time);
-    let Some(is_folded) = folded else {
+    let Some((is_folded, begins_anew)) = folded else {
         return Taken::AfterReset;
     };
     let begins_or_ends = segment.flags.syn() || segment.flags.fin() || is_new;
     if is_folded && begins_or_ends && vantage.path != outbound() {
         paths.learn(segment, segment.flags.syn(), time);
     }
-    if was_reset && !store.state(place, time).has_reset() {
+    if begins_anew {
         Taken::BeginsAnew
     } else {
         Taken::Alone
     }
 }
 
-/// Folds a segment in by the general way; whether it entered a baseline. `None` when its sender is said to
-/// have sent a reset before.
+/// Folds a segment in by the general way; whether it entered a baseline, and whether it begins another connection
+/// where one was reset. `None` when its sender is said to have sent a reset before.
 fn fold_fully<S: FlowStore>(
     store: &mut S,
     shared: &mut S::Shared,
@@ -186,12 +185,15 @@ fn fold_fully<S: FlowStore>(
     (side, is_new): (Side, bool),
     segment: &Segment,
     time: Timestamp,
-) -> Option<bool> {
-    if !is_new && fold::opens_anew(store, shared, (place, side), segment, time) {
+) -> Option<(bool, bool)> {
+    let opens_anew = !is_new && fold::opens_anew(store, shared, (place, side), segment, time);
+    let begins_anew = opens_anew && store.state(place, time).has_reset();
+    if opens_anew {
         store.reopen(shared, place, time);
     }
     if store.state(place, time).reset_from[side.index()] {
         return None;
     }
-    Some(fold::fold(store, shared, (place, side), segment, time))
+    let is_folded = fold::fold(store, shared, (place, side), segment, time);
+    Some((is_folded, begins_anew))
 }
