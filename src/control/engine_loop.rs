@@ -105,7 +105,8 @@ pub(super) struct EngineShared {
     /// SYN, FIN and RST that mirror mode copied, by `InterfaceId`.
     pub(super) mirrored: Box<[AtomicU64]>,
     /// Copies that told nothing: their headers are longer than what is copied of a frame (COPY_BYTES,
-    /// bpf/shared.h), so that the segment is not in them.
+    /// bpf/shared.h), so that the segment is not in them; or they name no interface that is watched, which no
+    /// program of ours does.
     pub(super) unread: AtomicU64,
     /// Some tc program of an interface was taken off by somebody else, by `InterfaceId`.
     cut_off: Box<[AtomicBool]>,
