@@ -20,8 +20,10 @@ const SLOW: &str = "import socket, threading, time\n\
     threading.Thread(target=serve, args=(8997,)).start()\n\
     serve(8998)\n";
 
-/// Connects to the proxy, one after the other; prints the median in microseconds.
-const CONNECTS: &str = "import socket, statistics, time\n\
+/// Connects to the proxy, one after the other; prints the median in microseconds. On one CPU: elsewhere the median
+/// is 45 or 110 by whether an idle one has to be woken, whatever the outputs do.
+const CONNECTS: &str = "import os, socket, statistics, time\n\
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n\
     took = []\n\
     for _ in range(300):\n\
     \x20   with socket.socket() as s:\n\
@@ -30,10 +32,9 @@ const CONNECTS: &str = "import socket, statistics, time\n\
     \x20       took.append(time.monotonic() - begun)\n\
     print(statistics.median(took) * 1e6)\n";
 
-/// How many microseconds longer the median connect() may take beside such receivers. What is looked for are threads
-/// that wait for a receiver or a disk, which are milliseconds. No ratio: on two free cores the median is 45 or 110
-/// by whether idle CPUs have to be woken (benches/runs/2026-11-22-two-cores), whatever the outputs do.
-const LONGER_MAX_US: f64 = 250.0;
+/// How much slower the median connect() may be beside such receivers. What is looked for are threads that
+/// wait for a receiver or a disk, which are milliseconds; the median on a busy machine swings by half.
+const SLOWER_MAX: f64 = 2.0;
 
 /// Rounds of both, at least, and at most: where other work on the machine came in between in all of them,
 /// the least medians of both need more to be comparable. A sensor that waits is slower in each round.
@@ -99,13 +100,10 @@ fn the_slowest_receivers_and_a_full_spool_cost_no_connection_and_no_time() {
         assert_ledgers(&sensor, &["up0", "dn0"]);
         let line = ledger(&sensor, "up0");
         assert!(count(&line, "received") > 1000, "beside the sensor: {line}");
-        if round >= *ROUNDS.start() && with - without <= LONGER_MAX_US {
+        if round >= *ROUNDS.start() && with <= SLOWER_MAX * without {
             break;
         }
     }
     println!("connect(): {without:.0} µs without, {with:.0} µs beside slow receivers");
-    assert!(
-        with - without <= LONGER_MAX_US,
-        "{with} µs, not {without} µs"
-    );
+    assert!(with <= SLOWER_MAX * without, "{with} µs, not {without} µs");
 }
