@@ -14,8 +14,10 @@ int report_egress(struct __sk_buff *skb)
 	struct segment segment;
 	int flags = parse_skb(skb, &segment);
 
-	if (likely(flags < 0 || !(flags & TCP_CONTROL)))
+	if (likely(flags < 0 || !(flags & TCP_CONTROL))) {
+		count_unread(flags);
 		return TC_ACT_UNSPEC;
+	}
 	if (!(flags & TCP_RST) && !has_room(ROOM_FOR_OTHERS)) {
 		count_host(HOST_EGRESS_LOST);
 		return TC_ACT_UNSPEC;

@@ -12,16 +12,16 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /*
- * Answers -STEER_TRUNCATED where the headers do not lie in the first piece of the packet. Not
- * inlined, so that each way to it is verified by itself.
+ * Answers what parse_whole does where that is negative: -STEER_TRUNCATED also where the headers do
+ * not lie in the first piece of the packet. Not inlined, so that each way to it is verified by
+ * itself.
  */
 static __noinline int report(struct __sk_buff *skb)
 {
 	struct segment segment;
 	struct socket_view view = {};
 	__u64 now;
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	int flags = parse_segment(data, end, &segment);
+	int flags = parse_whole(skb, &segment);
 
 	if (flags < 0)
 		return flags;
@@ -53,8 +53,11 @@ static __noinline int report(struct __sk_buff *skb)
 SEC("tc")
 int report_ingress(struct __sk_buff *skb)
 {
-	if (report(skb) == -STEER_TRUNCATED && skb->len > skb->data_end - skb->data &&
+	int answer = report(skb);
+
+	if (answer == -STEER_TRUNCATED && skb->len > skb->data_end - skb->data &&
 	    !bpf_skb_pull_data(skb, skb->len < COPY_BYTES ? skb->len : COPY_BYTES))
-		report(skb);
+		answer = report(skb);
+	count_unread(answer);
 	return TC_ACT_UNSPEC;
 }

@@ -218,6 +218,11 @@ enum host_counter {
 	HOST_MIRROR_LOST,     /* the ring buffer was full */
 	HOST_HANDED_BACK,     /* frames given to the interface, by the veth's peer or live */
 	HOST_CLOSINGS_UNTOLD, /* orderly closings soon after a reset, beyond the budget */
+	/* Not followed to a TCP header by a tc program: as STEER_FRAGMENT and those behind it. */
+	HOST_UNREAD_FRAGMENT,
+	HOST_UNREAD_TRUNCATED,
+	HOST_UNREAD_MALFORMED,
+	HOST_UNREAD_TOO_DEEP,
 	HOST_COUNTERS,
 };
 

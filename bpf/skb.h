@@ -12,20 +12,41 @@
 /* linux/pkt_cls.h; the same number as TCX_NEXT. */
 #define TC_ACT_UNSPEC (-1)
 
+_Static_assert(HOST_UNREAD_TOO_DEEP - HOST_UNREAD_FRAGMENT == STEER_TOO_DEEP - STEER_FRAGMENT,
+	       "one for each reason");
+
+/* Counts a packet of which parse_whole answered `flags`, where that is why it was not read. */
+static __always_inline void count_unread(int flags)
+{
+	if (unlikely(flags <= -STEER_FRAGMENT && flags >= -STEER_TOO_DEEP))
+		count_host(HOST_UNREAD_FRAGMENT - STEER_FRAGMENT - flags);
+}
+
+/* As parse_segment, and of a control frame the header is whole. */
+static __always_inline int parse_whole(struct __sk_buff *skb, struct segment *segment)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	int bad, flags = parse_segment(data, end, segment);
+
+	if (likely(flags < 0 || !(flags & TCP_CONTROL)))
+		return flags;
+	bad = check_lengths(segment);
+	return bad ? bad : flags;
+}
+
 /*
- * As parse_segment. Headers that do not lie in the first piece (received into pages) are moved
- * there first, only when they are missed.
+ * The same. Headers that do not lie in the first piece (received into pages) are moved there
+ * first, only when they are missed.
  */
 static __always_inline int parse_skb(struct __sk_buff *skb, struct segment *segment)
 {
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	int flags = parse_segment(data, end, segment);
+	int flags = parse_whole(skb, segment);
 
-	if (likely(flags != -STEER_TRUNCATED || skb->len <= (__u64)(end - data)))
+	if (likely(flags != -STEER_TRUNCATED || skb->len <= skb->data_end - skb->data))
 		return flags;
 	if (bpf_skb_pull_data(skb, skb->len < COPY_BYTES ? skb->len : COPY_BYTES))
 		return flags;
-	return parse_segment((void *)(long)skb->data, (void *)(long)skb->data_end, segment);
+	return parse_whole(skb, segment);
 }
 
 /*

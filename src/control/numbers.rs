@@ -9,6 +9,7 @@ use super::engine_loop::{Causes, EngineNumbers, EngineShared, NO_CAUSE};
 use super::ledger;
 use super::outputs::Outputs;
 use super::post::Post;
+use crate::events::HostCounters;
 use crate::flow::TableCounters;
 use crate::metrics::{Family, Kind};
 use crate::sink::Counters as Numbers;
@@ -274,7 +275,7 @@ fn judged(engine: &EngineShared, numbers: &EngineNumbers) -> [Family; 4] {
     [resets, records, open, took]
 }
 
-fn lost(engine: &EngineShared, numbers: &EngineNumbers, outputs: &Outputs) -> [Family; 3] {
+fn lost(engine: &EngineShared, numbers: &EngineNumbers, outputs: &Outputs) -> [Family; 4] {
     let mut events = Family::new(
         Kind::Counter,
         "rstscope_kernel_records_lost",
@@ -287,6 +288,14 @@ fn lost(engine: &EngineShared, numbers: &EngineNumbers, outputs: &Outputs) -> [F
     events.number(&[("kind", "unknown")], numbers.host.unknown);
     let unread = engine.unread.load(Ordering::Relaxed);
     events.number(&[("kind", "unread")], unread);
+    let mut skipped = Family::new(
+        Kind::Counter,
+        "rstscope_kernel_skipped",
+        "What the programs at egress, at tracepoints and of mirror mode did not tell of, by reason: packets that they could not follow to a TCP header, orderly closings beyond the budget.",
+    );
+    for (reason, count) in skips(&numbers.host) {
+        skipped.number(&[("reason", reason)], count);
+    }
     let mut unjudged = Family::new(
         Kind::Counter,
         "rstscope_resets_unjudged",
@@ -299,7 +308,19 @@ fn lost(engine: &EngineShared, numbers: &EngineNumbers, outputs: &Outputs) -> [F
         "Records that an output should have and does not.",
     );
     records.number(&[], outputs.lost());
-    [events, unjudged, records]
+    [events, skipped, unjudged, records]
+}
+
+/// What the kernel's side passed over on purpose.
+const fn skips(host: &HostCounters) -> [(&'static str, u64); 5] {
+    let unread = &host.unread;
+    [
+        ("closing", host.closings_untold),
+        ("fragment", unread.fragment),
+        ("malformed", unread.malformed),
+        ("too_deep", unread.too_deep),
+        ("truncated", unread.truncated),
+    ]
 }
 
 /// Outputs are told apart by their place in the configuration and their kind: their names may hold

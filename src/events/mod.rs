@@ -95,6 +95,21 @@ pub struct HostCounters {
     pub events_missed: u64,
     /// Records that this program did not understand; 0 unless it is at fault.
     pub unknown: u64,
+    /// Packets that left, or that mirror mode looked at, and were not followed to a TCP header.
+    pub unread: Unread,
+}
+
+/// Why a packet was not followed to a TCP header, as for `steer`'s counters of the same names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Unread {
+    /// A fragment.
+    pub fragment: u64,
+    /// It ends within its headers.
+    pub truncated: u64,
+    /// Its lengths contradict each other.
+    pub malformed: u64,
+    /// More tags or extension headers than are followed.
+    pub too_deep: u64,
 }
 
 impl HostCounters {
@@ -105,7 +120,7 @@ impl HostCounters {
     }
 }
 
-const HOST_COUNTERS: u32 = 8;
+const HOST_COUNTERS: u32 = 12;
 
 /// What to load.
 #[derive(Debug, Clone, Copy)]
@@ -325,6 +340,12 @@ impl Events {
             closings_untold: read(7)?,
             events_missed: self.runs_missed()?,
             unknown: self.unknown_records,
+            unread: Unread {
+                fragment: read(8)?,
+                truncated: read(9)?,
+                malformed: read(10)?,
+                too_deep: read(11)?,
+            },
         })
     }
 
@@ -352,7 +373,7 @@ fn create_map(
 
 #[cfg(test)]
 mod tests {
-    use super::HostCounters;
+    use super::{HostCounters, Unread};
 
     #[test]
     fn whatever_did_not_reach_us_is_lost() {
@@ -371,6 +392,10 @@ mod tests {
             mirrored: 4,
             handed_back: 8,
             closings_untold: 16,
+            unread: Unread {
+                malformed: 32,
+                ..Unread::default()
+            },
             ..HostCounters::default()
         };
         assert_eq!(told.lost(), 0);

@@ -9,13 +9,13 @@ use std::os::linux::fs::MetadataExt;
 use std::process::Command;
 use std::time::Duration;
 
-use rstscope::events::{Config, Event, Events, FrameOrigin};
+use rstscope::events::{Config, Event, Events, FrameOrigin, Unread};
 use rstscope::nic::Interface;
 use rstscope::time::Timestamp;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use super::frames::{ACK, RST, SYN, v4};
+use super::frames::{ACK, RST, SYN, ethernet, ipv4, ipv6, tcp, v4};
 use super::namespace::{Namespace, run};
 use super::rig::{Arrival, Rig};
 use super::{XDP_PASS, XDP_REDIRECT};
@@ -190,4 +190,40 @@ fn what_finds_the_ring_buffer_full_is_counted_by_its_kind() {
         (mirrored, left, told),
         (host.mirrored, host.egress_copied, host.events)
     );
+}
+
+/// A segment that is not followed to its header is told of by no copy: it has its counter, whether it left or
+/// mirror mode looked at it. `steer` counts its own.
+#[test]
+#[ignore = "needs root"]
+fn what_the_tc_programs_cannot_follow_is_counted_by_its_reason() {
+    let _namespace = Namespace::enter(1);
+    let mut events = Events::open(Config::for_netns(0)).unwrap();
+    let ifindex = Interface::find("nic0").unwrap().ifindex();
+    let never = Timestamp::default();
+    events.attach_mirror("nic0", ifindex, &[], never).unwrap();
+    events.attach_egress("nic0", ifindex).unwrap();
+    let (syn, mut bad_offset) = (tcp(SYN, &[]), v4(RST));
+    bad_offset[46] = 0x40;
+    let kinds = [
+        ethernet(0x800, &[], &ipv4(0, 6, 0x2000, &syn)),
+        v4(SYN)[..44].to_vec(),
+        bad_offset,
+        ethernet(0x86dd, &[], &ipv6(&[60; 7], 6, &syn)),
+    ];
+    for (interface, before, after) in [("wire0", 0, 1), ("nic0", 1, 3)] {
+        for (kind, times) in kinds.iter().zip(1..) {
+            send(interface, kind, times * (after - before));
+        }
+        let host = events.host_counters().unwrap();
+        let each = u64::from(after);
+        let expected = Unread {
+            fragment: each,
+            truncated: 2 * each,
+            malformed: 3 * each,
+            too_deep: 4 * each,
+        };
+        assert_eq!(host.unread, expected, "{interface}");
+        assert_eq!((host.mirrored, host.egress_copied, host.lost()), (0, 0, 0));
+    }
 }
