@@ -3,11 +3,16 @@
 
 use super::compose::{Context, compose, decide};
 use super::episode::Episode;
-use super::{CLOSED_REMEMBERED, Closed, EPISODE_NS_MAX, EPISODE_SETTLES_MAX, Engine};
+use super::gathering::{EPISODE_NS_MAX, EPISODE_SETTLES_MAX};
+use super::{Closed, Engine};
 use crate::flow::{FlowKey, Side};
 use crate::record::{Related, ResetEntry, ResetRecord};
 use crate::time::Timestamp;
 use crate::verdict::{Verdict, groups_against};
+
+/// How many judged episodes are remembered, so that what follows on the same flow can refer to
+/// them. Residual blocking lasts 60 to 180 s; at 50 resets a second this is that long.
+const CLOSED_REMEMBERED: usize = 8192;
 
 impl Engine {
     /// Judges an episode and sends its record out; `is_last` when nothing more will come.
