@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::Value;
 
+use crate::amount::counted;
 use crate::config::ExplainConfig;
 use crate::record::story;
 use crate::sink::{Emitted, Error, Filter, Flushed, Outlet, Sink};
@@ -123,8 +124,9 @@ fn from_records(path: &Path, source: &mut dyn BufRead, mut teller: Teller) -> u8
         Ok(0) => DONE,
         Ok(odd) => {
             notice::warn(format_args!(
-                "{}: {odd} lines are no records",
-                path.display()
+                "{}: no record in {}",
+                path.display(),
+                counted(odd, "line")
             ));
             DONE
         }

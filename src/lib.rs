@@ -1,10 +1,11 @@
 //! rstscope tells who sent a TCP reset.
 //!
-//! The core (`time`, `vantage`, `wire`, `host`, `flow`, `evidence`, `verdict`, `record`, `engine`) is
+//! The core (`amount`, `time`, `vantage`, `wire`, `host`, `flow`, `evidence`, `verdict`, `record`, `engine`) is
 //! pure: bytes and times in, records out. The edges (`sys`, `xdp`, `events`, `nic`, `handback`, `pcap`,
 //! `sink`, `privilege`, `metrics`) each do one kind of I/O; `worker`, `read` and `control` put them
 //! together. docs/ARCHITECTURE.md has the map.
 
+pub mod amount;
 pub mod engine;
 pub mod evidence;
 pub mod flow;

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 /// is a sign to divide, before it is hard to.
 const FILE_LINES_MAX: usize = 600;
 
-const CORE: [&str; 9] = [
-    "time", "vantage", "wire", "host", "flow", "evidence", "verdict", "record", "engine",
+const CORE: [&str; 10] = [
+    "amount", "time", "vantage", "wire", "host", "flow", "evidence", "verdict", "record", "engine",
 ];
 
 /// Words that have no place in the core: I/O, clocks, threads, the kernel.

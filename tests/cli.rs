@@ -262,7 +262,7 @@ fn a_full_disk_is_told_and_is_a_failure() {
     assert_eq!(code(&output), 1);
     let said = stderr(&output);
     assert!(said.contains("file:///dev/full: cannot write"), "{said}");
-    assert!(said.contains("1 records were lost"), "{said}");
+    assert!(said.contains("lost 1 record\n"), "{said}");
     assert_eq!(records(&output).len(), 1, "the other output goes on");
 }
 
@@ -383,7 +383,7 @@ fn a_story_that_is_not_there_is_a_failure_with_a_hint() {
             &["explain", &file, "--flow", other],
             other.split('-').next().unwrap(),
         ),
-        (&["explain", &none], "1 lines are no records"),
+        (&["explain", &none], "no record in 1 line"),
         (&["explain", &none, "nobody-7"], "`rstscope explain "),
         (&["explain", &garbage], "nor records"),
         (&["explain", &empty], "is empty"),

@@ -6,6 +6,7 @@ use std::io;
 use super::diagnose::Refusal;
 use super::handover::HandoverError;
 use super::lock::LockError;
+use crate::amount::counted;
 use crate::{events, handback, nic, privilege, sink, sys, xdp};
 
 /// What kept the sensor from starting, or ended it.
@@ -88,7 +89,8 @@ impl fmt::Display for Error {
             Self::RecordsLost(count) => {
                 write!(
                     f,
-                    "{count} records did not reach an output; see the warnings above"
+                    "{} did not reach an output; see the warnings above",
+                    counted(*count, "record")
                 )
             }
         }

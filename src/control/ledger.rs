@@ -4,6 +4,7 @@
 
 use std::fmt::Write;
 
+use crate::amount::counted;
 use crate::metrics::{Family, Kind, Value};
 use crate::worker::{Counters, Finished};
 use crate::xdp::{self, BYPASSED};
@@ -246,7 +247,10 @@ pub(super) fn arrivals<'a>(
     } else {
         "DOES NOT BALANCE"
     };
-    format!("{given} frames given back, {arrived} taken in by the host, which {balance}")
+    format!(
+        "{} given back, {arrived} taken in by the host, which {balance}",
+        counted(given, "frame")
+    )
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use super::engine_loop::EngineFinished;
 use super::ledger::{self, Ledger};
 use super::post::Closed;
+use crate::amount::{counted, span};
 use crate::events::HostCounters;
 use crate::flow::TableCounters;
 use crate::notice;
@@ -28,25 +29,27 @@ pub(super) fn print(
     let lost = host.lost();
     if lost > 0 {
         notice::warn(format_args!(
-            "{lost} kernel events were lost: the ring buffer was full, a CPU was telling one when the next came, or they were not understood"
+            "lost {}: the ring buffer was full, a CPU was telling one when the next came, or they were not understood",
+            counted(lost, "kernel event")
         ));
     }
     if engine.unread > 0 {
         notice::warn(format_args!(
-            "{} copied frames could not be read: their headers are longer than what is copied",
-            engine.unread
+            "could not read {}: the headers are longer than what is copied",
+            counted(engine.unread, "copied frame")
         ));
     }
     if host.closings_untold > 0 {
         notice::say(format_args!(
-            "rstscope: {} orderly closings soon after a reset were not looked at",
-            host.closings_untold
+            "rstscope: did not look at {} soon after a reset",
+            counted(host.closings_untold, "orderly closing")
         ));
     }
     if engine.counters.episodes_refused > 0 {
         let refused = engine.counters.episodes_refused;
         notice::warn(format_args!(
-            "{refused} resets were not judged: too many flows at once"
+            "did not judge {}: too many flows at once",
+            counted(refused, "reset")
         ));
     }
     for output in &written.outputs {
@@ -87,9 +90,15 @@ fn ledger_of(post: &Closed) -> Option<Ledger> {
 
 /// What became of an output's records; what is nothing is not said.
 fn delivered(output: &sink::OutputTotals) -> String {
-    let mut line = format!("{}: {} records", output.name, output.written);
+    let mut line = format!(
+        "output {}: {}",
+        output.name,
+        counted(output.written, "record")
+    );
     if output.left > 0 {
-        let _ = write!(line, ", {} wait on disk for the next start", output.left);
+        let wait = if output.left == 1 { "waits" } else { "wait" };
+        let left = output.left;
+        let _ = write!(line, ", {left} {wait} on disk for the next start");
     }
     if output.lost > 0 {
         let _ = write!(line, ", {} lost", output.lost);
@@ -102,16 +111,15 @@ fn away(name: &str, queue: usize, latency: &LatencySummary) -> String {
     if latency.samples == 0 {
         return format!("rstscope: {name}: queue {queue}: no frame was away");
     }
-    let micros = |nanos: u64| nanos as f64 / 1e3;
     let at_least = |nanos: u64| if nanos >= SECOND { "at least " } else { "" };
     format!(
-        "rstscope: {name}: queue {queue}: frames were away for {}{:.0} µs (median), {}{:.0} µs \
-         (99 %), {:.0} µs (longest)",
+        "rstscope: {name}: queue {queue}: frames were away for {}{} (median), {}{} (99 %), {} \
+         (longest)",
         at_least(latency.p50_ns),
-        micros(latency.p50_ns),
+        span(latency.p50_ns),
         at_least(latency.p99_ns),
-        micros(latency.p99_ns),
-        micros(latency.max_ns)
+        span(latency.p99_ns),
+        span(latency.max_ns)
     )
 }
 
@@ -119,8 +127,9 @@ fn away(name: &str, queue: usize, latency: &LatencySummary) -> String {
 fn untold(name: &str, queue: usize, connections: u64) {
     if connections > 0 {
         notice::warn(format_args!(
-            "{name}: queue {queue}: {connections} connections that are established, or were reset past \
-             the worker, were not told to it: it may give them up for others"
+            "{name}: queue {queue}: the worker was not told of {}, established or reset past it: \
+             it may give such up for others",
+            counted(connections, "connection")
         ));
     }
 }
@@ -128,13 +137,13 @@ fn untold(name: &str, queue: usize, connections: u64) {
 /// What a flow table held, and what it had to give up.
 fn table(whose: &str, table: &TableCounters) -> String {
     format!(
-        "rstscope: {whose}: {} flows, {} of them still known; given up for others: {} connections, \
-         {} lone SYNs; no room for {} second ends, {} kinds of SYN or MACs",
-        table.inserted,
+        "rstscope: {whose}: {}, {} of them still known; given up for others: {}, {}; no room for {}, {} \
+         kinds of SYN or MACs",
+        counted(table.inserted, "flow"),
         table.live,
-        table.evicted_connections,
-        table.evicted_probation,
-        table.ends_lost,
+        counted(table.evicted_connections, "connection"),
+        counted(table.evicted_probation, "lone SYN"),
+        counted(table.ends_lost, "second end"),
         table.looks_refused
     )
 }
@@ -142,8 +151,8 @@ fn table(whose: &str, table: &TableCounters) -> String {
 fn verdicts(engine: &EngineFinished) -> String {
     // Resets are frames; all that a flow has within the settle time are one record.
     let records = engine.counters.records.iter().sum::<u64>();
-    let mut line = format!("rstscope: {} resets", engine.counters.resets);
-    let mut before = format!(" in {records} records: ");
+    let mut line = format!("rstscope: {}", counted(engine.counters.resets, "reset"));
+    let mut before = format!(" in {}: ", counted(records, "record"));
     for (verdict, count) in Verdict::ALL.iter().zip(engine.counters.records) {
         if count > 0 {
             let _ = write!(line, "{before}{count} {}", verdict.name());
@@ -154,7 +163,7 @@ fn verdicts(engine: &EngineFinished) -> String {
     if many > 0 {
         let _ = write!(
             line,
-            "; {folded} of no connection were folded into {many} of them"
+            "; {folded} of no connection folded into {many} of them"
         );
     }
     line
@@ -178,7 +187,7 @@ mod tests {
         };
         assert!(
             away("eth0", 0, &stalled)
-                .ends_with("80 µs (median), at least 1000000 µs (99 %), 7000000 µs (longest)")
+                .ends_with("80 µs (median), at least 1.0 s (99 %), 7.0 s (longest)")
         );
         assert!(away("eth0", 0, &LatencySummary::default()).ends_with("no frame was away"));
     }
@@ -190,7 +199,7 @@ mod tests {
             written: 7,
             ..OutputTotals::default()
         };
-        assert_eq!(delivered(&output), "https://h: 7 records");
+        assert_eq!(delivered(&output), "output https://h: 7 records");
         (output.left, output.lost) = (3, 1);
         let line = delivered(&output);
         assert!(

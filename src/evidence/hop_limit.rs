@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::opener::{is_opened_by_proxy, is_syn_anothers};
 use super::ways::{has_another_label, is_of_a_known_way, is_of_the_networks_way};
 use super::{Case, Evidence, Group, Kind, Value};
+use crate::amount::counted;
 use crate::flow::{HopLimits, PrefixFacts};
 use crate::wire::hop_limit::{hops, initial_hop_limit, is_far};
 
@@ -205,8 +206,16 @@ pub fn steady(case: &Case<'_>) -> Option<Evidence> {
     }
     let wide = hops(reset).abs_diff(hops(usual)) >= WIDE;
     let is_routed_alike = !is_known_by_answers_only(case) && !has_another_label(case);
-    (wide || is_routed_alike)
-        .then(|| STEADY.found(reset, format!("{usual} in {own} segments, {flows} flows")))
+    (wide || is_routed_alike).then(|| {
+        STEADY.found(
+            reset,
+            format!(
+                "{usual} in {}, {}",
+                counted(own.into(), "segment"),
+                counted(flows.into(), "flow")
+            ),
+        )
+    })
 }
 
 /// Nothing but SYN-ACKs was seen of the sender here, and nothing but the first segments of flows of

@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 
 use super::{Case, Evidence, Group, Kind};
+use crate::amount::counted;
 use crate::time::{SECOND, Timestamp};
 use crate::wire::{FourTuple, Segment};
 
@@ -237,7 +238,11 @@ pub fn residue_repeats(case: &Case<'_>) -> Option<Evidence> {
     };
     let flows = case.injectors.same_residue;
     Some(kind.found(
-        format!("{} in {flows} other flows", residue(segment)?),
+        format!(
+            "{} in {}",
+            residue(segment)?,
+            counted(flows.into(), "other flow")
+        ),
         "none",
     ))
 }

@@ -4,6 +4,7 @@
 use super::basis::{answers_syn, is_active, receiver_isn, reorder_guard_ns, sender_isn};
 use super::hop_limit::reset_is_far;
 use super::{AfterReset, Case, Evidence, Group, Kind, ResetSeen};
+use crate::amount::counted;
 use crate::wire::SeqNum;
 use crate::wire::hop_limit::is_far;
 
@@ -106,9 +107,9 @@ fn what(after: &AfterReset, first: &ResetSeen) -> String {
     let offset = segment.seq.offset_from(first.segment.seq);
     let us = after.time.since(first.time) / 1_000;
     format!(
-        "{} of {} bytes at {offset:+} after {us} µs",
+        "{} of {} at {offset:+} after {us} µs",
         segment.flags.letters(),
-        segment.payload_len
+        counted(segment.payload_len.into(), "byte")
     )
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::{Family, Sample, Value};
+use crate::amount::{counted, span};
 
 /// The table.
 #[must_use]
@@ -46,9 +47,12 @@ fn row(sample: &Sample) -> Option<(String, String)> {
             count,
             sum_ns,
         } => {
-            let mean = micros(sum_ns / count);
+            let mean = span(sum_ns / count);
             let (half, most) = (quantile(buckets, *count, 50), quantile(buckets, *count, 99));
-            let text = format!("{count} times, mean {mean}, half {half}, 99 % {most}");
+            let text = format!(
+                "{}, mean {mean}, half {half}, 99 % {most}",
+                counted(*count, "time")
+            );
             Some((name, text))
         }
     }
@@ -59,17 +63,9 @@ fn quantile(buckets: &[(u64, u64)], count: u64, percent: u64) -> String {
     let rank = (count * percent).div_ceil(100);
     let found = buckets.iter().find(|(_, below)| *below >= rank);
     match (found, buckets.last()) {
-        (Some((bound, _)), _) => format!("within {}", micros(*bound)),
-        (None, Some((longest, _))) => format!("beyond {}", micros(*longest)),
+        (Some((bound, _)), _) => format!("within {}", span(*bound)),
+        (None, Some((longest, _))) => format!("beyond {}", span(*longest)),
         (None, None) => "unknown".to_owned(),
-    }
-}
-
-fn micros(nanos: u64) -> String {
-    if nanos >= 10_000_000 {
-        format!("{} ms", nanos / 1_000_000)
-    } else {
-        format!("{} µs", nanos / 1000)
     }
 }
 
@@ -96,7 +92,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.contains("4 times, mean 625 ms, half within 1000 ms, 99 % beyond 1000 ms"),
+            text.contains("4 times, mean 625.0 ms, half within 1.0 s, 99 % beyond 1.0 s"),
             "{text}"
         );
         assert!(

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 
+use crate::amount::counted;
 use crate::config::ReadConfig;
 use crate::engine::{Engine, EngineConfig};
 use crate::flow::TrackerConfig;
@@ -114,8 +115,9 @@ pub fn run_into(config: &ReadConfig, mut opened: Option<Opened>, outlets: Vec<Ou
     }
     for output in totals.outputs.iter().filter(|output| output.lost > 0) {
         notice::error(format_args!(
-            "output {}: {} records were lost",
-            output.name, output.lost
+            "output {}: lost {}",
+            output.name,
+            counted(output.lost, "record")
         ));
     }
     if failed > 0 || totals.lost() > 0 {

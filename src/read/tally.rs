@@ -4,6 +4,7 @@
 use std::fmt;
 use std::path::Path;
 
+use crate::amount::counted;
 use crate::notice;
 use crate::pcap::{Packet, link_name};
 use crate::verdict::Verdict;
@@ -101,9 +102,9 @@ impl Tally {
     pub(super) fn warn(&self, path: &Path) {
         if self.unjudged > 0 {
             notice::warn(format_args!(
-                "{}: {} resets came too fast and were not judged: try a shorter --settle",
+                "{}: {} came too fast to be judged: try a shorter --settle",
                 path.display(),
-                self.unjudged
+                counted(self.unjudged, "reset")
             ));
         }
         for (number, packets) in &self.links {
@@ -111,8 +112,9 @@ impl Tally {
                 .map(|name| format!(" ({name})"))
                 .unwrap_or_default();
             notice::warn(format_args!(
-                "{}: link type {number}{name} is not read: {packets} packets passed over",
-                path.display()
+                "{}: link type {number}{name} is not read: {} passed over",
+                path.display(),
+                counted(*packets, "packet")
             ));
         }
     }
@@ -134,9 +136,12 @@ impl fmt::Display for Tally {
         } = self;
         write!(
             f,
-            "{packets} packets, {segments} TCP segments, {resets} resets; "
+            "{}, {}, {}; {}",
+            counted(*packets, "packet"),
+            counted(*segments, "TCP segment"),
+            counted(*resets, "reset"),
+            counted(self.records.iter().sum(), "record")
         )?;
-        write!(f, "{} records", self.records.iter().sum::<u64>())?;
         let verdicts = Verdict::ALL.iter().map(|verdict| verdict.name());
         list(f, ": ", verdicts.zip(self.records))?;
         let other: u64 = self.links.iter().map(|(_, packets)| packets).sum();

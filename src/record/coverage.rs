@@ -6,6 +6,7 @@ use super::json::{ecs, event_id, observer};
 use super::one_line::one_line;
 use super::writer::{Object, key};
 use super::{CoverageRecord, SCHEMA_VERSION};
+use crate::amount::counted;
 
 /// All fields of a coverage record.
 pub(super) fn coverage_fields(o: &mut Object, record: &CoverageRecord, emission: &Emission) {
@@ -57,9 +58,12 @@ pub(super) fn coverage_message(record: &CoverageRecord, emission: &Emission) -> 
         .map(|passed| format!(", {passed} passed"))
         .unwrap_or_default();
     one_line(&format!(
-        "{interface}: {watched}; {} frames looked at{passed}, {} bypassed, {} headers copied, \
-         {} lost to the sensor",
-        record.observed, record.bypassed, record.copied, record.lost
+        "{interface}: {watched}; {} looked at{passed}, {} bypassed, {} copied, {} lost to \
+         the sensor",
+        counted(record.observed, "frame"),
+        record.bypassed,
+        counted(record.copied, "header"),
+        record.lost
     ))
     .into_owned()
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::advice::{meaning, next_step};
 use super::one_line::one_line;
+use crate::amount::{counted, span};
 
 /// The story of one reset record; `None` when this is none. Ends with a line's end. Every text of
 /// the record is stripped of control characters: it may come from anywhere.
@@ -98,7 +99,14 @@ fn timeline(out: &mut String, record: &Value) {
     let all = number(record, "/rstscope/reset_count").unwrap_or_default();
     let told = i64::try_from(resets.len()).unwrap_or(i64::MAX);
     if all > told {
-        line(out, 2, &format!("… and {} more resets", all - told));
+        line(
+            out,
+            2,
+            &format!(
+                "… and {}",
+                counted((all - told).unsigned_abs(), "more reset")
+            ),
+        );
     }
     for item in list(record, "/rstscope/evidence") {
         if text(item, "/group") == Some("race")
@@ -155,16 +163,6 @@ fn reset_line(reset: &Value, begin: Option<i128>, usual: Option<i64>) -> String 
     words
 }
 
-/// A time span as people say it.
-fn span(nanos: i64) -> String {
-    let seconds = nanos as f64 / 1e9;
-    if seconds < 1.0 {
-        format!("{:.3} ms", seconds * 1e3)
-    } else {
-        format!("{seconds:.1} s")
-    }
-}
-
 fn circumstances(out: &mut String, record: &Value) {
     let mut words = Vec::new();
     let stage = text(record, "/rstscope/stage").unwrap_or("unknown");
@@ -174,7 +172,7 @@ fn circumstances(out: &mut String, record: &Value) {
     }
     for (path, name) in [("age_ns", "old"), ("idle_ns", "idle")] {
         if let Some(nanos) = number(record, &format!("/rstscope/{path}")) {
-            words.push(format!("{} {name}", span(nanos)));
+            words.push(format!("{} {name}", span(nanos.unsigned_abs())));
         }
     }
     for (path, name) in [
@@ -191,7 +189,9 @@ fn circumstances(out: &mut String, record: &Value) {
     for other in list(record, "/rstscope/related") {
         let sure = other.pointer("/confidence").and_then(Value::as_f64);
         let flow = flow(other, "").unwrap_or_default();
-        let before = number(other, "/delta_ns").map(span).unwrap_or_default();
+        let before = number(other, "/delta_ns")
+            .map(|nanos| span(nanos.unsigned_abs()))
+            .unwrap_or_default();
         let percent = sure.unwrap_or_default() * 100.0;
         let id = text(other, "/id").map(|id| format!(", event {id}"));
         let joined = match text(other, "/join") {

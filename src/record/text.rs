@@ -9,6 +9,7 @@ use super::emission::Emission;
 use super::one_line::one_line;
 use super::writer::rounded;
 use super::{CoverageRecord, Record, ResetRecord};
+use crate::amount::counted;
 use crate::evidence::{Evidence, Favors, Group, SequenceFit};
 use crate::flow::Endpoint;
 use crate::verdict::{PRIOR_DB, Verdict};
@@ -151,7 +152,11 @@ fn facts(record: &ResetRecord) -> String {
         facts.push(item_words(item));
     }
     if let Some(many) = &record.aggregate {
-        facts.push(format!("{} flows to or from {}", many.flows, many.network));
+        facts.push(format!(
+            "{} to or from {}",
+            counted(many.flows, "flow"),
+            many.network
+        ));
     }
     let flags = first
         .map(|entry| entry.segment.flags.letters())
@@ -373,7 +378,7 @@ mod tests {
         assert_eq!(
             line,
             "02:31:16.000 coverage     up0: had gaps; 12 frames looked at, 3000 passed, 2 \
-             bypassed, 1 headers copied, 1 lost to the sensor"
+             bypassed, 1 header copied, 1 lost to the sensor"
         );
         assert_eq!(to_story(&Record::Coverage(Box::new(coverage()))), "");
     }

@@ -14,6 +14,7 @@ use super::dead::DeadLetters;
 use super::entry::Entry;
 use super::spool::Spool;
 use super::transport::{Failure, Fate, Transport};
+use crate::amount::counted;
 
 /// How often what is under way is asked for while nothing else is to be done.
 const ASK_EVERY: Duration = Duration::from_millis(100);
@@ -221,8 +222,9 @@ impl Delivery {
             let waiting = Counters::get(&self.counters.waiting);
             let lost = self.counters.lost();
             (self.tell)(&format!(
-                "output {}: works again; {waiting} records wait, {lost} were lost",
-                self.name
+                "output {}: works again; {} still to be sent, {lost} lost",
+                self.name,
+                counted(waiting, "record")
             ));
         }
     }

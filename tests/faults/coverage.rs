@@ -137,7 +137,7 @@ fn a_reset_behind_headers_too_long_to_copy_is_told_as_lost() {
         "{last}"
     );
     assert!(
-        sensor.said().contains("could not be read"),
+        sensor.said().contains("could not read 1 copied frame"),
         "{}",
         sensor.said()
     );

@@ -185,7 +185,7 @@ fn a_reload_takes_effect_at_once_though_a_receiver_says_nothing() {
     let waits = format!("0 records, {} wait on disk for the next start", all.len());
     assert!(sensor.said().contains(&waits), "{waits}: {}", sensor.said());
     assert_eq!(
-        sensor.said().matches("wait on disk").count(),
+        sensor.said().matches("on disk for the next start").count(),
         1,
         "{}",
         sensor.said()

@@ -2,6 +2,7 @@
 //! one fact. Judges none of them.
 
 use super::{Folded, Kind, Place};
+use crate::amount::counted;
 use crate::engine::EngineConfig;
 use crate::engine::attested::{self, attested};
 use crate::engine::facts;
@@ -91,9 +92,8 @@ struct Told {
 
 fn tell(place: Place, folded: &Folded, flows: u64) -> Told {
     let (count, network) = (folded.count, place.network);
-    let fact = |name, favors, weight_db| {
-        attested(name, favors, weight_db, format!("{count} resets").into())
-    };
+    let (resets, flows) = (counted(count, "reset"), counted(flows, "flow"));
+    let fact = |name, favors, weight_db| attested(name, favors, weight_db, resets.clone().into());
     match place.kind {
         Kind::Answer => Told {
             verdict: Verdict::Local,
@@ -101,8 +101,8 @@ fn tell(place: Place, folded: &Folded, flows: u64) -> Told {
             confidence: attested::LEFT,
             evidence: fact("left_this_host", Favors::Local, attested::LEFT_DB),
             message: format!(
-                "this host sent {count} resets from {network} in answer to segments of about \
-                 {flows} flows that are no connections of its own"
+                "this host sent {resets} from {network} in answer to segments of about \
+                 {flows} that it has no connection for"
             ),
         },
         Kind::Stray if folded.routed > count / 2 => Told {
@@ -115,7 +115,7 @@ fn tell(place: Place, folded: &Folded, flows: u64) -> Told {
                 attested::ROUTED_DB,
             ),
             message: format!(
-                "this host passed on {count} resets of about {flows} flows to {network}, of whose \
+                "this host passed on {resets} of about {flows} to {network}, of whose \
                  connections it had seen nothing"
             ),
         },
@@ -130,7 +130,7 @@ fn tell(place: Place, folded: &Folded, flows: u64) -> Told {
                 attested::OF_NOTHING_DB,
             ),
             message: format!(
-                "{count} resets of about {flows} flows passed by to {network}, which is not this \
+                "{resets} of about {flows} passed by to {network}, which is not this \
                  host's, and nothing else was seen of their connections"
             ),
         },
@@ -144,8 +144,7 @@ fn tell(place: Place, folded: &Folded, flows: u64) -> Told {
                 attested::OF_NOTHING_DB,
             ),
             message: format!(
-                "{count} resets of about {flows} flows to {network} belong to no connection that \
-                 this host knows"
+                "{resets} of about {flows} to {network}, of no connection that this host knows"
             ),
         },
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender};
 
+use crate::amount::counted;
 use crate::record::Format;
 use crate::sink::delivery::Tell;
 use crate::sink::spool::{Patience, Spool};
@@ -127,7 +128,8 @@ pub(super) fn write_directly(
                 counters.failing.store(false, Ordering::Relaxed);
                 let lost = counters.lost();
                 tell(&format!(
-                    "output {name}: works again; {lost} records were lost"
+                    "output {name}: works again; lost {}",
+                    counted(lost, "record")
                 ));
             }
             Some(_) | None => {}

@@ -123,7 +123,7 @@ fn one_bad_output_is_told_once_and_the_other_goes_on() {
     let lines: Vec<String> = lines.try_iter().collect();
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(lines[0].contains("bad") && lines[0].contains("free some space"));
-    assert!(lines[1].contains("works again; 2 records were lost"));
+    assert!(lines[1].contains("works again; lost 2 records"));
 }
 
 #[test]
