@@ -101,6 +101,7 @@ pub fn run_into(config: &ReadConfig, mut opened: Option<Opened>, outlets: Vec<Ou
         }
         // Of what could not be read there is nothing to sum up.
         if !config.quiet && was_begun {
+            writer.settle();
             notice::say(format_args!("{}: {tally}", path.display()));
         }
         all.add(&tally);

@@ -1,7 +1,7 @@
 //! Captures of every form: what they give, whole, cut short or damaged.
 
 use std::fs;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::support::captures::{
     Flavor, bare, blocks, conversation, cooked, cooked2, ethernet, legacy,
@@ -239,4 +239,34 @@ fn a_link_type_that_is_not_read_is_named_once_and_is_no_failure() {
     let said = stderr(&output);
     assert_eq!(said.matches("link type 127").count(), 1, "{said}");
     assert!(said.contains("5 packets passed over"), "{said}");
+}
+
+#[test]
+fn on_one_terminal_a_files_sum_stands_behind_its_records() {
+    let scratch = Scratch::new("order");
+    let bytes = legacy(Flavor::LittleMicro, 1, &conversation(), ethernet);
+    // One would seldom show it: the writer's thread and this one race.
+    let names: Vec<_> = (0..32)
+        .map(|n| scratch.write(&format!("{n}.pcap"), &bytes))
+        .collect();
+    let both = fs::File::create(scratch.path("both")).unwrap();
+    let status = Command::new(env!("CARGO_BIN_EXE_rstscope"))
+        .args(["read", "--verbose"])
+        .args(&names)
+        .stdin(Stdio::null())
+        .stdout(both.try_clone().unwrap())
+        .stderr(both)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let text = fs::read_to_string(scratch.path("both")).unwrap();
+    let order: Vec<_> = text
+        .lines()
+        .filter_map(|line| match line {
+            _ if line.contains("% 198.51.100.10:443 → ") => Some("record"),
+            _ if line.contains(".pcap: ") => Some("sum"),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(order, ["record", "sum"].repeat(names.len()), "{text}");
 }

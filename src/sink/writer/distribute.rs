@@ -36,8 +36,14 @@ pub(super) enum End {
     Spooled(Arc<Spool>),
 }
 
-/// Takes what came in together, forms it once a format, and hands it to the outputs together.
-pub(super) fn distribute(records: &Receiver<Emitted>, branches: &[Branch], patience: Patience) {
+/// Takes what came in together, forms it once a format, and hands it to the outputs together; `done` is
+/// told how many were.
+pub(super) fn distribute(
+    records: &Receiver<Emitted>,
+    branches: &[Branch],
+    patience: Patience,
+    done: &impl Fn(u64),
+) {
     let mut entries = vec![Vec::new(); branches.len()];
     while let Ok(first) = records.recv() {
         let mut count = 0;
@@ -51,7 +57,8 @@ pub(super) fn distribute(records: &Receiver<Emitted>, branches: &[Branch], patie
                 entries.clear();
             }
         }
-        if (2..TOGETHER).contains(&count) {
+        done(count);
+        if (2..TOGETHER as u64).contains(&count) {
             thread::sleep(GATHER);
         }
     }

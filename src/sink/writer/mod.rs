@@ -25,6 +25,8 @@ const DIRECT_RECORDS: usize = 1024;
 /// How often spools are forced to disk: what a power failure may cost (a crash of the program alone
 /// costs nothing that is in a spool).
 const SYNC_EVERY: Duration = Duration::from_millis(500);
+/// How often somebody who waits for records to be written looks whether they are.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 /// How long a receiver may be silent at the end of `read` before what waits is given up.
 const LAST_PATIENCE: Duration = Duration::from_secs(10);
 /// How long `run` waits for its receivers at its end; what is not delivered then stays in the spools.
@@ -66,6 +68,10 @@ impl Totals {
 #[derive(Debug)]
 struct Shared {
     dropped: AtomicU64,
+    /// Records that [`Output::send`] put into the queue.
+    sent: AtomicU64,
+    /// Records that were taken out of it and handed to the outputs.
+    distributed: AtomicU64,
     outputs: Vec<(String, Arc<Counters>)>,
     reopened: Arc<AtomicU64>,
 }
@@ -98,6 +104,8 @@ impl Output {
             .is_err()
         {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.shared.sent.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -194,6 +202,8 @@ impl Writer {
         let (done_sender, done) = unbounded();
         let shared = Arc::new(Shared {
             dropped: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            distributed: AtomicU64::new(0),
             outputs: outlets
                 .iter()
                 .map(|outlet| (outlet.name.clone(), Arc::clone(&outlet.counters)))
@@ -211,9 +221,15 @@ impl Writer {
             branches.push(branch);
         }
         let patience = place.patience;
-        let thread = thread::Builder::new()
-            .name("rst-records".to_owned())
-            .spawn(move || distribute(&records, &branches, patience))?;
+        let thread = {
+            let shared = Arc::clone(&shared);
+            let done = move |count| {
+                shared.distributed.fetch_add(count, Ordering::Release);
+            };
+            thread::Builder::new()
+                .name("rst-records".to_owned())
+                .spawn(move || distribute(&records, &branches, patience, &done))?
+        };
         // The last that may fail: without it nothing would end it.
         let stop_sync = Arc::new(AtomicBool::new(false));
         let sync = start_sync(&started.0, &stop_sync)?;
@@ -232,6 +248,23 @@ impl Writer {
     #[must_use]
     pub const fn output(&self) -> &Output {
         &self.output
+    }
+
+    /// Waits until standard output, and what else is written to directly, has all that came by
+    /// [`Output::send`], so that what is said next stands behind it on a terminal. Records that came by
+    /// [`Output::try_send`] are not waited for.
+    pub fn settle(&self) {
+        let shared = &self.output.shared;
+        let sent = shared.sent.load(Ordering::Relaxed);
+        while shared.distributed.load(Ordering::Acquire) < sent {
+            thread::sleep(LOOK_AGAIN);
+        }
+        let outputs = shared.outputs.iter().zip(&self.spools);
+        for ((_, counters), _) in outputs.filter(|(_, spool)| spool.is_none()) {
+            while under_way(counters) > 0 {
+                thread::sleep(LOOK_AGAIN);
+            }
+        }
     }
 
     /// What waits for the receivers.
@@ -299,11 +332,9 @@ impl Drop for Started {
 
 fn totals(name: &str, counters: &Counters, spool: Option<&Spool>) -> OutputTotals {
     let get = Counters::get;
-    let closed = counters.closed.load(Ordering::Relaxed);
     let waiting = match spool {
         Some(_) => get(&counters.waiting),
-        None if closed => 0,
-        None => get(&counters.accepted) - get(&counters.delivered) - get(&counters.dropped),
+        None => under_way(counters),
     };
     let left = match spool {
         Some(spool) if spool.folder().is_some() => waiting.saturating_sub(spool.only_in_memory()),
@@ -314,7 +345,17 @@ fn totals(name: &str, counters: &Counters, spool: Option<&Spool>) -> OutputTotal
         written: get(&counters.delivered),
         lost: counters.lost() + waiting - left,
         left: left + spool.map_or(0, Spool::aside),
-        closed,
+        closed: counters.closed.load(Ordering::Relaxed),
+    }
+}
+
+/// Records of an output that is written to directly of which it is not known yet what became.
+fn under_way(counters: &Counters) -> u64 {
+    let get = Counters::get;
+    match counters.closed.load(Ordering::Relaxed) {
+        true => 0,
+        false => get(&counters.accepted)
+            .saturating_sub(get(&counters.delivered) + get(&counters.dropped)),
     }
 }
 
