@@ -1,9 +1,10 @@
-//! Records for a person: one line each on standard output, and on request the evidence below it.
+//! Records for a person: one line each on standard output, and on request the evidence below it. That all was
+//! watched is not told every ten seconds: the resets would be lost among it.
 
 use std::io::{self, IsTerminal, Write};
 
 use super::{Emitted, Error, Flushed, Sink};
-use crate::record::{Palette, to_line, to_story};
+use crate::record::{Palette, Record, to_line, to_story};
 
 /// Columns where nobody says how many there are.
 const USUAL_COLUMNS: usize = 120;
@@ -56,13 +57,16 @@ impl Sink for Terminal {
     }
 
     fn put(&mut self, emitted: &Emitted) {
+        self.records += 1;
+        if matches!(&emitted.record, Record::Coverage(coverage) if coverage.complete) {
+            return;
+        }
         let line = to_line(&emitted.record, &emitted.emission, self.palette, columns());
         self.buffer.push_str(&line);
         self.buffer.push('\n');
         if self.verbose {
             self.buffer.push_str(&to_story(&emitted.record));
         }
-        self.records += 1;
     }
 
     fn flush(&mut self) -> Flushed {
@@ -103,5 +107,34 @@ impl Sink for Terminal {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Terminal;
+    use crate::record::sample::{coverage, emission, injected};
+    use crate::record::{CoverageRecord, Record};
+    use crate::sink::{Emitted, Sink};
+
+    fn lines(records: Vec<Record>) -> (usize, u64) {
+        let mut terminal = Terminal::standard(false);
+        for record in records {
+            terminal.put(&Emitted::new(record, emission()));
+        }
+        (terminal.buffer.lines().count(), terminal.records)
+    }
+
+    #[test]
+    fn of_what_was_watched_a_person_is_told_the_gaps() {
+        let watched = |complete| {
+            Record::Coverage(Box::new(CoverageRecord {
+                complete,
+                ..coverage()
+            }))
+        };
+        let reset = Record::Reset(Box::new(injected()));
+        assert_eq!(lines(vec![watched(true), reset, watched(true)]), (1, 3));
+        assert_eq!(lines(vec![watched(false)]), (1, 1));
     }
 }
