@@ -13,12 +13,15 @@ use serde_json::Value;
 
 use crate::amount::counted;
 use crate::config::ExplainConfig;
-use crate::record::story;
-use crate::sink::{Emitted, Error, Filter, Flushed, Outlet, Sink};
+use crate::record::{story, wrapped};
+use crate::sink::{Emitted, Error, Filter, Flushed, Outlet, Sink, terminal_columns};
 use crate::{notice, read};
 
 const DONE: u8 = 0;
 const FAILED: u8 = 1;
+
+/// How far in a line of a story goes on below, where the terminal is narrow.
+const HANG: usize = 2;
 
 /// Longest line that is taken for a record: a hundred times the longest that we write.
 const LINE_BYTES: u64 = 1 << 20;
@@ -178,7 +181,10 @@ impl Teller {
             if self.told.fetch_add(1, Ordering::Relaxed) > 0 {
                 self.buffer.push('\n');
             }
-            self.buffer.push_str(&story);
+            match terminal_columns() {
+                Some(columns) => self.buffer.push_str(&wrapped(&story, columns, HANG)),
+                None => self.buffer.push_str(&story),
+            }
         }
     }
 

@@ -16,6 +16,7 @@ pub(crate) mod sample;
 pub mod schema;
 mod story;
 mod text;
+mod wrap;
 mod writer;
 
 pub use community::community_id;
@@ -25,6 +26,7 @@ pub use identity::{capture_prefix, live_prefix};
 pub use json::{append_json, to_json};
 pub use story::story;
 pub use text::{Palette, to_line, to_story};
+pub use wrap::wrapped;
 
 use crate::evidence::{Evidence, SequenceFit};
 use crate::flow::Endpoint;

@@ -46,7 +46,7 @@ pub use target::{
     Credentials, Dialect, FileTarget, HttpTarget, KafkaTarget, Kind, SyslogTarget, SyslogWay,
     Target, TlsFiles,
 };
-pub use terminal::Terminal;
+pub use terminal::{Terminal, terminal_columns};
 pub use transport::{Delivered, Failure, Fate, Transport};
 pub use url_error::UrlError;
 pub use writer::{Output, OutputTotals, Tally, Totals, Writer};

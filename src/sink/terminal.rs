@@ -42,13 +42,14 @@ impl Terminal {
     }
 }
 
-/// Width of the terminal, asked anew each time because people resize windows.
-fn columns() -> usize {
+/// Width of the terminal that standard output is, asked anew each time because people resize windows; `None`
+/// where it is none.
+#[must_use]
+pub fn terminal_columns() -> Option<usize> {
     rustix::termios::tcgetwinsize(io::stdout())
         .map(|size| usize::from(size.ws_col))
         .ok()
         .filter(|columns| *columns > 0)
-        .unwrap_or(USUAL_COLUMNS)
 }
 
 impl Sink for Terminal {
@@ -61,7 +62,8 @@ impl Sink for Terminal {
         if matches!(&emitted.record, Record::Coverage(coverage) if coverage.complete) {
             return;
         }
-        let line = to_line(&emitted.record, &emitted.emission, self.palette, columns());
+        let columns = terminal_columns().unwrap_or(USUAL_COLUMNS);
+        let line = to_line(&emitted.record, &emitted.emission, self.palette, columns);
         self.buffer.push_str(&line);
         self.buffer.push('\n');
         if self.verbose {
