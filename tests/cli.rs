@@ -298,7 +298,7 @@ fn verbose_tells_a_person_the_evidence() {
     assert_eq!(code(&output), 0);
     let text = String::from_utf8(output.stdout).unwrap();
     let first = text.lines().next().unwrap();
-    assert!(first.starts_with("22:13:20.004 "), "{text}");
+    assert!(first.starts_with("22:13:20.004Z "), "{text}");
     assert!(
         first.contains("198.51.100.10:443 → 203.0.113.9:51514"),
         "{text}"

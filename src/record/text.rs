@@ -48,7 +48,9 @@ const FLOW_COLUMNS: usize = 43;
 /// half, and are what somebody is looking for. They get a line of their own.
 const FACTS_COLUMNS: usize = 40;
 /// Where that line begins: below the verdict.
-const TIME_COLUMNS: usize = 13;
+const TIME_COLUMNS: usize = 14;
+/// UTC, and said to be: the host's other logs may have its own time.
+const TIME: &str = "%H:%M:%S%.3fZ";
 
 /// One line, without its end, or two where `columns` are few; cut to them where only the facts at its end
 /// would exceed them.
@@ -71,7 +73,7 @@ fn reset_line(
     let flow = format!("{} → {}", shown(record.source), shown(record.destination));
     // Rounded down: 99.7 % is not certain, and must not look it.
     let percent = rounded(record.confidence * 100.0, 2).floor();
-    let time = emission.wall(record.start).exact().strftime("%H:%M:%S%.3f");
+    let time = emission.wall(record.start).exact().strftime(TIME);
     let head = format!("{percent:>3}% {flow:<FLOW_COLUMNS$}  ");
     let shown_columns = head.chars().count();
     let head = format!("{time} {begin}{verdict:<VERDICT_COLUMNS$}{end} {head}");
@@ -91,7 +93,7 @@ fn reset_line(
 }
 
 fn coverage_line(record: &CoverageRecord, emission: &Emission) -> String {
-    let time = emission.wall(record.end).exact().strftime("%H:%M:%S%.3f");
+    let time = emission.wall(record.end).exact().strftime(TIME);
     format!(
         "{time} {:<VERDICT_COLUMNS$} {}",
         "coverage",
@@ -253,8 +255,8 @@ mod tests {
     fn a_line_tells_time_verdict_flow_and_reasons() {
         assert_eq!(
             line(Palette::Plain, 120),
-            "02:31:06.833 INJECTED      97% 203.0.113.9:51514 → 198.51.100.10:443        RA×2 \
-             on path, ttl 243≠52, seq exact, peer w…"
+            "02:31:06.833Z INJECTED      97% 203.0.113.9:51514 → 198.51.100.10:443        RA×2 \
+             on path, ttl 243≠52, seq exact, peer…"
         );
     }
 
@@ -262,8 +264,8 @@ mod tests {
     fn in_a_narrow_terminal_the_reasons_have_a_line_of_their_own() {
         assert_eq!(
             line(Palette::Plain, 80),
-            "02:31:06.833 INJECTED      97% 203.0.113.9:51514 → 198.51.100.10:443\n             \
-             RA×2 on path, ttl 243≠52, seq exact, peer went on 1.2 ms later, 70…"
+            "02:31:06.833Z INJECTED      97% 203.0.113.9:51514 → 198.51.100.10:443\n              \
+             RA×2 on path, ttl 243≠52, seq exact, peer went on 1.2 ms later, 7…"
         );
         for columns in 70..200 {
             for row in line(Palette::Plain, columns).lines() {
@@ -377,7 +379,7 @@ mod tests {
         );
         assert_eq!(
             line,
-            "02:31:16.000 coverage     up0: had gaps; 12 frames looked at, 3000 passed, 2 \
+            "02:31:16.000Z coverage     up0: had gaps; 12 frames looked at, 3000 passed, 2 \
              bypassed, 1 header copied, 1 lost to the sensor"
         );
         assert_eq!(to_story(&Record::Coverage(Box::new(coverage()))), "");
