@@ -1,24 +1,31 @@
-//! Families of numbers as a table for a person. What is zero is left out, and said to be.
+//! Families of numbers as a table for a person. What is zero is left out, and named at the end: most of it is what
+//! must stay zero.
 
 use std::fmt::Write;
 
 use super::{Family, Sample, Value};
 use crate::amount::{counted, span};
 
+/// Columns of a list behind its indent, a comma and the end left room for.
+const LIST_COLUMNS: usize = 74;
+
 /// The table.
 #[must_use]
 pub fn table(families: &[Family]) -> String {
     let mut text = String::new();
+    let mut zero = Vec::new();
     for family in families {
         let rows: Vec<(String, String)> = family.samples.iter().filter_map(row).collect();
         if family.samples.is_empty() {
             continue;
         }
+        if rows.is_empty() {
+            let name = family.name;
+            zero.push(name.strip_prefix("rstscope_").unwrap_or(name));
+            continue;
+        }
         // Writing to a string does not fail.
         let _ = writeln!(text, "{}", family.help);
-        if rows.is_empty() {
-            let _ = writeln!(text, "    none");
-        }
         let width = rows
             .iter()
             .map(|(name, _)| name.len())
@@ -28,7 +35,27 @@ pub fn table(families: &[Family]) -> String {
             let _ = writeln!(text, "    {name:width$}  {value}");
         }
     }
+    if !zero.is_empty() {
+        let _ = writeln!(
+            text,
+            "None of these, by the names of their metrics (docs/metrics.md)."
+        );
+        listed(&mut text, &zero);
+    }
     text
+}
+
+/// Names in lines that a terminal of 80 columns shows whole.
+fn listed(text: &mut String, names: &[&str]) {
+    let mut line = String::new();
+    for name in names {
+        if !line.is_empty() && line.len() + name.len() > LIST_COLUMNS {
+            let _ = writeln!(text, "    {}", line.trim_end());
+            line.clear();
+        }
+        let _ = write!(line, "{name}, ");
+    }
+    let _ = writeln!(text, "    {}", line.trim_end_matches(", "));
 }
 
 /// Of a sample that is not zero.
@@ -95,10 +122,8 @@ mod tests {
             text.contains("4 times, mean 625.0 ms, half within 1.0 s, 99 % beyond 1.0 s"),
             "{text}"
         );
-        assert!(
-            text.contains("Records that were lost.\n    none\n"),
-            "{text}"
-        );
+        assert!(text.ends_with("(docs/metrics.md).\n    lost\n"), "{text}");
+        assert!(!text.contains("Records that were lost."), "{text}");
         assert!(!text.contains("Nothing to say"));
         assert_eq!(
             quantile(&[(10_000, 99), (20_000, 100)], 100, 99),
