@@ -103,6 +103,12 @@ pub(super) fn answers_syn(case: &Case<'_>) -> bool {
         && !socket_open
 }
 
+/// Hop limits that may be of one sender: a route that shifts by a hop or two makes no other
+/// (`hop_limit::distance` says nothing at 2 either, and accuses from 3 on).
+pub(super) const fn may_be_one_way(one: u8, other: u8) -> bool {
+    one.abs_diff(other) <= 2
+}
+
 /// Milliseconds from `earlier` to `later`.
 pub(super) fn millis(later: Timestamp, earlier: Timestamp) -> i64 {
     i64::try_from(later.since(earlier) / MILLISECOND).unwrap_or(i64::MAX)

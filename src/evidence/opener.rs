@@ -3,7 +3,7 @@
 //! the SYN ask.
 
 use super::Case;
-use super::basis::receiver_isn;
+use super::basis::{may_be_one_way, receiver_isn};
 use crate::flow::{HalfFlow, SynFacts};
 use crate::host::{SocketView, TcpState};
 use crate::wire::SeqNum;
@@ -59,7 +59,7 @@ fn is_completed_later(case: &Case<'_>, sender: &HalfFlow) -> bool {
     case.after.iter().any(|after| {
         let segment = &after.segment;
         let near = sender.hop_limits.nearest(segment.hop_limit);
-        let is_there = near.is_some_and(|near| near.abs_diff(segment.hop_limit) <= 2);
+        let is_there = near.is_some_and(|near| may_be_one_way(near, segment.hop_limit));
         segment.flags.ack() && !segment.flags.syn() && is_there && acknowledges(segment.ack)
     })
 }

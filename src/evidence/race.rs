@@ -1,7 +1,9 @@
 //! What the purported sender did after "its" reset. A peer that goes on talking never sent it.
 //! Everything here guards against segments that were sent before the reset and came after it.
 
-use super::basis::{answers_syn, is_active, receiver_isn, reorder_guard_ns, sender_isn};
+use super::basis::{
+    answers_syn, is_active, may_be_one_way, receiver_isn, reorder_guard_ns, sender_isn,
+};
 use super::hop_limit::reset_is_far;
 use super::{AfterReset, Case, Evidence, Group, Kind, ResetSeen};
 use crate::amount::counted;
@@ -45,7 +47,7 @@ fn own_segments<'a>(case: &Case<'a>) -> impl Iterator<Item = &'a AfterReset> {
         let hop = a.segment.hop_limit;
         known
             .and_then(|k| k.nearest(hop))
-            .is_none_or(|near| near.abs_diff(hop) <= 2)
+            .is_none_or(|near| may_be_one_way(near, hop))
     })
 }
 
