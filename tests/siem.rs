@@ -347,6 +347,8 @@ fn splunks_settings_name_only_fields_that_exist() {
     assert!(named > 20, "{named}");
     let transforms = stanzas(&shipped("splunk/transforms.conf"));
     let reset = &props["rstscope:reset:json"];
+    // It may be absent, and what NOT makes of a comparison with nothing is not documented.
+    assert!(reset["EVAL-severity"].contains("coalesce('rstscope.kernel.accepted'"));
     let transform = &transforms[&reset["TRANSFORMS-rstscope"]];
     let target = transform["FORMAT"].strip_prefix("sourcetype::").unwrap();
     assert!(props.contains_key(target));
