@@ -16,7 +16,8 @@ pub struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-Exit codes: 0 done, 1 failed, 2 usage, 3 no permission, 4 this kernel, driver or interface cannot.
+Exit codes: 0 done, 1 failed, 2 usage, 3 no permission, 4 this kernel, driver or interface cannot,
+130 ended at once by a second signal.
 Records go to the outputs; progress, warnings and the closing summary go to standard error.";
 
 /// The things that this program does.
