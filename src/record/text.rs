@@ -12,7 +12,7 @@ use super::{CoverageRecord, Record, ResetRecord};
 use crate::amount::counted;
 use crate::evidence::{Evidence, Favors, Group, SequenceFit};
 use crate::flow::Endpoint;
-use crate::verdict::{PRIOR_DB, Verdict};
+use crate::verdict::{Cause, PRIOR_DB, Verdict};
 
 /// Whether to color.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +127,7 @@ fn facts(record: &ResetRecord) -> String {
         if let Some(process) = record.process {
             facts.push(format!("{}[{}]", process.name(), process.pid));
         }
+        facts.extend(reset_for(record));
         if let Some(meaning) = record
             .kernel
             .reset_reason
@@ -168,6 +169,16 @@ fn facts(record: &ResetRecord) -> String {
         count => format!("×{count}"),
     };
     one_line(format!("{flags}{count} {}", facts.join(", ")).trim()).into_owned()
+}
+
+/// For which leg a proxy reset this one, or for which of two where that cannot be told.
+fn reset_for(record: &ResetRecord) -> Option<String> {
+    if record.cause != Some(Cause::Proxy) || record.related.is_empty() {
+        return None;
+    }
+    let legs = record.related.iter();
+    let legs = legs.map(|leg| format!("{} → {}", shown(leg.source), shown(leg.destination)));
+    Some(format!("for {}", legs.collect::<Vec<_>>().join(" or ")))
 }
 
 /// `peer_went_on` with the value 3 as `peer went on 3`.
@@ -294,6 +305,34 @@ mod tests {
             line.contains("×2 kernel, ng\u{fffd}inx[7], no socket took the segment"),
             "{line}"
         );
+    }
+
+    #[test]
+    fn a_reset_that_a_proxy_passed_on_names_the_leg_that_was_reset_first() {
+        let mut record = ResetRecord {
+            verdict: Verdict::Forwarded,
+            cause: Some(Cause::Proxy),
+            ..injected()
+        };
+        let told = |record: &ResetRecord| {
+            let record = Record::Reset(Box::new(record.clone()));
+            to_line(&record, &emission(), Palette::Plain, 200)
+        };
+        let line = told(&record);
+        assert!(
+            line.contains("proxy, ng\u{fffd}inx[7], for 192.0.2.1:1 → 192.0.2.2:2, no socket"),
+            "{line}"
+        );
+        record.related.push(record.related[0]);
+        record.related[1].source.port = 3;
+        let line = told(&record);
+        assert!(
+            line.contains("192.0.2.2:2 or 192.0.2.1:3 → 192.0.2.2:2,"),
+            "{line}"
+        );
+        // A router's record has the same frame's way in there.
+        record.cause = Some(Cause::Router);
+        assert!(!told(&record).contains(" for "));
     }
 
     #[test]
