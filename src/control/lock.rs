@@ -37,7 +37,8 @@ impl fmt::Display for LockError {
         match self {
             Self::Held { interface } => write!(
                 f,
-                "another rstscope watches {interface}: stop it first, or choose another interface"
+                "another rstscope watches {interface}: stop it first, take over from it \
+                 (--replace), or choose another interface"
             ),
             Self::Socket { interface, source } => {
                 write!(f, "cannot take the lock of {interface}: {source}")
@@ -130,7 +131,9 @@ mod tests {
         let error = InterfaceLock::take(IFINDEX, "eth9").unwrap_err();
         assert!(matches!(error, LockError::Held { .. }));
         assert!(
-            error.to_string().contains("another rstscope watches eth9"),
+            error.to_string().contains(
+                "another rstscope watches eth9: stop it first, take over from it (--replace)"
+            ),
             "{error}"
         );
         assert!(

@@ -146,7 +146,7 @@ impl InterfaceFacts {
         let name = self.name();
         self.is_beside_a_sensor().then(|| {
             Check::warn("lock", format!("a rstscope watches {name} now"))
-                .remedy("a second one would refuse to start")
+                .remedy("a second one starts with --replace only, and takes over")
         })
     }
 
