@@ -149,20 +149,6 @@ impl Interface {
             .collect())
     }
 
-    /// The link of that index as it is now; `None` when there is none.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Netlink`] when the kernel refuses.
-    pub fn link_of(ifindex: u32) -> Result<Option<Link>, Error> {
-        let what = format!("look at interface {ifindex}");
-        let mut route = Conversation::route().map_err(|error| Error::Netlink {
-            what: what.clone(),
-            source: error.into(),
-        })?;
-        Link::indexed(&mut route, ifindex).map_err(|source| Error::Netlink { what, source })
-    }
-
     /// Interface index.
     #[must_use]
     pub fn ifindex(&self) -> u32 {

@@ -351,18 +351,6 @@ impl Steer {
             .map_err(|source| Error::Map("xsks", source))
     }
 
-    /// Takes the queue's socket out of the map: its frames go to the host.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Map`].
-    pub fn remove_socket(&self, queue: u32) -> Result<(), Error> {
-        let key = queue.to_ne_bytes();
-        self.sockets
-            .delete(&key)
-            .map_err(|source| Error::Map("xsks", source))
-    }
-
     /// The array of `struct gate`, [`QUEUES_MAX`] long, to be mapped into memory.
     #[must_use]
     pub fn gate_fd(&self) -> BorrowedFd<'_> {
