@@ -63,6 +63,8 @@ pub(super) enum Order {
     Addresses(HashSet<IpAddr>),
     /// The outputs from now on; those before are let go of.
     Output(Output),
+    /// An interface is gone, by the kernel's index.
+    Gone(u32),
 }
 
 /// What the thread owns.
@@ -406,6 +408,7 @@ impl EngineLoop {
                 Order::Devices(devices) => self.engine.set_own_devices(devices),
                 Order::Addresses(addresses) => self.engine.set_own_addresses(addresses),
                 Order::Output(output) => self.out.output = output,
+                Order::Gone(ifindex) => self.events.let_go(ifindex),
             }
         }
     }

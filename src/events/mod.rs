@@ -349,6 +349,15 @@ impl Events {
         })
     }
 
+    /// That interface is gone from this network namespace: what it carries elsewhere, and under an index that
+    /// may be another interface's here, is no business of ours.
+    pub fn let_go(&mut self, ifindex: u32) {
+        let attachments = self.attachments.iter_mut();
+        for (_, attachment) in attachments.filter(|(at, _)| *at == ifindex) {
+            attachment.let_go();
+        }
+    }
+
     /// Interfaces of which some tc program of ours was taken off by somebody else.
     pub fn cut_off(&self) -> impl Iterator<Item = u32> {
         let cut_off = self.attachments.iter().filter(|(_, at)| at.is_cut_off());

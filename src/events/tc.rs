@@ -20,6 +20,8 @@ pub enum Attachment {
     /// A filter, the number of its program, and whether it is known to be gone: then it is not asked for
     /// again, since libbpf complains each time. A killed process leaves it; the next start replaces it.
     Filter(TcHook, u32, Cell<bool>),
+    /// Nothing any more: the interface left.
+    Off,
 }
 
 impl Attachment {
@@ -57,6 +59,14 @@ impl Attachment {
             .map_err(|error| io::Error::other(error.to_string()))
     }
 
+    /// Takes a link off an interface that left for another network namespace, where it would go on. A filter
+    /// went with its qdisc (`dev_shutdown`).
+    pub fn let_go(&mut self) {
+        if matches!(self, Self::Tcx(_)) {
+            *self = Self::Off;
+        }
+    }
+
     /// Whether somebody took the program off, put another one in its place, or the interface is gone.
     pub fn is_cut_off(&self) -> bool {
         match self {
@@ -67,6 +77,7 @@ impl Attachment {
                 }
                 gone.get()
             }
+            Self::Off => true,
         }
     }
 }

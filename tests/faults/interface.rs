@@ -216,3 +216,31 @@ fn an_interface_that_is_removed_is_said_and_the_last_one_ends_the_sensor() {
     let all = records(&lab.records_path());
     assert_kept(&promises, &resets(&all));
 }
+
+#[test]
+#[ignore = "needs root"]
+fn an_interface_that_moves_to_another_namespace_is_let_go() {
+    let lab = Lab::up();
+    let mut sensor = lab.sensor(&[]);
+    assert_prompt("before", lab.rate(200));
+    let there = format!("{}nb", lab.prefix);
+    lab.shell("lb", &format!("ip link set dn0 netns {there}"));
+    assert!(sensor.await_line("dn0 is gone"), "{}", sensor.said());
+    // Longer than the engine rests, which takes the tc program off.
+    thread::sleep(Duration::from_millis(300));
+    let link = lab.shell(
+        "nb",
+        "ip link set dn0 up; ip address add 10.77.3.1/24 dev dn0; ip link show dn0",
+    );
+    assert!(link.contains("dn0") && !link.contains("xdp"), "{link}");
+    // Its resets are another host's now: both what comes in by it and what leaves.
+    lab.shell("be", "timeout 5 bash -c '</dev/tcp/10.77.3.1/9'");
+    lab.shell("nb", "timeout 5 bash -c '</dev/tcp/10.77.3.2/9'");
+    thread::sleep(Duration::from_millis(1500));
+    assert_eq!(sensor.stop(), Some(0), "{}", sensor.said());
+    let all = records(&lab.records_path());
+    let told = all
+        .iter()
+        .find(|r| r["destination"]["port"] == 9 || r["source"]["port"] == 9);
+    assert!(told.is_none(), "{told:?}");
+}

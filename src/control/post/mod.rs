@@ -251,6 +251,15 @@ impl Post {
         true
     }
 
+    /// The interface is deleted, or in another network namespace. `steer` would go on there, with sockets that
+    /// take nothing, and its copies would name an index that may be another interface's here.
+    pub(super) fn let_go(&mut self) {
+        self.is_gone = true;
+        if let Some(inline) = &mut self.inline {
+            inline.steer.detach();
+        }
+    }
+
     /// Another process that asks for this post, if one does.
     pub(super) fn heir(&self) -> Option<Heir> {
         (!self.is_handed_over && !self.is_gone)

@@ -107,7 +107,8 @@ impl Sensor {
         let name = post.name.clone();
         match &change.kind {
             ChangeKind::Deleted => {
-                post.is_gone = true;
+                post.let_go();
+                let _ = self.orders.send(Order::Gone(post.ifindex));
                 coverage.note_gap();
                 notice::warn(format_args!("{name} is gone; it is no longer watched"));
             }
