@@ -65,6 +65,8 @@ pub(super) enum Order {
     Output(Output),
     /// An interface is gone, by the kernel's index.
     Gone(u32),
+    /// An interface has another name.
+    Renamed(InterfaceId, String),
 }
 
 /// What the thread owns.
@@ -409,6 +411,10 @@ impl EngineLoop {
                 Order::Addresses(addresses) => self.engine.set_own_addresses(addresses),
                 Order::Output(output) => self.out.output = output,
                 Order::Gone(ifindex) => self.events.let_go(ifindex),
+                Order::Renamed(id, name) => {
+                    let observer = Arc::make_mut(&mut self.out.emission.observer);
+                    observer.rename(id, name);
+                }
             }
         }
     }

@@ -124,6 +124,17 @@ impl Interface {
         }
     }
 
+    /// The interface of that index, whatever it is called by now; `None` when there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Netlink`] when the kernel refuses.
+    pub fn indexed(ifindex: u32) -> Result<Option<Self>, Error> {
+        let links = links()?;
+        let link = links.iter().find(|link| link.ifindex == ifindex);
+        Ok(link.map(|link| Self::assemble(link.clone(), &links)))
+    }
+
     /// The links that look as if frames of the wire came in there: up, Ethernet, with a hardware
     /// parent. Where there is none (a container), every Ethernet link that is up and sits on no
     /// other.

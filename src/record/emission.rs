@@ -19,6 +19,13 @@ pub struct Observer {
 }
 
 impl Observer {
+    /// The interface has this name from now on.
+    pub fn rename(&mut self, id: InterfaceId, name: String) {
+        if let Some(known) = self.interfaces.get_mut(usize::from(id.0)) {
+            *known = Some(name);
+        }
+    }
+
     pub(super) fn interface(&self, id: InterfaceId) -> Option<&str> {
         self.interfaces.get(usize::from(id.0))?.as_deref()
     }

@@ -5,6 +5,8 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::traffic::{assert_all, assert_ends_well, assert_prompt, count, during, ledger};
 use crate::lab::records::{assert_kept, assert_one_sentence, records, resets};
 use crate::lab::{INTERFACES, Lab, command};
@@ -243,4 +245,31 @@ fn an_interface_that_moves_to_another_namespace_is_let_go() {
         .iter()
         .find(|r| r["destination"]["port"] == 9 || r["source"]["port"] == 9);
     assert!(told.is_none(), "{told:?}");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn an_interface_that_is_renamed_is_told_of_under_its_new_name() {
+    let lab = Lab::up();
+    let mut sensor = lab.sensor(&[]);
+    assert_prompt("before", lab.rate(200));
+    lab.shell("lb", "ip link set up0 name wan0; ip link set dn0 name up0");
+    for said in ["up0 is called wan0 now", "dn0 is called up0 now"] {
+        assert!(sensor.await_line(said), "{}", sensor.said());
+    }
+    let promises = lab.play(&["closed_port"]);
+    assert_prompt("after", lab.rate(200));
+    assert_ends_well(&mut sensor, &["wan0", "up0"]);
+    let all = records(&lab.records_path());
+    let told = resets(&all);
+    assert_kept(&promises, &told);
+    let of_the_client =
+        |r: &&&Value| r["source"]["ip"] == "10.77.1.2" || r["destination"]["ip"] == "10.77.1.2";
+    let of_the_client: Vec<_> = told.iter().filter(of_the_client).collect();
+    let is_by_wan0 = |r: &&Value| {
+        let interface = |way: &str| r["observer"][way]["interface"]["name"].clone();
+        [interface("ingress"), interface("egress")].contains(&"wan0".into())
+    };
+    assert!(!of_the_client.is_empty(), "{told:#?}");
+    assert!(of_the_client.into_iter().all(is_by_wan0), "{told:#?}");
 }

@@ -121,6 +121,11 @@ impl Sensor {
                 Ok(()) => notice::say(format_args!("rstscope: {name} has the address {mac} now")),
                 Err(error) => notice::warn(error),
             },
+            ChangeKind::Renamed(new) => {
+                notice::say(format_args!("rstscope: {name} is called {new} now"));
+                post.name.clone_from(new);
+                let _ = self.orders.send(Order::Renamed(post.id, new.clone()));
+            }
             ChangeKind::RxQueues(count) => {
                 coverage.note_gap();
                 notice::warn(format_args!(
@@ -129,7 +134,8 @@ impl Sensor {
                 ));
             }
             ChangeKind::Upper(_) | ChangeKind::Master(_) => {
-                let now = Interface::find(&name).ok().filter(Interface::loses_tags);
+                let now = Interface::indexed(post.ifindex).ok().flatten();
+                let now = now.filter(Interface::loses_tags);
                 if let Some(reader) = now.iter().flat_map(|now| &now.tag_readers).next()
                     && post.take_no_more()
                 {
