@@ -34,7 +34,7 @@ pub struct Counters {
     pub spool_errors: AtomicU64,
     /// The receiver cannot be reached, or takes nothing.
     pub failing: AtomicBool,
-    /// The reader went away for good (`-` only).
+    /// The reader went away for good (`-` of `read` only).
     pub closed: AtomicBool,
 }
 

@@ -197,9 +197,11 @@ fn a_reader_that_went_away_costs_no_connection() {
     if sensor.child.try_wait().unwrap().is_none() {
         sensor.signal("TERM");
     }
-    // What it makes of a reader that wants no more is the output's business; to end in order is ours.
-    let code = sensor.end();
-    assert!(matches!(code, Some(0 | 1)), "{code:?}: {}", sensor.said());
+    assert_eq!(sensor.end(), Some(1), "{}", sensor.said());
+    let told = "the reader of standard output went away; its records are lost from now on";
+    assert_eq!(sensor.said().matches(told).count(), 1, "{}", sensor.said());
+    let lost = "records did not reach an output";
+    assert!(sensor.said().contains(lost), "{}", sensor.said());
     super::traffic::assert_ledgers(&sensor, &["up0", "dn0"]);
     assert!(!sensor.said().contains("panicked"), "{}", sensor.said());
 }

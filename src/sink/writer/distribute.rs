@@ -107,11 +107,12 @@ impl Branch {
     }
 }
 
+/// Writes to an output that has no spool, until nobody is left who sends.
 pub(super) fn write_directly(
     mut sink: Box<dyn Sink>,
     records: &Receiver<Arc<Emitted>>,
     counters: &Counters,
-    tell: &Tell,
+    (tell, patience): (&Tell, Patience),
 ) {
     let name = sink.name().to_owned();
     while let Ok(first) = records.recv() {
@@ -123,9 +124,14 @@ pub(super) fn write_directly(
         Counters::add(&counters.delivered, flushed.written);
         let was_failing = counters.failing.load(Ordering::Relaxed);
         match flushed.error {
-            Some(Error::Closed) => {
+            // Whoever reads a capture and closes the pipe has seen enough. A sensor's reader has died.
+            Some(Error::Closed) if patience != Patience::None => {
                 counters.closed.store(true, Ordering::Relaxed);
                 return;
+            }
+            Some(error @ Error::Closed) if !was_failing => {
+                counters.failing.store(true, Ordering::Relaxed);
+                tell(&format!("{error}; its records are lost from now on"));
             }
             Some(error) if !was_failing => {
                 counters.failing.store(true, Ordering::Relaxed);

@@ -43,7 +43,7 @@ pub struct OutputTotals {
     pub lost: u64,
     /// Records that wait on disk for the next start.
     pub left: u64,
-    /// Its reader went away: what came later was not wanted, and is not lost.
+    /// The reader of a capture's records went away: what came later was not wanted, and is not lost.
     pub closed: bool,
 }
 
@@ -212,15 +212,15 @@ impl Writer {
         });
         let mut started = Started(Vec::with_capacity(outlets.len()));
         let mut branches = Vec::with_capacity(outlets.len());
+        let patience = place.patience;
         for (number, outlet) in outlets.into_iter().enumerate() {
-            let branch = start(outlet, number, &tell, &done_sender)?;
+            let branch = start(outlet, number, (&tell, &done_sender), patience)?;
             started.0.push(match &branch.end {
                 End::Spooled(spool) => Some(Arc::clone(spool)),
                 End::Direct(_) => None,
             });
             branches.push(branch);
         }
-        let patience = place.patience;
         let thread = {
             let shared = Arc::clone(&shared);
             let done = move |count| {
@@ -413,7 +413,12 @@ fn is_hopeful(shared: &Shared) -> bool {
 }
 
 /// Starts the thread of one output.
-fn start(outlet: Outlet, number: usize, tell: &Tell, done: &Sender<usize>) -> io::Result<Branch> {
+fn start(
+    outlet: Outlet,
+    number: usize,
+    (tell, done): (&Tell, &Sender<usize>),
+    patience: Patience,
+) -> io::Result<Branch> {
     let (tell, done) = (Arc::clone(tell), done.clone());
     let counters = Arc::clone(&outlet.counters);
     let builder = thread::Builder::new().name(format!("rst-output-{number}"));
@@ -422,7 +427,7 @@ fn start(outlet: Outlet, number: usize, tell: &Tell, done: &Sender<usize>) -> io
             let (sender, records) = bounded(DIRECT_RECORDS);
             let counters = Arc::clone(&counters);
             builder.spawn(move || {
-                write_directly(sink, &records, &counters, &tell);
+                write_directly(sink, &records, &counters, (&tell, patience));
                 let _ = done.send(number);
             })?;
             End::Direct(sender)

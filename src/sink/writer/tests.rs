@@ -150,7 +150,35 @@ fn a_stuck_output_never_makes_the_engine_wait_and_every_record_is_accounted_for(
 }
 
 #[test]
-fn a_reader_that_went_away_is_no_loss() {
+fn a_sensors_reader_that_went_away_is_said_once_and_what_comes_later_is_lost() {
+    let ((go, wait), (done, flushes)) = (mpsc::channel(), mpsc::channel());
+    let sink = Scripted {
+        name: "-",
+        taken: 0,
+        script: vec![None, Some(Error::Closed), Some(Error::Closed)],
+        go: wait,
+        done,
+    };
+    let (tell, said) = mpsc::channel();
+    let tell = move |line: &str| tell.send(line.to_owned()).unwrap();
+    let writer = Writer::spawn(vec![direct(sink)], 9, &place(Patience::None), tell).unwrap();
+    for _ in 0..3 {
+        assert!(writer.output().try_send(record(), &emission()));
+        go.send(()).unwrap();
+        flushes.recv().unwrap();
+    }
+    drop(go);
+    let totals = writer.finish();
+    assert_eq!((totals.outputs[0].written, totals.lost()), (1, 2));
+    let said: Vec<String> = said.try_iter().collect();
+    assert_eq!(
+        said,
+        ["the reader of standard output went away; its records are lost from now on"]
+    );
+}
+
+#[test]
+fn a_captures_reader_that_went_away_is_no_loss() {
     let (go, wait) = mpsc::channel();
     let sink = Scripted {
         name: "-",
