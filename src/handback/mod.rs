@@ -126,6 +126,15 @@ pub struct Statistics {
     pub lost_arriving: u64,
 }
 
+impl Statistics {
+    /// Frames that went across before this look and by `now` neither came to the filter nor were lost: somebody
+    /// else has them. To cross takes microseconds.
+    fn taken_by(&self, now: &Self) -> u64 {
+        let told = now.handed_back + now.lost_arriving;
+        self.transmitted.saturating_sub(told)
+    }
+}
+
 /// The pair of one watched interface. Dropping it removes both ends, and with them the queueing
 /// discipline and filters.
 #[derive(Debug)]
@@ -136,6 +145,8 @@ pub struct Pair {
     inject_ifindex: u32,
     /// The interface's, by which the host sorts frames.
     inject_mac: Mac,
+    /// At the last look for misuse: what was carried, and how much of that somebody else had taken.
+    looked: (Statistics, u64),
     is_removed: bool,
 }
 
@@ -213,6 +224,7 @@ impl Pair {
             transmit_ifindex: 0,
             inject_ifindex: 0,
             inject_mac,
+            looked: (Statistics::default(), 0),
             is_removed: false,
         };
         pair.transmit_ifindex = pair.index_of(&pair.names.transmit.clone())?;
@@ -276,7 +288,8 @@ impl Pair {
     }
 
     /// Why frames do not come back to the interface although both ends are up: what somebody else did to the
-    /// pair. `None` where nothing is wrong, or nobody can tell; an end that is gone is the workers' to see.
+    /// pair. `None` where nothing is wrong, or nobody can tell; an end that is gone is the workers' to see. To be
+    /// asked once a second: what crossed by the last time must have come by this one.
     pub fn misuse(&mut self) -> Option<String> {
         let Names { transmit, inject } = self.names.clone();
         for (ifindex, name) in [
@@ -293,8 +306,23 @@ impl Pair {
         }
         match self.action_counts() {
             Ok(None) => Some(format!("the filter of {inject} is gone")),
-            _ => None,
+            _ => self.is_diverted().then(|| {
+                format!("a program that somebody else put on {inject} keeps frames from its filter")
+            }),
         }
+    }
+
+    /// Whether more frames went elsewhere than came to the filter since the last look: an agent's tc program
+    /// before ours (on tcx, or at the head of the chain) that ends the matter.
+    fn is_diverted(&mut self) -> bool {
+        let Ok(now) = self.statistics() else {
+            return false;
+        };
+        let (before, known) = self.looked;
+        let taken = before.taken_by(&now);
+        self.looked = (now, taken);
+        let came = now.handed_back.saturating_sub(before.handed_back);
+        taken.saturating_sub(known) > came
     }
 
     fn action_counts(&mut self) -> Result<Option<message::ActionCounts>, Refusal> {

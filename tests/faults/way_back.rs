@@ -114,6 +114,31 @@ fn a_way_back_without_its_filter_is_given_up() {
     );
 }
 
+/// An agent that puts a program on every link, and at the head of its chain, where it says that the frame may go
+/// on into the host. It does so as the far end's own.
+#[test]
+#[ignore = "needs root"]
+fn a_way_back_with_a_strange_program_before_its_filter_is_given_up() {
+    let lab = Lab::up();
+    let strict = "sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.default.rp_filter=1";
+    lab.shell("lb", strict);
+    let mut sensor = lab.sensor(&[]);
+    sensor.may_lose_frames();
+    let name = end(&lab, "rsti");
+    assert_prompt("before", lab.rate(200));
+    let add = "filter add dev NAME ingress prio 1 handle 7 bpf direct-action bytecode '1,6 0 0 0'";
+    let (rate, said) = during(&lab, 400, || {
+        lab.shell("lb", &format!("tc {} 2>&1", add.replace("NAME", &name)))
+    });
+    assert_eq!(said, "");
+    assert_all("a program stands before the filter", rate);
+    assert!(sensor.await_line("by copies alone"), "{}", sensor.said());
+    assert_prompt("after", lab.rate(400));
+    assert_eq!(sensor.stop(), Some(0), "{}", sensor.said());
+    let told = format!("on {name} keeps frames from its filter");
+    assert!(sensor.said().contains(&told), "{}", sensor.said());
+}
+
 #[test]
 #[ignore = "needs root"]
 fn a_deleted_pair_costs_no_connection() {
