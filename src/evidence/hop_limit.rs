@@ -7,7 +7,7 @@ use super::opener::{is_opened_by_proxy, is_syn_anothers};
 use super::ways::{has_another_label, is_of_a_known_way, is_of_the_networks_way};
 use super::{Case, Evidence, Group, Kind, Value};
 use crate::amount::counted;
-use crate::flow::{HopLimits, PrefixFacts};
+use crate::flow::{HopLimits, PrefixFacts, STALE_AFTER_NS};
 use crate::wire::hop_limit::{hops, initial_hop_limit, is_far};
 
 /// Three or more away from everything that the sender showed, by value and by hops.
@@ -169,11 +169,14 @@ const WIDE: u8 = 8;
 /// False positives: a proxy or SYN-cookie device that answers the handshake while a server behind
 /// it resets: where nothing but the answers to SYNs was seen, only `WIDE` jumps count, and so where an
 /// IPv6 flow label chose another way; anycast and fronts with several distances, and a network of which
-/// others were heard by the reset's way: silent; stacks with two initial values at one distance, and
+/// others were heard by the reset's way: silent; a route that changed while the connection slept, as one of a
+/// pool does for hours: the segments of a sender that was silent for as long as makes an address unknown are no
+/// witnesses, its other flows are; stacks with two initial values at one distance, and
 /// hop limits set on purpose: no mismatch in the first place.
 #[must_use]
 pub fn steady(case: &Case<'_>) -> Option<Evidence> {
-    let reset = case.first()?.segment.hop_limit;
+    let first = case.first()?;
+    let reset = first.segment.hop_limit;
     // A mismatch is one that lies far away; nearly none does, which takes a look.
     base(case).filter(|(known, _)| is_far(reset, *known))?;
     let (mismatch, _) = distance_of(case)?;
@@ -197,8 +200,9 @@ pub fn steady(case: &Case<'_>) -> Option<Evidence> {
             .map_or(0, |syn| u32::from(syn.count).saturating_sub(1));
         s.segments.saturating_sub(again)
     });
+    let is_old = sender.is_some_and(|s| first.time.since(s.last_seen) >= STALE_AFTER_NS);
     let flows = path.map_or(0, |p| p.flows);
-    if !steady || (own < 2 && flows < WITNESSES) {
+    if !steady || ((own < 2 || is_old) && flows < WITNESSES) {
         return None;
     }
     if is_of_the_networks_way(case, reset) {
@@ -328,7 +332,7 @@ fn is_public(address: Ipv4Addr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{adjacent, distance, no_hops, steady};
-    use crate::evidence::testing::{Scene, name};
+    use crate::evidence::testing::{Scene, at_ms, name};
     use crate::flow::PathFacts;
 
     fn at(base: u8, reset: u8) -> Scene {
@@ -498,6 +502,20 @@ mod tests {
         let older = Scene::established().no_sender().reset(|r| r.hop_limit = 45);
         assert_eq!(with_path(older.clone(), 3, 4).check(steady), steadily);
         assert_eq!(with_path(older, 3, 3).check(steady), None);
+    }
+
+    #[test]
+    fn what_was_heard_long_ago_is_no_witness() {
+        let asleep = |seconds: u64| {
+            let mut scene = seen_before(50, 45, 9);
+            scene.resets[0].time = at_ms(1_900 + seconds * 1_000);
+            scene
+        };
+        assert_eq!(asleep(899).check(steady), name("hop_limit_steady"));
+        assert_eq!(asleep(900).check(steady), None);
+        assert_eq!(asleep(900).check(distance), name("hop_limit_mismatch"));
+        let others_awake = with_path(asleep(3_600), 3, 3);
+        assert_eq!(others_awake.check(steady), name("hop_limit_steady"));
     }
 
     #[test]

@@ -309,6 +309,15 @@ fn by_ways() -> Vec<Guard> {
         }),
         (
             "E-H1",
+            "a route that changed in an hour of silence, to a peer that was set up anew",
+            {
+                let mut scene = Scene::established().passive().sender(|s| s.segments = 9);
+                scene.resets[0].time = at_ms(3_600_000);
+                scene.reset(moved)
+            },
+        ),
+        (
+            "E-H1",
             "a route that changed for the network, heard of others",
             { also_heard(well_known(abort(moved)), &[45], true) },
         ),
