@@ -4,8 +4,8 @@
 use super::basis::is_active;
 use super::hop_limit::reset_is_far;
 use super::{Case, Evidence, Group, Kind};
-use crate::flow::PathFacts;
-use crate::time::SECOND;
+use crate::flow::{PathFacts, STALE_AFTER_NS};
+use crate::time::{SECOND, Timestamp};
 use crate::wire::Mac;
 
 /// Another MAC than the sender's frames, and that one is well established.
@@ -41,11 +41,14 @@ const REPLACED_NS: u64 = 3 * SECOND;
 /// False positives, each silent: VRRP and HSRP addresses move between routers; two routers share
 /// the way back (ECMP, MLAG), so that other frames of the address or its network bore the reset's
 /// MAC; a router's own frames in a capture of both its sides. Not so a neighbor's MAC, which carries
-/// one address: that many hosts of a link are heard says nothing for any of them. Blind to a bridge
+/// one address: that many hosts of a link are heard says nothing for any of them. An address that another
+/// host took over while its connection slept: what the flow showed a quarter of an hour ago settles nothing,
+/// as what an address did. Blind to a bridge
 /// that keeps the MAC (`nf_send_reset`), and to a neighbor who forges handshakes first.
 #[must_use]
 pub fn mac(case: &Case<'_>) -> Option<Evidence> {
-    let seen = case.first()?.segment.link?.src;
+    let first = case.first()?;
+    let seen = first.segment.link?.src;
     let sender = case.sender();
     let path = case.flow.path.as_ref();
     let usual = sender
@@ -66,8 +69,9 @@ pub fn mac(case: &Case<'_>) -> Option<Evidence> {
     if case.from_capture && sender.is_some_and(|s| s.duplicates > 0) {
         return None;
     }
+    let is_old = |seen: Timestamp| first.time.since(seen) >= STALE_AFTER_NS;
     let settled = path.is_some_and(|p| p.mac == Some(usual) && p.mac_count >= SETTLED)
-        || sender.is_some_and(|s| s.mac_count >= SETTLED);
+        || sender.is_some_and(|s| s.mac_count >= SETTLED && !is_old(s.last_seen));
     let own = sender.is_some_and(|s| s.mac.is_some());
     let agreed = path.is_some_and(|p| is_steady(p, usual));
     let kind = match own {
@@ -145,7 +149,7 @@ pub fn flow_label(case: &Case<'_>) -> Option<Evidence> {
 #[cfg(test)]
 mod tests {
     use super::{flow_label, mac, vlan};
-    use crate::evidence::testing::{SENDER_MAC, Scene, name};
+    use crate::evidence::testing::{SENDER_MAC, Scene, at_ms, name};
     use crate::flow::PathFacts;
     use crate::time::SECOND;
     use crate::wire::{LinkAddresses, Mac};
@@ -178,6 +182,19 @@ mod tests {
             from(OTHER).sender(|s| s.mac_count = 40).check(mac),
             name("mac_mismatch")
         );
+    }
+
+    #[test]
+    fn a_mac_that_was_usual_long_ago_is_not_settled() {
+        let asleep = |seconds: u64| {
+            let mut scene = from(OTHER).sender(|s| s.mac_count = 40);
+            scene.resets[0].time = at_ms(1_900 + seconds * 1_000);
+            scene
+        };
+        assert_eq!(asleep(899).check(mac), name("mac_mismatch"));
+        assert_eq!(asleep(900).check(mac), name("mac_mismatch_few_seen"));
+        let others_awake = path(asleep(900), SENDER_MAC, 100);
+        assert_eq!(others_awake.check(mac), name("mac_mismatch"));
     }
 
     #[test]

@@ -188,6 +188,19 @@ fn by_link() -> Vec<Guard> {
             abort(|r| r.link = Some(second_router)).sender(|s| s.mac_count = 99)
         }),
         (
+            "E-H16",
+            "another host, of another kind, that took the address over in an hour of silence",
+            {
+                let mut scene = Scene::established().passive().hop_limit(64);
+                scene = scene.sender(|s| s.mac_count = 99).reset(|r| {
+                    (r.link, r.hop_limit) = (Some(second_router), 255);
+                    (r.dont_fragment, r.ip_id) = (Some(false), Some(5));
+                });
+                scene.resets[0].time = at_ms(3_600_000);
+                scene
+            },
+        ),
+        (
             "E-H17",
             "another link of a bundle",
             abort(|r| r.vlan = Some(7)),
