@@ -256,7 +256,8 @@ pub(super) fn routed_evidence(copy: &ResetSeen) -> Evidence {
 }
 
 /// Neither flow nor socket: backscatter of somebody else's trouble, or a scan. Nothing of the kind is
-/// said where another network namespace, or another host behind this one, may have the socket.
+/// said where another network namespace, or another host behind this one, may have the socket: the reset is
+/// for an address of theirs, or for a connection that they opened by this host, which gave them its own.
 fn stray(settled: &Settled<'_>, config: &EngineConfig) -> Option<Attribution> {
     let to = settled.view.first.segment.tuple.dst;
     let own = config.own_addresses.as_ref();
@@ -267,7 +268,9 @@ fn stray(settled: &Settled<'_>, config: &EngineConfig) -> Option<Attribution> {
         settled.view.first.socket,
         Some(SocketView::Absent | SocketView::Listener)
     );
-    let unknown_flow = settled.view.facts.sender.is_none() && settled.view.facts.receiver.is_none();
+    let facts = settled.view.facts;
+    let is_routed = facts.first_seen.is_some();
+    let unknown_flow = facts.sender.is_none() && facts.receiver.is_none() && !is_routed;
     let silent = settled.episode.routed.is_empty()
         && settled.episode.accepted.is_none()
         && settled.view.after.is_empty()

@@ -51,6 +51,7 @@ impl Engine {
                     },
                 );
             } else if segment.flags.syn() && !segment.flags.ack() {
+                self.tracker.note_routed(&key, side, time);
                 let isn = Some(segment.seq);
                 let how = How::Asked { isn };
                 self.note_opening(key, Opening { time, how });

@@ -259,6 +259,19 @@ impl Tracker {
         });
     }
 
+    /// A SYN of `opener` leaves a host that routes it. It left otherwise than it came, so that it tells how
+    /// nobody looks: the connection is known, and neither of its ends.
+    pub fn note_routed(&mut self, key: &FlowKey, opener: Side, time: Timestamp) {
+        let hash = hash(key, self.secret);
+        with_store!(&mut self.tables, key, |store, shared| {
+            if let Some((place, true)) = enter(store, shared, key, hash, time) {
+                let mut state = store.state(place, time);
+                state.originator = Some(opener);
+                store.set_state(place, &state);
+            }
+        });
+    }
+
     /// The kernel says that the handshake is complete, to somebody who sees one direction only: if
     /// the flow is known, it keeps its place from now on. Nothing else is learned from it: when the
     /// connection ends may be for others to see, and a SYN after that must still open the next.

@@ -262,7 +262,8 @@ impl Engine {
         let (is_crowded, offline) = (self.is_crowded(), self.config.offline);
         let hash = self.hash(key);
         let own = self.config.own_addresses.as_ref();
-        let elsewhere = kind == Kind::Stray && own.is_some_and(|own| !own.contains(&at));
+        let is_elsewhere = own.is_some_and(|own| !own.contains(&at)) || flow.first_seen.is_some();
+        let elsewhere = kind == Kind::Stray && is_elsewhere;
         let (_, flood) = self.folding.flood(kind, interface, at);
         // An answer without an episode may be one whose event opened none: alone it would look like a
         // packet filter's.

@@ -130,8 +130,8 @@ fn tell(place: Place, folded: &Folded, flows: u64) -> Told {
                 attested::OF_NOTHING_DB,
             ),
             message: format!(
-                "{resets} of about {flows} passed by to {network}, which is not this \
-                 host's, and nothing else was seen of their connections"
+                "{resets} of about {flows} passed by to {network}, for sockets of others, if for \
+                 any, and nothing else was seen of their connections"
             ),
         },
         Kind::Stray => Told {

@@ -5,6 +5,7 @@ use crate::engine::testing::{
     OUT, PROXY, THROUGH, backend, established, event, incoming, observe, records, segment, sent,
     tuple,
 };
+use crate::flow::Endpoint;
 use crate::host::{KernelEventKind, KnownReason, SocketView, TcpState};
 use crate::record::ResetRecord;
 use crate::vantage::InterfaceId;
@@ -175,4 +176,28 @@ fn a_reset_for_an_address_elsewhere_is_nobodys_stray() {
     let to = tuple().dst.to_string();
     assert_eq!(verdict(&to), Verdict::Stray);
     assert_ne!(verdict("192.0.2.77"), Verdict::Stray);
+}
+
+#[test]
+fn a_refusal_of_what_this_host_asked_for_in_its_name_for_others_is_nobodys_stray() {
+    let answer = |asks: bool| {
+        let records = records(|engine, _| {
+            engine.set_own_addresses([tuple().dst].into());
+            if asks {
+                let syn = segment(tuple().reversed(), Flags::SYN, 77);
+                observe(engine, 5, THROUGH, &syn);
+            }
+            let mut refusal = incoming(10, tuple(), 0, SocketView::Absent);
+            refusal.segment.flags = Flags(Flags::RST | Flags::ACK);
+            engine.sight(&refusal);
+        });
+        (records[0].verdict, records[0].cause, records[0].client)
+    };
+    let client = Endpoint {
+        address: tuple().dst,
+        port: tuple().dst_port,
+    };
+    let told = (Verdict::Remote, Some(Cause::Refused), Some(client));
+    assert_eq!(answer(true), told);
+    assert_eq!(answer(false), (Verdict::Stray, None, None));
 }
