@@ -10,6 +10,10 @@ use crate::record::{BaselineEntry, ResetEntry};
 use crate::time::Timestamp;
 use crate::vantage::{InterfaceId, Path};
 use crate::verdict::Stage;
+use crate::wire::Segment;
+
+/// Bytes behind a SYN beyond which no SEQ is believed to be of its connection.
+const NO_DISTANCE: u32 = 1 << 30;
 
 /// Whether the kernel accepted the episode's first reset. The event names the socket, not the
 /// frame: it belongs to the reset that fits exactly.
@@ -69,8 +73,22 @@ pub(super) fn roles(
     match settled.view.facts.sender_is_originator {
         Some(true) => (Some(source), Some(destination)),
         Some(false) => (Some(destination), Some(source)),
+        None if answers_syn(settled) => (Some(destination), Some(source)),
         None => (None, None),
     }
+}
+
+/// RST and ACK with SEQ 0 answers what had no ACK itself (RFC 9293 §3.10.7.1), which of all that TCP sends is a
+/// SYN: the worker alone saw it. Of what comes in that proves nothing, unless somebody was heard to ask: it may
+/// answer a SYN that another forged.
+fn answers_syn(settled: &Settled<'_>) -> bool {
+    let first = settled.view.first;
+    let was_asked = match first.vantage.path {
+        Path::Egress { .. } => true,
+        Path::Ingress | Path::Capture => settled.view.facts.first_seen.is_some(),
+    };
+    let segment = &first.segment;
+    was_asked && segment.flags.ack() && segment.seq.0 == 0 && segment.window == 0
 }
 
 pub(super) fn incoming(reset: &ResetSeen, config: &EngineConfig) -> Option<bool> {
@@ -173,6 +191,13 @@ pub(super) fn idle(settled: &Settled<'_>, config: &EngineConfig) -> Option<u64> 
     seen.map(|seen| settled.view.first.time.since(seen))
 }
 
+/// Whether a reset stands beyond its sender's SYN. Where a connection is routed, its other end's SYN or SYN-ACK may
+/// never be seen, or leave by a watched interface only, under addresses that this host gave it.
+fn has_sent_data(sender: Option<&HalfFlow>, reset: &Segment) -> bool {
+    let syn = sender.and_then(|half| half.syn);
+    syn.is_some_and(|syn| (1..NO_DISTANCE).contains(&reset.seq.bytes_since(syn.isn.plus(1))))
+}
+
 /// How far the connection was, from the socket if there is one, else from what was seen of it.
 pub(super) fn stage(settled: &Settled<'_>) -> Stage {
     let facts = &settled.view.facts;
@@ -198,9 +223,12 @@ pub(super) fn stage(settled: &Settled<'_>) -> Stage {
         _ if facts.established => Stage::Established,
         _ => {
             let syn = |half: &Option<HalfFlow>| half.is_some_and(|half| half.syn.is_some());
+            let first = &settled.view.first.segment;
             match (syn(&facts.sender), syn(&facts.receiver)) {
                 (true, true) => Stage::Established,
+                (true, false) if has_sent_data(facts.sender.as_ref(), first) => Stage::Established,
                 (true, false) | (false, true) => Stage::Handshake,
+                _ if answers_syn(settled) => Stage::Handshake,
                 _ => Stage::Unknown,
             }
         }

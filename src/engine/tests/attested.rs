@@ -2,15 +2,15 @@
 //! those that belong to nothing.
 
 use crate::engine::testing::{
-    OUT, PROXY, THROUGH, backend, established, event, incoming, observe, records, segment, sent,
-    tuple,
+    IN, OUT, PROXY, THROUGH, backend, established, event, incoming, observe, records, segment,
+    sent, tuple,
 };
 use crate::flow::Endpoint;
 use crate::host::{KernelEventKind, KnownReason, SocketView, TcpState};
 use crate::record::ResetRecord;
 use crate::vantage::InterfaceId;
-use crate::verdict::{Cause, Verdict};
-use crate::wire::{Flags, Segment};
+use crate::verdict::{Cause, Stage, Verdict};
+use crate::wire::{Flags, Segment, SeqNum};
 
 #[test]
 fn a_reset_that_comes_in_and_leaves_elsewhere_is_routed_and_one_record() {
@@ -200,4 +200,39 @@ fn a_refusal_of_what_this_host_asked_for_in_its_name_for_others_is_nobodys_stray
     let told = (Verdict::Remote, Some(Cause::Refused), Some(client));
     assert_eq!(answer(true), told);
     assert_eq!(answer(false), (Verdict::Stray, None, None));
+}
+
+#[test]
+fn what_refuses_a_syn_ended_an_attempt_though_nobody_else_saw_it() {
+    let records = records(|engine, _| {
+        let kind = sent(false, KnownReason::NoSocket, None);
+        engine.kernel_event(&event(10, tuple().reversed(), kind));
+        let refusal = Segment {
+            ack: SeqNum(78),
+            ..segment(tuple().reversed(), Flags::RST | Flags::ACK, 0)
+        };
+        observe(engine, 10, OUT, &refusal);
+    });
+    let record = &records[0];
+    assert_eq!(
+        (record.stage, record.cause),
+        (Stage::Handshake, Some(Cause::Kernel))
+    );
+    assert_eq!(record.client.unwrap().address, tuple().src);
+    let begins = "the kernel of this host reset the attempt from 192.0.2.7:40000";
+    assert!(record.message.starts_with(begins), "{}", record.message);
+}
+
+#[test]
+fn a_routed_connection_of_which_one_end_was_seen_was_open_once_that_had_sent_data() {
+    let stage = |bytes: u32| {
+        let records = records(|engine, _| {
+            observe(engine, 5, IN, &segment(tuple(), Flags::SYN, 99));
+            engine.sight(&incoming(10, tuple(), 100 + bytes, SocketView::Absent));
+        });
+        records[0].stage
+    };
+    assert_eq!(stage(0), Stage::Handshake);
+    assert_eq!(stage(5), Stage::Established);
+    assert_eq!(stage(1 << 31), Stage::Handshake);
 }
