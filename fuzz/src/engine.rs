@@ -70,6 +70,7 @@ impl Play {
                 episode_capacity: EPISODES,
                 local: local.collect(),
                 own_addresses: None,
+                older: Default::default(),
                 offline,
                 kernel_events: shape & 16 != 0,
                 tells_answers: shape & 32 != 0,

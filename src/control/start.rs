@@ -78,7 +78,7 @@ pub(super) fn engine(
     config: &RunConfig,
     (kernel_events, tells_answers): (bool, bool),
     own_macs: Vec<Option<Mac>>,
-    hash_key: [u64; 2],
+    (hash_key, older): &([u64; 2], Older),
 ) -> Engine {
     let engine = Engine::new(EngineConfig {
         settle_ns: config.settle_ns,
@@ -87,12 +87,13 @@ pub(super) fn engine(
         episode_capacity: EPISODES,
         local: Vec::new(),
         own_addresses: None,
+        older: older.keys(),
         offline: false,
         kernel_events,
         tells_answers,
         own_macs,
         own_devices: config.own_devices.clone(),
-        hash_key,
+        hash_key: *hash_key,
     });
     for flows in engine.memory() {
         crate::sys::advise_huge_pages(flows);
@@ -117,22 +118,21 @@ pub(super) fn bell() -> Result<Arc<Bell>, Error> {
 pub(super) fn take_up(
     config: &RunConfig,
     interfaces: Vec<(Interface, Claim)>,
-    hash_key: [u64; 2],
+    (hash_key, older): &([u64; 2], Older),
     events: &mut Events,
     jail: &Jail,
     bell: &Arc<Bell>,
 ) -> Result<Vec<Post>, Error> {
-    let older = older();
     let mut posts: Vec<Post> = Vec::new();
     for ((interface, claim), id) in interfaces.into_iter().zip(0_u16..) {
         let id = InterfaceId(id);
         let post = match config.mode {
-            Mode::Mirror => Post::mirror(id, &interface, &older, events, claim),
+            Mode::Mirror => Post::mirror(id, &interface, older, events, claim),
             Mode::Inline => {
                 let start = Start {
                     config,
-                    hash_key,
-                    older: &older,
+                    hash_key: *hash_key,
+                    older,
                     jail,
                     bell,
                 };
@@ -150,14 +150,18 @@ pub(super) fn take_up(
     Ok(posts)
 }
 
+/// Connections of others whose addresses this host translates, of which both ways are told apart.
+const TRANSLATED_MAX: usize = 1 << 16;
+
 /// The connections that are there already. Not to know them costs baselines, not the sensor.
-fn older() -> Older {
-    let connections = nic::established(OLDER_MAX).unwrap_or_else(|error| {
+pub(super) fn older() -> Older {
+    let mut connections = nic::established(OLDER_MAX).unwrap_or_else(|error| {
         notice::warn(format_args!(
             "cannot list the connections of this host: {error}"
         ));
         Vec::new()
     });
+    connections.extend(nic::translated(TRANSLATED_MAX));
     Older {
         connections,
         until: clock::monotonic().plus_nanos(LEARN_NS),

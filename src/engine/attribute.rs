@@ -257,7 +257,8 @@ pub(super) fn routed_evidence(copy: &ResetSeen) -> Evidence {
 
 /// Neither flow nor socket: backscatter of somebody else's trouble, or a scan. Nothing of the kind is
 /// said where another network namespace, or another host behind this one, may have the socket: the reset is
-/// for an address of theirs, or for a connection that they opened by this host, which gave them its own.
+/// for an address of theirs, or for a connection that they opened by this host, which gave them its own; nor of
+/// a connection that was there before the sensor.
 fn stray(settled: &Settled<'_>, config: &EngineConfig) -> Option<Attribution> {
     let to = settled.view.first.segment.tuple.dst;
     let own = config.own_addresses.as_ref();
@@ -271,6 +272,7 @@ fn stray(settled: &Settled<'_>, config: &EngineConfig) -> Option<Attribution> {
     let facts = settled.view.facts;
     let is_routed = facts.first_seen.is_some();
     let unknown_flow = facts.sender.is_none() && facts.receiver.is_none() && !is_routed;
+    let is_older = config.older.contains(&settled.episode.key);
     let silent = settled.episode.routed.is_empty()
         && settled.episode.accepted.is_none()
         && settled.view.after.is_empty()
@@ -280,7 +282,7 @@ fn stray(settled: &Settled<'_>, config: &EngineConfig) -> Option<Attribution> {
                 Some(SocketView::Full { .. } | SocketView::TimeWait)
             )
         });
-    let is_stray = nobody && unknown_flow && silent;
+    let is_stray = nobody && unknown_flow && silent && !is_older;
     is_stray.then(|| Attribution::stray(settled, attested::OF_NOTHING, "no_flow_and_no_socket"))
 }
 

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 
 use super::Device;
+use crate::flow::FlowKey;
 use crate::wire::{Mac, Network};
 
 /// What the engine needs to know at start.
@@ -24,6 +25,9 @@ pub struct EngineConfig {
     pub local: Vec<Network>,
     /// This host's addresses, where its interfaces tell; `None`: not known.
     pub own_addresses: Option<HashSet<IpAddr>>,
+    /// Connections that were there before the sensor, as far as this host's kernel told: a reset of theirs is no
+    /// stray because nothing was heard of them yet.
+    pub older: HashSet<FlowKey>,
     /// Frames come from a capture: both directions, data segments, no kernel.
     pub offline: bool,
     /// The kernel's events reach us, so that their absence means something.

@@ -1,6 +1,8 @@
 //! Makes what the engine's tests feed it: a client, a backend and this host between them, their resets and
 //! what the kernel says of them.
 
+use std::collections::HashSet;
+
 use super::{Engine, EngineConfig};
 use crate::flow::{FlowFacts, Sighting};
 use crate::host::{
@@ -39,6 +41,7 @@ pub(super) fn config() -> EngineConfig {
         episode_capacity: 16,
         local: Vec::new(),
         own_addresses: None,
+        older: HashSet::new(),
         offline: false,
         kernel_events: true,
         tells_answers: true,

@@ -4,6 +4,7 @@
 
 mod connections;
 mod generic;
+mod translated;
 mod watch;
 
 use std::fmt;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 pub use connections::established;
 pub use generic::{Channels, Features, XdpFeatures};
+pub use translated::translated;
 pub use watch::{Change, ChangeKind, Watch};
 
 use crate::sys::netlink::{Conversation, Link, Refusal};

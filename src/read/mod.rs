@@ -9,6 +9,7 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -247,6 +248,7 @@ fn engine_config(config: &ReadConfig) -> EngineConfig {
         episode_capacity: EPISODES,
         local: config.local.clone(),
         own_addresses: None,
+        older: HashSet::new(),
         offline: true,
         kernel_events: false,
         tells_answers: false,

@@ -5,6 +5,7 @@
 mod counted;
 mod inline;
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use super::ledger::Ledger;
 use super::lock::InterfaceLock;
 use crate::config::RunConfig;
 use crate::events::Events;
-use crate::flow::Sighting;
+use crate::flow::{FlowKey, Sighting};
 use crate::handback::{Live, Pair};
 use crate::nic::Interface;
 use crate::notice;
@@ -50,6 +51,13 @@ pub(super) struct Older {
     pub(super) connections: Vec<FourTuple>,
     /// Until when their next frames are copied.
     pub(super) until: Timestamp,
+}
+
+impl Older {
+    pub(super) fn keys(&self) -> HashSet<FlowKey> {
+        let keys = self.connections.iter().map(|tuple| FlowKey::of(*tuple).0);
+        keys.collect()
+    }
 }
 
 /// What all posts of a run begin with.

@@ -98,9 +98,10 @@ impl Sensor {
         let own_macs = interfaces.iter().map(|(nic, _)| nic.mac()).collect();
         let watch = Watch::new(&indexes).map_err(Error::Nic)?;
         let bell = start::bell()?;
-        let posts = start::take_up(config, interfaces, hash_key, &mut events, &jail, &bell)?;
+        let begin = (hash_key, start::older());
+        let posts = start::take_up(config, interfaces, &begin, &mut events, &jail, &bell)?;
         let has_events = (events.missing().is_empty(), events.tells_answers());
-        let engine = start::engine(config, has_events, own_macs, hash_key);
+        let engine = start::engine(config, has_events, own_macs, &begin);
         let now = clock::monotonic();
         // A record an interface and ten seconds: it cannot grow, and none may be left out.
         let (coverage_out, coverage_in) = unbounded();

@@ -256,7 +256,7 @@ impl Engine {
             }
             _ => return false,
         };
-        if is_known(flow, kind) {
+        if is_known(flow, kind) || self.config.older.contains(key) {
             return false;
         }
         let (is_crowded, offline) = (self.is_crowded(), self.config.offline);

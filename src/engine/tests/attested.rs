@@ -2,15 +2,16 @@
 //! those that belong to nothing.
 
 use crate::engine::testing::{
-    IN, OUT, PROXY, THROUGH, backend, established, event, incoming, observe, records, segment,
-    sent, tuple,
+    IN, OUT, PROXY, THROUGH, backend, config, established, event, incoming, observe, records,
+    segment, sent, tuple,
 };
-use crate::flow::Endpoint;
+use crate::engine::{Engine, EngineConfig};
+use crate::flow::{Endpoint, FlowKey};
 use crate::host::{KernelEventKind, KnownReason, SocketView, TcpState};
 use crate::record::ResetRecord;
 use crate::vantage::InterfaceId;
 use crate::verdict::{Cause, Stage, Verdict};
-use crate::wire::{Flags, Segment, SeqNum};
+use crate::wire::{Flags, FourTuple, Segment, SeqNum};
 
 #[test]
 fn a_reset_that_comes_in_and_leaves_elsewhere_is_routed_and_one_record() {
@@ -235,4 +236,22 @@ fn a_routed_connection_of_which_one_end_was_seen_was_open_once_that_had_sent_dat
     assert_eq!(stage(0), Stage::Handshake);
     assert_eq!(stage(5), Stage::Established);
     assert_eq!(stage(1 << 31), Stage::Handshake);
+}
+
+#[test]
+fn a_reset_of_a_connection_that_was_there_before_the_sensor_is_no_stray() {
+    let verdict = |older: &[FourTuple]| {
+        let keys = older.iter().map(|tuple| FlowKey::of(*tuple).0);
+        let mut engine = Engine::new(EngineConfig {
+            older: keys.collect(),
+            ..config()
+        });
+        engine.set_own_addresses([tuple().dst].into());
+        engine.sight(&incoming(10, tuple(), 5, SocketView::Absent));
+        let mut records = Vec::new();
+        engine.finish(&mut |record| records.push(record));
+        records[0].verdict
+    };
+    assert_eq!(verdict(&[backend()]), Verdict::Stray);
+    assert_ne!(verdict(&[backend(), tuple().reversed()]), Verdict::Stray);
 }
