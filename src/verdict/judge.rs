@@ -9,6 +9,7 @@ use super::weights::{
 };
 use super::{Cause, Verdict};
 use crate::evidence::{Case, Evidence, Favors, Group, gather, race, sequence, shape};
+use crate::host::TcpState;
 use crate::wire::Segment;
 
 /// What the evidence of one case comes to.
@@ -222,7 +223,7 @@ fn decide(case: &Case<'_>, evidence: &[Evidence], sum: &Sum) -> (Verdict, Option
         return (Verdict::Undetermined, Some(what_is_missing(case)));
     }
     let has_base = case.sender().is_some() || case.flow.path.is_some_and(|p| p.has_address());
-    let met_socket = case.first().is_some_and(|first| first.socket.is_some());
+    let met_socket = met_socket(case);
     let for_endpoint = evidence.iter().any(|e| e.favors == Favors::Remote);
     if has_base || met_socket || for_endpoint {
         (Verdict::Remote, None)
@@ -245,8 +246,17 @@ fn do_agree(evidence: &[Evidence], sum: &Sum) -> bool {
     sum.groups >= 2 || sum.stranger || race_witnesses() >= 2 || (is_impossible() && signs() >= 2)
 }
 
+/// Whether a local connection was there to measure the reset by: that the lookup found none is nothing to measure
+/// by, and a listener knows of nobody.
+fn met_socket(case: &Case<'_>) -> bool {
+    let state = case
+        .first()
+        .and_then(|first| first.socket.as_ref()?.state());
+    state.is_some_and(TcpState::is_connection)
+}
+
 fn what_is_missing(case: &Case<'_>) -> &'static str {
-    let met_socket = case.first().is_some_and(|first| first.socket.is_some());
+    let met_socket = met_socket(case);
     match case.sender() {
         None => "a segment of the purported sender before the reset",
         Some(sender) if sender.syn.is_none() => "the SYN or SYN-ACK of the purported sender",
@@ -266,6 +276,7 @@ pub(super) fn verdict(scene: &crate::evidence::testing::Scene) -> (Verdict, Opti
 mod tests {
     use super::{judge, verdict};
     use crate::evidence::testing::{RECEIVER_ISN, Scene};
+    use crate::host::SocketView;
     use crate::verdict::{Cause, Verdict};
     use crate::wire::{Flags, Options};
 
@@ -374,6 +385,19 @@ mod tests {
     fn a_single_late_segment_does_not_convict_a_perfect_likeness() {
         let scene = Scene::established().after(50, |_| ());
         assert_ne!(verdict(&scene).0, Verdict::Injected);
+    }
+
+    #[test]
+    fn a_socket_that_was_not_there_is_nothing_to_compare_with() {
+        let met = |socket: SocketView| {
+            let mut scene = Scene::established().no_sender().socket(|_| ());
+            scene.resets[0].socket = Some(socket);
+            verdict(&scene).0
+        };
+        assert_eq!(met(SocketView::Absent), Verdict::Undetermined);
+        assert_eq!(met(SocketView::Listener), Verdict::Undetermined);
+        let known = Scene::established().no_sender().socket(|_| ());
+        assert_eq!(verdict(&known).0, Verdict::Remote);
     }
 
     #[test]

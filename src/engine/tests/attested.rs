@@ -185,6 +185,10 @@ fn a_refusal_of_what_this_host_asked_for_in_its_name_for_others_is_nobodys_stray
         let records = records(|engine, _| {
             engine.set_own_addresses([tuple().dst].into());
             if asks {
+                // Another connection to the same server went well.
+                let mut heard = segment(tuple(), Flags::SYN | Flags::ACK, 7);
+                heard.tuple.src_port += 1;
+                observe(engine, 4, IN, &heard);
                 let syn = segment(tuple().reversed(), Flags::SYN, 77);
                 observe(engine, 5, THROUGH, &syn);
             }
