@@ -11,7 +11,7 @@ use super::other_leg;
 use super::{Closed, EngineConfig};
 use crate::evidence::{Case, Evidence, Favors, Group, InjectorMemory, SiblingMemory};
 use crate::flow::{Endpoint, Side};
-use crate::host::ResetReason;
+use crate::host::{KnownReason, ResetReason};
 use crate::record::{KernelFacts, Related, ResetRecord};
 use crate::vantage::Path;
 use crate::verdict::{Cause, Stage, Verdict, judge};
@@ -130,7 +130,9 @@ fn sentence(settled: &Settled<'_>, decision: &Decision, stage: Stage) -> String 
         destination: key.endpoint(decision.sender.other()),
         stage,
         process: decision.process,
-        reason: decision.reason,
+        reason: decision
+            .reason
+            .filter(|reason| means_what_it_says(settled, *reason)),
         related: decision.related.first().copied(),
         rival: decision
             .related
@@ -141,6 +143,13 @@ fn sentence(settled: &Settled<'_>, decision: &Decision, stage: Stage) -> String 
         missing: decision.missing,
         device: decision.device.as_deref(),
     })
+}
+
+/// MPTCP ends every connection that it aborts with one reason, whatever the process did (`mptcp_do_fastclose`),
+/// so that nothing is known of unread data.
+fn means_what_it_says(settled: &Settled<'_>, reason: ResetReason) -> bool {
+    let is_of_mptcp = settled.view.first.segment.options.mptcp;
+    !(is_of_mptcp && reason == ResetReason::Known(KnownReason::AbortOnClose))
 }
 
 /// Judges an episode.

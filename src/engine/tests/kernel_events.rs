@@ -40,6 +40,20 @@ fn an_abort_with_its_kernel_event_is_the_process_that_made_it() {
 }
 
 #[test]
+fn what_mptcp_aborts_is_not_told_to_have_been_unread() {
+    let records = records(|engine, _| {
+        let mut abort = segment(tuple().reversed(), Flags::RST | Flags::ACK, 5);
+        abort.options.mptcp = true;
+        observe(engine, 10, OUT, &abort);
+        let kind = sent(true, KnownReason::AbortOnClose, Some(PROXY));
+        engine.kernel_event(&event(10, tuple().reversed(), kind));
+    });
+    let message = &records[0].message;
+    assert!(message.contains("haproxy (pid 42)"), "{message}");
+    assert!(!message.contains("unread data"), "{message}");
+}
+
+#[test]
 fn the_kernels_own_answers_are_not_a_process() {
     for (active, reason) in [
         (false, KnownReason::NoSocket),
