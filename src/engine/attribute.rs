@@ -129,12 +129,13 @@ fn attested_by_kernel(settled: &Settled<'_>, sent: &Sent, legs: &Legs) -> Attrib
     attribution
 }
 
-/// A socket's own abort is the application's doing, but for the two that TCP decides alone.
+/// A socket's own abort is the application's doing, but for those that TCP decides alone, or MPTCP: of a subflow that
+/// broke its rules, or whose connection the peer ended by another. A process's abort has a reason of TCP's there too.
 fn cause_of_event(sent: &Sent) -> Cause {
     let by_itself = matches!(
         sent.reason,
         Some(ResetReason::Known(
-            KnownReason::KeepaliveTimeout | KnownReason::AbortOnMemory
+            KnownReason::KeepaliveTimeout | KnownReason::AbortOnMemory | KnownReason::Mptcp
         ))
     );
     if sent.active && !by_itself {

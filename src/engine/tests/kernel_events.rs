@@ -59,6 +59,7 @@ fn the_kernels_own_answers_are_not_a_process() {
         (false, KnownReason::NoSocket),
         (false, KnownReason::Flags),
         (true, KnownReason::KeepaliveTimeout),
+        (true, KnownReason::Mptcp),
     ] {
         let records = records(|engine, _| {
             engine.kernel_event(&event(10, tuple().reversed(), sent(active, reason, None)));
