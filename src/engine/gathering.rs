@@ -42,12 +42,17 @@ impl Engine {
         flow: &FlowFacts,
     ) {
         self.counters.resets += 1;
-        let (fit, offset) = fit::fit(
+        let (mut fit, mut offset) = fit::fit(
             &sighting.segment,
             sighting.socket.as_ref(),
             flow,
             self.config.offline,
         );
+        // A SYN that was routed may have been answered: nobody listens to a SYN-ACK on its way through.
+        let is_routed = sighting.vantage.path == (Path::Egress { forwarded: true });
+        if is_routed && fit == SequenceFit::OutOfWindow {
+            (fit, offset) = (SequenceFit::Unknown, None);
+        }
         let is_known = flow.sender.is_some()
             || flow.receiver.is_some()
             || sighting

@@ -6,6 +6,7 @@ use crate::engine::testing::{
     segment, sent, tuple,
 };
 use crate::engine::{Engine, EngineConfig};
+use crate::evidence::SequenceFit;
 use crate::flow::{Endpoint, FlowKey};
 use crate::host::{KernelEventKind, KnownReason, SocketView, TcpState};
 use crate::record::ResetRecord;
@@ -258,4 +259,22 @@ fn a_reset_of_a_connection_that_was_there_before_the_sensor_is_no_stray() {
     };
     assert_eq!(verdict(&[backend()]), Verdict::Stray);
     assert_ne!(verdict(&[backend(), tuple().reversed()]), Verdict::Stray);
+}
+
+#[test]
+fn a_routed_reset_is_not_out_of_a_window_that_nobody_knows() {
+    let fit = |ack: u32, seq: u32| {
+        let records = records(|engine, _| {
+            observe(engine, 5, IN, &segment(tuple(), Flags::SYN, 99));
+            let reset = Segment {
+                ack: SeqNum(ack),
+                ..segment(tuple().reversed(), Flags::RST | Flags::ACK, seq)
+            };
+            observe(engine, 10, THROUGH, &reset);
+        });
+        (records[0].resets[0].fit, records[0].resets[0].offset)
+    };
+    // Of an open connection, whose SYN-ACK left by the same way; and a refusal.
+    assert_eq!(fit(105, 7_001), (SequenceFit::Unknown, None));
+    assert_eq!(fit(100, 0), (SequenceFit::Exact, Some(0)));
 }
