@@ -117,12 +117,17 @@ fn spool_error(
 
 /// What a failed write means, with the remedy.
 pub(super) fn write_error(source: &io::Error) -> String {
-    let remedy = match source.kind() {
+    format!("cannot write: {source}{}", remedy(source))
+}
+
+/// What to do about a failed write, behind what went wrong; nothing where that is anybody's guess.
+pub(super) fn remedy(source: &io::Error) -> &'static str {
+    match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ": free some space",
+        io::ErrorKind::ReadOnlyFilesystem => ": mount its file system for writing again",
         io::ErrorKind::NotFound => ": its directory is gone",
         _ => "",
-    };
-    format!("cannot write: {source}{remedy}")
+    }
 }
 
 impl std::error::Error for Error {
@@ -138,10 +143,11 @@ impl std::error::Error for Error {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
     use std::path::Path;
     use std::sync::Arc;
 
-    use super::Error;
+    use super::{Error, write_error};
     use crate::sink::file::FileTransport;
     use crate::sink::target::FileTarget;
 
@@ -154,6 +160,22 @@ mod tests {
         };
         let error: Error = FileTransport::open("f", target, Arc::default(), false).unwrap_err();
         error.to_string()
+    }
+
+    #[test]
+    fn a_write_that_failed_has_the_remedy_that_helps() {
+        for (kind, end) in [
+            (io::ErrorKind::StorageFull, ": free some space"),
+            (
+                io::ErrorKind::ReadOnlyFilesystem,
+                ": mount its file system for writing again",
+            ),
+            (io::ErrorKind::NotFound, ": its directory is gone"),
+            (io::ErrorKind::BrokenPipe, "broken pipe"),
+        ] {
+            let said = write_error(&kind.into());
+            assert!(said.ends_with(end), "{said}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::{Before, findings};
 use crate::sink::clock;
 use crate::sink::counters::Counters;
 use crate::sink::entry::Entry;
+use crate::sink::error::remedy;
 
 /// Bytes of records in memory, where there is no disk or it takes nothing: some 5,000 records, half a
 /// second of a flood, and little beside the tables of flows.
@@ -266,9 +267,10 @@ impl State {
     fn refuse(&mut self, folder: &Path, error: &io::Error) {
         if self.refused.replace(clock::now()).is_none() {
             self.news.push(format!(
-                "the spool {} cannot be written to: {error}; records wait in memory and are \
-                 dropped when that is full: free some space",
-                folder.display()
+                "the spool {} cannot be written to: {error}{}; records wait in memory and are \
+                 dropped when that is full",
+                folder.display(),
+                remedy(error)
             ));
         }
     }
