@@ -10,6 +10,7 @@ pub mod ip_id;
 pub mod link;
 mod moment;
 mod needs;
+pub mod next_door;
 mod opener;
 pub mod race;
 pub mod sequence;
@@ -223,8 +224,8 @@ pub type Test = fn(&Case<'_>) -> Option<Evidence>;
 pub const TESTS: &[(Needs, Test)] = &[
     (Needs::NOTHING, hop_limit::distance),
     (Needs::NOTHING, hop_limit::steady),
-    (Needs::NOTHING, hop_limit::adjacent),
-    (Needs::NO_HOPS, hop_limit::no_hops),
+    (Needs::NOTHING, next_door::adjacent),
+    (Needs::NO_HOPS, next_door::no_hops),
     (Needs::ID.and(Needs::ACK).and(Needs::SENDER), ip_id::counter),
     (Needs::ID.and(Needs::AFTER), ip_id::skipped),
     (Needs::ID, ip_id::mirror),

@@ -3,7 +3,8 @@
 
 use super::Cause;
 use crate::evidence::{
-    Case, Evidence, SequenceFit, acceptance, hop_limit, link, sequence, shape, timing, train,
+    Case, Evidence, SequenceFit, acceptance, hop_limit, link, next_door, sequence, shape, timing,
+    train,
 };
 use crate::wire::SeqNum;
 
@@ -20,8 +21,8 @@ const DEVICE: [&str; 7] = [
     hop_limit::CLASS_NEAR.name,
     hop_limit::CLASS_SAME.name,
     hop_limit::HANDSHAKE_ONLY.name,
-    hop_limit::NO_HOPS.name,
-    hop_limit::ADJACENT.name,
+    next_door::NO_HOPS.name,
+    next_door::ADJACENT.name,
     shape::PAYLOAD_DEVICE.name,
     timing::IDLE_TIMER.name,
 ];

@@ -4,8 +4,8 @@
 //! the labels lean on some of the same fields, and flows of one capture are no independent sample.
 
 use crate::evidence::{
-    Group, Kind, acceptance, hop_limit, injectors, ip_id, link, race, sequence, shape, siblings,
-    stamps, timing, train,
+    Group, Kind, acceptance, hop_limit, injectors, ip_id, link, next_door, race, sequence, shape,
+    siblings, stamps, timing, train,
 };
 
 /// One kind of fact and what it is worth.
@@ -57,12 +57,12 @@ pub const WEIGHTS: &[Weight] = &[
         "the 3 genuine flows are all of this kind (front ends with two stacks)",
     ),
     weight(
-        hop_limit::NO_HOPS,
+        next_door::NO_HOPS,
         12.0,
         "by the rule that routers decrement; user-mode NAT is left out; below that for NAT which does not",
     ),
     weight(
-        hop_limit::ADJACENT,
+        next_door::ADJACENT,
         5.0,
         "on top of the mismatch: gateways and NAT next to the sensor; no genuine flow",
     ),
@@ -455,7 +455,7 @@ mod tests {
     use crate::evidence::Favors;
 
     /// The sources of all tests: what they can find is declared there and nowhere else.
-    const SOURCES: [&str; 12] = [
+    const SOURCES: [&str; 13] = [
         include_str!("../evidence/siblings.rs"),
         include_str!("../evidence/injectors.rs"),
         include_str!("../evidence/hop_limit.rs"),
@@ -466,6 +466,7 @@ mod tests {
         include_str!("../evidence/sequence.rs"),
         include_str!("../evidence/race.rs"),
         include_str!("../evidence/link.rs"),
+        include_str!("../evidence/next_door.rs"),
         include_str!("../evidence/timing.rs"),
         include_str!("../evidence/acceptance.rs"),
     ];
