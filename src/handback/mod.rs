@@ -127,6 +127,17 @@ pub struct Statistics {
 }
 
 impl Statistics {
+    /// From the links, the one that transmits first, and from what the filter's action counted.
+    fn of([transmit, inject]: &[Link; 2], action: message::ActionCounts) -> Self {
+        Self {
+            transmitted: transmit.packets.sent,
+            lost_crossing: transmit.packets.send_dropped,
+            handed_back: action.packets,
+            refused: action.overlimits,
+            lost_arriving: inject.packets.receive_dropped,
+        }
+    }
+
     /// Frames that went across before this look and by `now` neither came to the filter nor were lost: somebody
     /// else has them. To cross takes microseconds.
     fn taken_by(&self, now: &Self) -> u64 {
@@ -292,37 +303,38 @@ impl Pair {
     /// asked once a second: what crossed by the last time must have come by this one.
     pub fn misuse(&mut self) -> Option<String> {
         let Names { transmit, inject } = self.names.clone();
-        for (ifindex, name) in [
-            (self.inject_ifindex, &inject),
-            (self.transmit_ifindex, &transmit),
-        ] {
-            let link = Link::indexed(&mut self.route, ifindex).ok()??;
+        let ends = self.ends().ok()?;
+        for (link, name) in ends.iter().zip([&transmit, &inject]) {
             if link.mtu < MTU_MIN {
                 return Some(format!("{name} has an MTU of {}", link.mtu));
             }
-            if ifindex == self.inject_ifindex && link.mac != Some(self.inject_mac) {
-                return Some(format!("{name} was given another address"));
-            }
         }
-        match self.action_counts() {
-            Ok(None) => Some(format!("the filter of {inject} is gone")),
-            _ => self.is_diverted().then(|| {
-                format!("a program that somebody else put on {inject} keeps frames from its filter")
-            }),
+        if ends[1].mac != Some(self.inject_mac) {
+            return Some(format!("{inject} was given another address"));
         }
+        let Some(action) = self.action_counts().ok()? else {
+            return Some(format!("the filter of {inject} is gone"));
+        };
+        self.is_diverted(Statistics::of(&ends, action)).then(|| {
+            format!("a program that somebody else put on {inject} keeps frames from its filter")
+        })
     }
 
     /// Whether more frames went elsewhere than came to the filter since the last look: an agent's tc program
     /// before ours (on tcx, or at the head of the chain) that ends the matter.
-    fn is_diverted(&mut self) -> bool {
-        let Ok(now) = self.statistics() else {
-            return false;
-        };
+    fn is_diverted(&mut self, now: Statistics) -> bool {
         let (before, known) = self.looked;
         let taken = before.taken_by(&now);
         self.looked = (now, taken);
         let came = now.handed_back.saturating_sub(before.handed_back);
         taken.saturating_sub(known) > came
+    }
+
+    /// Both ends as they are now: the one that transmits, then the one that injects.
+    fn ends(&mut self) -> Result<[Link; 2], Refusal> {
+        let gone = || Refusal::from(io::Error::from_raw_os_error(libc::ENODEV));
+        let mut end = |ifindex| Link::indexed(&mut self.route, ifindex)?.ok_or_else(gone);
+        Ok([end(self.transmit_ifindex)?, end(self.inject_ifindex)?])
     }
 
     fn action_counts(&mut self) -> Result<Option<message::ActionCounts>, Refusal> {
@@ -340,26 +352,12 @@ impl Pair {
     ///
     /// [`Error::Kernel`] when the kernel refuses, or a link of the pair is gone.
     pub fn statistics(&mut self) -> Result<Statistics, Error> {
-        let inject = self.names.inject.clone();
-        let what = || format!("read the counters of {inject}");
-        let gone = || io::Error::from_raw_os_error(libc::ENODEV).into();
-        let mut counts = |ifindex| {
-            Link::indexed(&mut self.route, ifindex)
-                .and_then(|link| link.ok_or_else(gone))
-                .map(|link| link.packets)
-                .map_err(refused(what()))
-        };
-        let transmit = counts(self.transmit_ifindex)?;
-        let inject = counts(self.inject_ifindex)?;
-        let action = self.action_counts().map_err(refused(what()))?;
-        let action = action.unwrap_or_default();
-        Ok(Statistics {
-            transmitted: transmit.sent,
-            lost_crossing: transmit.send_dropped,
-            handed_back: action.packets,
-            refused: action.overlimits,
-            lost_arriving: inject.receive_dropped,
-        })
+        let what = format!("read the counters of {}", self.names.inject);
+        let asked = self.ends().and_then(|ends| {
+            let action = self.action_counts()?;
+            Ok(Statistics::of(&ends, action.unwrap_or_default()))
+        });
+        asked.map_err(refused(what))
     }
 
     /// Removes both ends. That they are gone already is no error.
