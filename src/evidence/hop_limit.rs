@@ -6,7 +6,7 @@ use super::opener::{is_opened_by_proxy, is_syn_anothers};
 use super::ways::{has_another_label, is_of_a_known_way, is_of_the_networks_way};
 use super::{Case, Evidence, Group, Kind, Value};
 use crate::amount::counted;
-use crate::flow::{HopLimits, PrefixFacts, STALE_AFTER_NS};
+use crate::flow::{HopLimits, PrefixFacts};
 use crate::wire::hop_limit::{hops, is_far};
 
 /// Three or more away from everything that the sender showed, by value and by hops.
@@ -195,7 +195,7 @@ pub fn steady(case: &Case<'_>) -> Option<Evidence> {
             .map_or(0, |syn| u32::from(syn.count).saturating_sub(1));
         s.segments.saturating_sub(again)
     });
-    let is_old = sender.is_some_and(|s| first.time.since(s.last_seen) >= STALE_AFTER_NS);
+    let is_old = sender.is_some_and(|s| s.is_stale(first.time));
     let flows = path.map_or(0, |p| p.flows);
     if !steady || ((own < 2 || is_old) && flows < WITNESSES) {
         return None;

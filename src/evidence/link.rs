@@ -4,8 +4,8 @@
 use super::basis::is_active;
 use super::hop_limit::reset_is_far;
 use super::{Case, Evidence, Group, Kind};
-use crate::flow::{PathFacts, STALE_AFTER_NS};
-use crate::time::{SECOND, Timestamp};
+use crate::flow::PathFacts;
+use crate::time::SECOND;
 use crate::wire::Mac;
 
 /// Another MAC than the sender's frames, and that one is well established.
@@ -69,9 +69,8 @@ pub fn mac(case: &Case<'_>) -> Option<Evidence> {
     if case.from_capture && sender.is_some_and(|s| s.duplicates > 0) {
         return None;
     }
-    let is_old = |seen: Timestamp| first.time.since(seen) >= STALE_AFTER_NS;
     let settled = path.is_some_and(|p| p.mac == Some(usual) && p.mac_count >= SETTLED)
-        || sender.is_some_and(|s| s.mac_count >= SETTLED && !is_old(s.last_seen));
+        || sender.is_some_and(|s| s.mac_count >= SETTLED && !s.is_stale(first.time));
     let own = sender.is_some_and(|s| s.mac.is_some());
     let agreed = path.is_some_and(|p| is_steady(p, usual));
     let kind = match own {

@@ -2,6 +2,7 @@
 //! against. Resets never enter it, nor does what came after one.
 
 use super::PathFacts;
+use super::prefix::STALE_AFTER_NS;
 use crate::time::Timestamp;
 use crate::wire::{Mac, Options, SeqNum, Timestamps};
 
@@ -153,6 +154,15 @@ pub struct HalfFlow {
     pub has_data: bool,
     /// Same frame seen again within microseconds: this capture holds frames more than once.
     pub duplicates: u16,
+}
+
+impl HalfFlow {
+    /// Whether it was silent for so long by `now` that what it showed witnesses nothing any more, as what an
+    /// address did.
+    #[must_use]
+    pub const fn is_stale(&self, now: Timestamp) -> bool {
+        now.since(self.last_seen) >= STALE_AFTER_NS
+    }
 }
 
 /// A snapshot of both ends at one moment, with the side that matters first.

@@ -33,7 +33,7 @@ pub use index::TableCounters;
 pub use key::{Endpoint, FlowKey, Side};
 pub use path::{PathFacts, PathTable};
 pub(crate) use prefix::network;
-pub use prefix::{MacSet, PrefixFacts, STALE_AFTER_NS};
+pub use prefix::{MacSet, PrefixFacts};
 pub use tracker::{Tracker, TrackerConfig};
 
 use crate::host::SocketView;

@@ -16,7 +16,7 @@ use crate::wire::{Link, Mac};
 /// After this time without traffic a network's facts are stale, and after this time the weight of
 /// what was seen before is halved: routes change within days, and a quarter of an hour spans the
 /// pauses of a busy peer.
-pub const STALE_AFTER_NS: u64 = 900 * SECOND;
+pub(super) const STALE_AFTER_NS: u64 = 900 * SECOND;
 
 /// The same in whole seconds.
 const STALE_SECONDS: u32 = 900;
