@@ -272,53 +272,58 @@ fn expected(case: &Case<'_>, known: u8) -> Value {
 #[cfg(test)]
 mod tests {
     use super::{distance, steady};
-    use crate::evidence::next_door::adjacent;
-    use crate::evidence::testing::{Scene, at_ms, name};
+    use crate::evidence::testing::{Scene, at_hops, at_ms, name};
     use crate::flow::PathFacts;
-
-    fn at(base: u8, reset: u8) -> Scene {
-        Scene::established()
-            .hop_limit(base)
-            .reset(|r| r.hop_limit = reset)
-    }
 
     #[test]
     fn a_far_reset_is_a_mismatch() {
         for (base, reset) in [(50, 96), (45, 128), (42, 27), (53, 229)] {
-            assert_eq!(at(base, reset).check(distance), name("hop_limit_mismatch"));
+            assert_eq!(
+                at_hops(base, reset).check(distance),
+                name("hop_limit_mismatch")
+            );
         }
     }
 
     #[test]
     fn the_senders_own_hop_limit_speaks_for_it() {
         for (base, reset) in [(63, 63), (50, 51), (50, 49)] {
-            assert_eq!(at(base, reset).check(distance), name("hop_limit_match"));
+            assert_eq!(
+                at_hops(base, reset).check(distance),
+                name("hop_limit_match")
+            );
         }
     }
 
     #[test]
     fn two_hops_of_route_change_say_nothing() {
-        assert_eq!(at(50, 52).check(distance), None);
-        assert_eq!(at(50, 48).check(distance), None);
+        assert_eq!(at_hops(50, 52).check(distance), None);
+        assert_eq!(at_hops(50, 48).check(distance), None);
     }
 
     #[test]
     fn another_initial_value_is_told_apart_by_its_hops() {
-        assert_eq!(at(44, 237).check(distance), name("hop_limit_class_near"));
+        assert_eq!(
+            at_hops(44, 237).check(distance),
+            name("hop_limit_class_near")
+        );
         // A front end that starts data at 128 and resets at 64.
-        assert_eq!(at(123, 59).check(distance), name("hop_limit_class_same"));
+        assert_eq!(
+            at_hops(123, 59).check(distance),
+            name("hop_limit_class_same")
+        );
     }
 
     #[test]
     fn any_known_mode_of_the_sender_will_do() {
-        let scene = at(39, 231).sender(|s| s.hop_limits.note(231));
+        let scene = at_hops(39, 231).sender(|s| s.hop_limits.note(231));
         assert_eq!(scene.check(distance), name("hop_limit_match"));
     }
 
     #[test]
     fn a_load_balancer_that_speaks_for_its_servers_is_told() {
         let behind = |others: u8, times: usize| {
-            at(231, 231).sender(|s| (0..times).for_each(|_| s.hop_limits.note(others)))
+            at_hops(231, 231).sender(|s| (0..times).for_each(|_| s.hop_limits.note(others)))
         };
         assert_eq!(
             behind(212, 5).check(distance),
@@ -332,21 +337,20 @@ mod tests {
 
     #[test]
     fn a_hop_limit_set_on_purpose_is_no_distance() {
-        assert_eq!(at(1, 64).check(distance), None);
-        assert_eq!(at(3, 128).check(distance), None);
-        assert_eq!(at(1, 64).check(adjacent), None);
+        assert_eq!(at_hops(1, 64).check(distance), None);
+        assert_eq!(at_hops(3, 128).check(distance), None);
     }
 
     #[test]
     fn a_kernel_answers_with_a_hop_limit_of_its_own_where_a_program_chose_another() {
         // IP_TTL 100 at ten hops.
         assert_eq!(
-            at(90, 54).passive().check(distance),
+            at_hops(90, 54).passive().check(distance),
             name("hop_limit_class_same")
         );
-        assert_eq!(at(90, 54).check(distance), name("hop_limit_mismatch"));
+        assert_eq!(at_hops(90, 54).check(distance), name("hop_limit_mismatch"));
         assert_eq!(
-            at(54, 90).passive().check(distance),
+            at_hops(54, 90).passive().check(distance),
             name("hop_limit_mismatch")
         );
     }
@@ -413,7 +417,7 @@ mod tests {
     }
 
     fn seen_before(base: u8, reset: u8, segments: u32) -> Scene {
-        at(base, reset).sender(|s| s.segments = segments)
+        at_hops(base, reset).sender(|s| s.segments = segments)
     }
 
     fn with_path(scene: Scene, flows: u32, count: u32) -> Scene {
@@ -438,8 +442,8 @@ mod tests {
             seen_before(50, 45, 2).sender(sent_again).check(steady),
             None
         );
-        assert_eq!(with_path(at(50, 45), 3, 3).check(steady), steadily);
-        assert_eq!(with_path(at(50, 45), 2, 2).check(steady), None);
+        assert_eq!(with_path(at_hops(50, 45), 3, 3).check(steady), steadily);
+        assert_eq!(with_path(at_hops(50, 45), 2, 2).check(steady), None);
         let older = Scene::established().no_sender().reset(|r| r.hop_limit = 45);
         assert_eq!(with_path(older.clone(), 3, 4).check(steady), steadily);
         assert_eq!(with_path(older, 3, 3).check(steady), None);
@@ -470,7 +474,7 @@ mod tests {
     fn an_address_at_several_distances_is_not_steady() {
         let anycast = seen_before(50, 40, 9).sender(|s| s.hop_limits.note(57));
         assert_eq!(anycast.check(steady), None);
-        let mut elsewhere = with_path(at(50, 40), 5, 9);
+        let mut elsewhere = with_path(at_hops(50, 40), 5, 9);
         let path = elsewhere.flow.path.as_mut().unwrap();
         path.hop_limits.note(57);
         assert_eq!(elsewhere.check(steady), None);
@@ -481,12 +485,12 @@ mod tests {
 
     #[test]
     fn a_proxy_that_answers_syns_for_servers_behind_it_is_no_jump() {
-        let near = answered_only(with_path(at(50, 45), 5, 5));
+        let near = answered_only(with_path(at_hops(50, 45), 5, 5));
         assert_eq!(near.check(steady), None);
-        let wide = answered_only(with_path(at(50, 38), 5, 5));
+        let wide = answered_only(with_path(at_hops(50, 38), 5, 5));
         assert_eq!(wide.check(steady), name("hop_limit_steady"));
         // Servers that were heard closing come from the same distance.
-        let closing = answered_only(with_path(at(50, 45), 5, 6));
+        let closing = answered_only(with_path(at_hops(50, 45), 5, 6));
         assert_eq!(closing.check(steady), name("hop_limit_steady"));
     }
 }

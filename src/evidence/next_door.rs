@@ -71,13 +71,7 @@ fn is_public(address: Ipv4Addr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{adjacent, no_hops};
-    use crate::evidence::testing::{Scene, name};
-
-    fn at(base: u8, reset: u8) -> Scene {
-        Scene::established()
-            .hop_limit(base)
-            .reset(|r| r.hop_limit = reset)
-    }
+    use crate::evidence::testing::{Scene, at_hops, name};
 
     fn from_public(hop_limit: u8) -> Scene {
         Scene::refused().reset(|r| {
@@ -113,10 +107,15 @@ mod tests {
     }
 
     #[test]
+    fn a_hop_limit_set_on_purpose_is_far_from_nobody() {
+        assert_eq!(at_hops(1, 64).check(adjacent), None);
+    }
+
+    #[test]
     fn a_reset_from_the_next_router_is_adjacent_unless_the_sender_is_too() {
-        assert_eq!(at(53, 255).check(adjacent), name("hop_limit_adjacent"));
-        assert_eq!(at(64, 255).check(adjacent), None);
-        assert_eq!(at(61, 64).check(adjacent), None);
-        assert_eq!(at(53, 96).check(adjacent), None);
+        assert_eq!(at_hops(53, 255).check(adjacent), name("hop_limit_adjacent"));
+        assert_eq!(at_hops(64, 255).check(adjacent), None);
+        assert_eq!(at_hops(61, 64).check(adjacent), None);
+        assert_eq!(at_hops(53, 96).check(adjacent), None);
     }
 }

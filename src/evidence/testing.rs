@@ -41,6 +41,13 @@ pub fn name(name: &'static str) -> Option<&'static str> {
     Some(name)
 }
 
+/// An established connection whose sender is known at one hop limit, and whose reset has another.
+pub fn at_hops(known: u8, reset: u8) -> Scene {
+    Scene::established()
+        .hop_limit(known)
+        .reset(|r| r.hop_limit = reset)
+}
+
 pub fn at_ms(ms: u64) -> Timestamp {
     Timestamp::from_nanos(ms * MILLISECOND)
 }
