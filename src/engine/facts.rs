@@ -12,8 +12,10 @@ use crate::vantage::{InterfaceId, Path};
 use crate::verdict::Stage;
 use crate::wire::Segment;
 
-/// Bytes behind a SYN beyond which no SEQ is believed to be of its connection.
-const NO_DISTANCE: u32 = 1 << 30;
+/// How far behind its sender's SYN a reset's SEQ counts as data: the largest window (RFC 7323 §2.3), so that a SEQ
+/// that somebody guessed is taken for data once in four times. Of a connection that carried more, nothing is
+/// known by its SEQ.
+const DATA_MAX: u32 = 1 << 30;
 
 /// Whether the kernel accepted the episode's first reset. The event names the socket, not the
 /// frame: it belongs to the reset that fits exactly.
@@ -195,7 +197,7 @@ pub(super) fn idle(settled: &Settled<'_>, config: &EngineConfig) -> Option<u64> 
 /// never be seen, or leave by a watched interface only, under addresses that this host gave it.
 fn has_sent_data(sender: Option<&HalfFlow>, reset: &Segment) -> bool {
     let syn = sender.and_then(|half| half.syn);
-    syn.is_some_and(|syn| (1..NO_DISTANCE).contains(&reset.seq.bytes_since(syn.isn.plus(1))))
+    syn.is_some_and(|syn| (1..DATA_MAX).contains(&reset.seq.bytes_since(syn.isn.plus(1))))
 }
 
 /// How far the connection was, from the socket if there is one, else from what was seen of it.
