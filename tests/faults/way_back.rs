@@ -87,14 +87,20 @@ fn the_time_without_a_way_back_is_not_complete_coverage() {
     }
 }
 
+/// A lab whose load balancer host filters by reverse path: what comes by another link is dropped.
+fn strict() -> Lab {
+    let lab = Lab::up();
+    let strict = "sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.default.rp_filter=1";
+    lab.shell("lb", strict);
+    lab
+}
+
 /// Somebody clears all links of their filters. What comes back is then the far end's own: reverse path
 /// filtering drops it, and no handshake would succeed again.
 #[test]
 #[ignore = "needs root"]
 fn a_way_back_without_its_filter_is_given_up() {
-    let lab = Lab::up();
-    let strict = "sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.default.rp_filter=1";
-    lab.shell("lb", strict);
+    let lab = strict();
     let mut sensor = lab.sensor(&[]);
     sensor.may_lose_frames();
     let name = end(&lab, "rsti");
@@ -119,9 +125,7 @@ fn a_way_back_without_its_filter_is_given_up() {
 #[test]
 #[ignore = "needs root"]
 fn a_way_back_with_a_strange_program_before_its_filter_is_given_up() {
-    let lab = Lab::up();
-    let strict = "sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.default.rp_filter=1";
-    lab.shell("lb", strict);
+    let lab = strict();
     let mut sensor = lab.sensor(&[]);
     sensor.may_lose_frames();
     let name = end(&lab, "rsti");
