@@ -150,7 +150,9 @@ pub(super) fn take_up(
     Ok(posts)
 }
 
-/// Connections of others whose addresses this host translates, of which both ways are told apart.
+/// Four-tuples, two a connection, of others' connections whose addresses this host translates. All are remembered
+/// for as long as the sensor runs, in some 5 MB; the first reset of one beyond them may be told as a stray, as it is
+/// where the kernel does not tell. What their ends look like is learned of `OLDER_MAX` alone.
 const TRANSLATED_MAX: usize = 1 << 16;
 
 /// The connections that are there already. Not to know them costs baselines, not the sensor.
