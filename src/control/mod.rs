@@ -18,7 +18,6 @@ mod reload;
 mod run;
 pub mod schema;
 mod service;
-mod sightings;
 mod signals;
 mod start;
 pub mod stats;

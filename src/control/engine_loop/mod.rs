@@ -2,30 +2,36 @@
 //! records out. It never waits for a reader: a record that finds the writer's queue full is counted
 //! and dropped.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod outlet;
+mod shared;
+mod sightings;
+mod telling;
+
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use crossbeam::channel::Receiver;
 use crossbeam::queue::ArrayQueue;
 
-use super::clock;
-use super::container::Containers;
-use super::sightings::{SIGHTINGS_A_TURN, take_waiting};
+pub(in crate::control) use outlet::{NO_CAUSE, Outlet};
+pub(in crate::control) use shared::{Causes, EngineNumbers, EngineShared};
+
+use crate::control::clock;
 use crate::engine::{Device, Engine, EngineCounters};
-use crate::events::{Event, Events, FrameOrigin, HostCounters};
-use crate::flow::{Confirmed, FlowKey, PassedReset, Sighting, TableCounters};
-use crate::host::{KernelEvent, KernelEventKind, SocketView};
-use crate::record::{CoverageRecord, Emission, Record, ResetRecord};
+use crate::events::{CopiedFrame, Event, Events, FrameOrigin, HostCounters};
+use crate::flow::{Sighting, TableCounters};
+use crate::record::{CoverageRecord, Record};
 use crate::sink::Output;
 use crate::sys::Bell;
 use crate::time::{MILLISECOND, Timestamp};
 use crate::vantage::{InterfaceId, Path, Vantage};
-use crate::verdict::Cause;
 use crate::wire::{LinkLayer, Segment, parse};
-use crate::worker::{self, Buckets, NewsItem};
+use crate::worker;
+use sightings::{SIGHTINGS_A_TURN, take_waiting};
+use telling::{tell, tell_of_reset};
 
 /// How long the thread sleeps when the ring buffer is quiet. Sightings wait as long at most; a
 /// record settles for a second, so that nobody notices. Half of [`GRACE_NS`].
@@ -56,7 +62,7 @@ const LAST_TURNS_MAX: usize = 64;
 const HEARD_FIRST_TURNS_MAX: usize = 8;
 
 /// What the control thread tells this one to change.
-pub(super) enum Order {
+pub(in crate::control) enum Order {
     /// The user's own devices.
     Devices(Vec<Device>),
     /// This host's addresses.
@@ -70,98 +76,29 @@ pub(super) enum Order {
 }
 
 /// What the thread owns.
-pub(super) struct EngineLoop {
-    pub(super) engine: Engine,
-    pub(super) events: Events,
-    pub(super) sightings: Vec<Arc<ArrayQueue<Sighting>>>,
+pub(in crate::control) struct EngineLoop {
+    pub(in crate::control) engine: Engine,
+    pub(in crate::control) events: Events,
+    pub(in crate::control) sightings: Vec<Arc<ArrayQueue<Sighting>>>,
     /// Who is told of established connections, and of resets that went past.
-    pub(super) workers: Vec<Arc<worker::Shared>>,
+    pub(in crate::control) workers: Vec<Arc<worker::Shared>>,
     /// Interfaces by the kernel's index.
-    pub(super) interfaces: HashMap<u32, InterfaceId>,
-    pub(super) coverage: Receiver<CoverageRecord>,
-    pub(super) orders: Receiver<Order>,
-    pub(super) out: Outlet,
-    pub(super) shared: Arc<EngineShared>,
+    pub(in crate::control) interfaces: HashMap<u32, InterfaceId>,
+    pub(in crate::control) coverage: Receiver<CoverageRecord>,
+    pub(in crate::control) orders: Receiver<Order>,
+    pub(in crate::control) out: Outlet,
+    pub(in crate::control) shared: Arc<EngineShared>,
     /// When the kernel's count of losses was last read.
-    pub(super) losses_counted: Timestamp,
+    pub(in crate::control) losses_counted: Timestamp,
     /// When something was heard last.
-    pub(super) heard: Timestamp,
+    pub(in crate::control) heard: Timestamp,
     /// Where the workers wake it.
-    pub(super) bell: Arc<Bell>,
+    pub(in crate::control) bell: Arc<Bell>,
 }
-
-/// What the thread shows to others while it runs.
-#[derive(Debug, Default)]
-pub(super) struct EngineShared {
-    pub(super) stop: AtomicBool,
-    /// Ring buffer records lost so far.
-    pub(super) lost: AtomicU64,
-    /// Resets that found no room for an episode so far.
-    pub(super) unjudged: AtomicU64,
-    /// Times that the ring buffer could not be polled.
-    pub(super) polls_failed: AtomicU64,
-    /// Turns of the thread so far.
-    pub(super) turns: AtomicU64,
-    /// What the engine did, as of the last 100 ms.
-    pub(super) numbers: Mutex<EngineNumbers>,
-    /// From the last reset of an episode to its record.
-    pub(super) verdicts_took: Buckets,
-    /// SYN, FIN and RST that mirror mode copied, by `InterfaceId`.
-    pub(super) mirrored: Box<[AtomicU64]>,
-    /// Copies that told nothing: their headers are longer than what is copied of a frame (COPY_BYTES,
-    /// bpf/shared.h), so that the segment is not in them; or they name no interface that is watched, which no
-    /// program of ours does.
-    pub(super) unread: AtomicU64,
-    /// Some tc program of an interface was taken off by somebody else, by `InterfaceId`.
-    cut_off: Box<[AtomicBool]>,
-}
-
-impl EngineShared {
-    pub(super) fn new(interfaces: usize) -> Self {
-        Self {
-            mirrored: (0..interfaces).map(|_| AtomicU64::new(0)).collect(),
-            cut_off: (0..interfaces).map(|_| AtomicBool::new(false)).collect(),
-            ..Self::default()
-        }
-    }
-
-    /// What mirror mode copied at that interface so far.
-    pub(super) fn mirrored(&self, id: InterfaceId) -> u64 {
-        self.mirrored
-            .get(usize::from(id.0))
-            .map_or(0, |count| count.load(Ordering::Relaxed))
-    }
-
-    /// Whether a tc program of ours was found off that interface.
-    pub(super) fn is_cut_off(&self, id: InterfaceId) -> bool {
-        let cut_off = self.cut_off.get(usize::from(id.0));
-        cut_off.is_some_and(|cut_off| cut_off.load(Ordering::Relaxed))
-    }
-
-    /// Everything that the sensor should have seen, judged and written, and did not, so far; without
-    /// what the outputs lost.
-    pub(super) fn missed(&self) -> u64 {
-        let counts = [&self.lost, &self.unjudged, &self.polls_failed, &self.unread];
-        let counts = counts.iter().map(|count| count.load(Ordering::Relaxed));
-        counts.sum()
-    }
-}
-
-/// What the engine did, for those who look at the sensor.
-#[derive(Debug, Default, Clone)]
-pub(super) struct EngineNumbers {
-    pub(super) counters: EngineCounters,
-    pub(super) table: TableCounters,
-    pub(super) host: HostCounters,
-    pub(super) causes: Causes,
-}
-
-/// Records by verdict and cause.
-pub(super) type Causes = BTreeMap<(&'static str, &'static str), u64>;
 
 /// The thread's end: everything is judged, and only the last coverage is still to be told, which
 /// counts what was lost until now.
-pub(super) struct Ended {
+pub(in crate::control) struct Ended {
     engine: Engine,
     events: Events,
     out: Outlet,
@@ -169,13 +106,13 @@ pub(super) struct Ended {
 
 impl Ended {
     /// Sends the last coverage record of an interface.
-    pub(super) fn report(&mut self, mut coverage: CoverageRecord) {
+    pub(in crate::control) fn report(&mut self, mut coverage: CoverageRecord) {
         coverage.sequence = self.engine.next_sequence();
         self.out.pass(Record::Coverage(Box::new(coverage)));
     }
 
     /// Lets go of the outputs, and of the programs that report what the host does.
-    pub(super) fn finish(self) -> (EngineFinished, HostCounters) {
+    pub(in crate::control) fn finish(self) -> (EngineFinished, HostCounters) {
         let finished = EngineFinished {
             counters: self.engine.counters(),
             table: self.engine.table_counters(),
@@ -187,16 +124,16 @@ impl Ended {
 
 /// What the thread leaves behind.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct EngineFinished {
-    pub(super) counters: EngineCounters,
-    pub(super) table: TableCounters,
+pub(in crate::control) struct EngineFinished {
+    pub(in crate::control) counters: EngineCounters,
+    pub(in crate::control) table: TableCounters,
     /// Copies that told nothing.
-    pub(super) unread: u64,
+    pub(in crate::control) unread: u64,
 }
 
 impl EngineLoop {
     /// Runs until told to stop; then everything that is open is judged and sent out.
-    pub(super) fn run(mut self) -> Ended {
+    pub(in crate::control) fn run(mut self) -> Ended {
         let (mut losses_seen, mut rest) = (0, REST);
         while !self.shared.stop.load(Ordering::Acquire) {
             (losses_seen, rest) = self.turn(rest, losses_seen);
@@ -333,35 +270,17 @@ impl EngineLoop {
                 tell(workers, &event);
                 engine.kernel_event(&event);
             }
-            Event::Frame(copy) => {
-                let read = parse(LinkLayer::Ethernet, copy.frame);
-                let (Some(interface), Ok(segment)) = (interfaces.get(&copy.ifindex), read) else {
+            Event::Frame(copy) => match segment_of(&copy, interfaces) {
+                Some((vantage, segment)) => {
+                    if copy.origin == FrameOrigin::Mirrored {
+                        shared.note_mirrored(vantage.interface);
+                    }
+                    take_copy(engine, workers, out, (&copy, vantage, &segment));
+                }
+                None => {
                     shared.unread.fetch_add(1, Ordering::Relaxed);
-                    return;
-                };
-                let path = match copy.origin {
-                    FrameOrigin::Egress { forwarded } => Path::Egress { forwarded },
-                    _ => Path::Ingress,
-                };
-                let vantage = Vantage {
-                    interface: *interface,
-                    path,
-                };
-                if copy.origin == FrameOrigin::Mirrored
-                    && let Some(count) = shared.mirrored.get(usize::from(interface.0))
-                {
-                    count.fetch_add(1, Ordering::Relaxed);
                 }
-                if copy.origin == FrameOrigin::Older {
-                    engine.learn(copy.time, vantage, &segment);
-                    return;
-                }
-                let mut emit = |record| out.send(record);
-                engine.observe(copy.time, vantage, &segment, copy.socket, &mut emit);
-                if path == Path::Ingress && segment.flags.rst() {
-                    tell_of_reset(workers, engine, &segment, (copy.time, copy.socket));
-                }
-            }
+            },
         });
         polled.unwrap_or_else(|_| {
             // Without the ring buffer nothing that rests on absence holds. The sightings still come.
@@ -420,107 +339,33 @@ impl EngineLoop {
     }
 }
 
-/// Tells all workers of a connection that is established: which queue's it is, only they know.
-fn tell(workers: &[Arc<worker::Shared>], event: &KernelEvent) {
-    if let KernelEventKind::Established { .. } = event.kind {
-        let confirmed = Confirmed {
-            key: FlowKey::of(event.tuple).0,
-            time: event.time,
-        };
-        for worker in workers {
-            worker.tell(NewsItem::Confirmed(confirmed));
-        }
-    }
-}
-
-/// Tells all workers of the first reset of a connection that went past them, so that they pass on
-/// what its purported sender says next. Of a reset that opened no episode there is nothing to be
-/// asked any more, and of a sweep one is enough.
-fn tell_of_reset(
-    workers: &[Arc<worker::Shared>],
-    engine: &Engine,
-    segment: &Segment,
-    (time, socket): (Timestamp, Option<SocketView>),
-) {
-    let (key, side) = FlowKey::of(segment.tuple);
-    if engine.resets_open(&key, side) != 1 {
-        return;
-    }
-    let reset = PassedReset {
-        key,
-        side,
-        time,
-        is_living: socket.is_some_and(|socket| socket.sequence().is_some()),
+/// The segment in a copied frame, and where it was seen. `None`: [`EngineShared::unread`].
+fn segment_of(
+    copy: &CopiedFrame<'_>,
+    interfaces: &HashMap<u32, InterfaceId>,
+) -> Option<(Vantage, Segment)> {
+    let interface = *interfaces.get(&copy.ifindex)?;
+    let path = match copy.origin {
+        FrameOrigin::Egress { forwarded } => Path::Egress { forwarded },
+        _ => Path::Ingress,
     };
-    for worker in workers {
-        worker.tell(NewsItem::Passed(reset));
-    }
+    let segment = parse(LinkLayer::Ethernet, copy.frame).ok()?;
+    Some((Vantage { interface, path }, segment))
 }
 
-/// The cause of a record that has none, in the numbers.
-pub(super) const NO_CAUSE: &str = "unknown";
-
-/// The way of a record out of the thread.
-pub(super) struct Outlet {
-    output: Output,
-    shared: Arc<EngineShared>,
-    /// Records so far.
-    causes: Causes,
-    emission: Emission,
-    containers: Containers,
-}
-
-impl Outlet {
-    pub(super) fn new(output: &Output, shared: &Arc<EngineShared>, emission: Emission) -> Self {
-        Self {
-            output: output.clone(),
-            shared: Arc::clone(shared),
-            causes: Causes::new(),
-            emission,
-            containers: Containers::default(),
-        }
+/// Has the engine judge what a copy shows, and tells the workers of a reset that went past them.
+fn take_copy(
+    engine: &mut Engine,
+    workers: &[Arc<worker::Shared>],
+    out: &mut Outlet,
+    (copy, vantage, segment): (&CopiedFrame<'_>, Vantage, &Segment),
+) {
+    if copy.origin == FrameOrigin::Older {
+        return engine.learn(copy.time, vantage, segment);
     }
-
-    /// Names the process's container, which is asked for now, while the process may still be there.
-    fn send(&mut self, mut record: ResetRecord) {
-        if let Some(process) = record.process {
-            record.container = self.containers.of(process.pid, record.end);
-        }
-        let cause = record.cause.map_or(NO_CAUSE, Cause::name);
-        *self
-            .causes
-            .entry((record.verdict.name(), cause))
-            .or_default() += 1;
-        let took = clock::monotonic().since(record.end);
-        self.shared.verdicts_took.record(took);
-        self.pass(Record::Reset(Box::new(record)));
-    }
-
-    /// A full queue counts the loss itself.
-    fn pass(&mut self, record: Record) {
-        self.output.try_send(record, &self.emission);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::Ordering;
-
-    use super::EngineShared;
-
-    #[test]
-    fn whatever_was_not_seen_or_not_judged_is_missed() {
-        let shared = EngineShared::new(1);
-        assert_eq!(shared.missed(), 0);
-        let counts = [
-            &shared.lost,
-            &shared.unjudged,
-            &shared.polls_failed,
-            &shared.unread,
-        ];
-        for (at, count) in counts.into_iter().enumerate() {
-            count.store(1 << at, Ordering::Relaxed);
-        }
-        assert_eq!(shared.missed(), 0b1111);
+    let mut emit = |record| out.send(record);
+    engine.observe(copy.time, vantage, segment, copy.socket, &mut emit);
+    if vantage.path == Path::Ingress && segment.flags.rst() {
+        tell_of_reset(workers, engine, segment, (copy.time, copy.socket));
     }
 }
