@@ -37,10 +37,10 @@ use telling::{tell, tell_of_reset};
 /// record settles for a second, so that nobody notices. Half of [`GRACE_NS`].
 const REST: Duration = Duration::from_millis(10);
 
-/// How long it sleeps when nothing was heard for [`QUIET_NS`] and nothing is open: a twentieth of the time
-/// that a record settles, and often enough to count losses each [`COUNT_LOSSES_NS`]. A sighting ends it at
+/// How long it sleeps when nothing was heard for [`QUIET_NS`] and nothing is open: a tenth of the time
+/// that a record settles, and as often as losses are counted ([`COUNT_LOSSES_NS`]). A sighting ends it at
 /// once (`Bell`), and so does a ring buffer that fills (bpf/events.h).
-const QUIET_REST: Duration = Duration::from_millis(50);
+const QUIET_REST: Duration = Duration::from_millis(100);
 
 /// How long nothing was heard until it is quiet: a proxy's last words of a connection are milliseconds apart.
 const QUIET_NS: u64 = 200 * MILLISECOND;
