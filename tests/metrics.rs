@@ -149,7 +149,10 @@ fn numbers_agree_with_what_was_done_and_hold_no_address() {
         sum(&body, "rstscope_output_records_total", named) > 0,
         "{body}"
     );
-    assert!(sum(&body, "rstscope_handback_seconds_count", "") > 0);
+    assert!(
+        sum(&body, "rstscope_handback_seconds_count", "") > 0,
+        "{body}"
+    );
     assert!(sum(&body, "rstscope_verdict_seconds_count", "") > 0);
     assert!(sum(&body, "rstscope_flows", "") > 0, "{body}");
     for address in ["10.77.", "fd77:", "8080"] {
