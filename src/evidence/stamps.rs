@@ -69,7 +69,11 @@ const APART_MS: i64 = 100;
 /// (RFC 7323 §4.3), as where large segments are lost on the way and small ones are not: an abort beyond the
 /// gap is held against the clock of the SYN; and while an acknowledgement is held back; a connection that was
 /// silent for days, or for half an hour where
-/// the clock is not known to count milliseconds: silent.
+/// the clock is not known to count milliseconds: silent. A TSval of 0 is no clock's: three servers in public captures of
+/// 2017 to 2019 abort with it, the echo being true and the IP ID exactly on their counters.
+///
+/// The echo tells by itself where the sender was never heard, as in an answer to a SYN or a capture of one direction;
+/// an echo of 0 is then of a sender that has none.
 #[must_use]
 pub fn timestamps(case: &Case<'_>) -> Option<Evidence> {
     let first = case.first()?;
@@ -77,7 +81,12 @@ pub fn timestamps(case: &Case<'_>) -> Option<Evidence> {
     if timestamps_in_use(case) == Some(false) {
         return Some(TS_WRONG.found(seen.value, "none: not negotiated"));
     }
-    let (base, elapsed) = value_base(case)?;
+    let known = value_base(case);
+    let Some((base, elapsed)) = known.filter(|_| seen.value != 0) else {
+        let may_lack = known.is_none() && seen.echo == 0;
+        let is_wrong = !may_lack && !echo_is_possible(case, seen);
+        return is_wrong.then(|| TS_WRONG.found(seen.echo, "an echo of the receiver"));
+    };
     let lapped = lapped_ms(case.sender(), (millis_back(first.time, elapsed), base));
     let behind = socket_base(case).filter(|_| lapped != LAPPED_MS);
     let behind = behind.map_or(0, |_| HELD_ACK_MS);
@@ -260,6 +269,33 @@ mod tests {
             stamped(501_000, 1_990_000_000).check(timestamps),
             name("timestamps_wrong")
         );
+    }
+
+    #[test]
+    fn a_tsval_of_nothing_is_no_clock_and_its_echo_still_tells() {
+        assert_eq!(stamped(0, 900_900).check(timestamps), None);
+        assert_eq!(stamped(0, 100).check(timestamps), name("timestamps_wrong"));
+        assert_eq!(stamped(0, 0).check(timestamps), name("timestamps_wrong"));
+    }
+
+    #[test]
+    fn an_echo_tells_where_nothing_was_heard_of_the_sender() {
+        let echoed = |echo: u32| stamped(100, echo).no_sender();
+        assert_eq!(echoed(100).check(timestamps), name("timestamps_wrong"));
+        assert_eq!(
+            echoed(1_990_000_000).check(timestamps),
+            name("timestamps_wrong")
+        );
+        for possible in [900_900, 0] {
+            assert_eq!(echoed(possible).check(timestamps), None);
+        }
+        let refusal = Scene::refused().reset(|r| {
+            r.options.timestamps = Some(Timestamps {
+                value: 100,
+                echo: 100,
+            });
+        });
+        assert_eq!(refusal.check(timestamps), name("timestamps_wrong"));
     }
 
     #[test]
