@@ -56,6 +56,34 @@ pub(super) fn opens_anew<S: FlowStore>(
         || time.since(store.last_seen(place, time)) > FORGOTTEN_NS
 }
 
+/// Whether a SYN-ACK accepts an attempt whose first SYN its sender is said to have refused: Windows sends a refused
+/// SYN again, with the same ISN, at half a second's distance, and the service may have come up meanwhile. Only where
+/// nothing else was heard of that sender: a baseline that a reset froze stays as it is.
+pub(super) fn accepts_after_all<S: FlowStore>(
+    store: &S,
+    shared: &S::Shared,
+    (place, side): (S::Place, Side),
+    segment: &Segment,
+    time: Timestamp,
+) -> bool {
+    let is_syn_ack = segment.flags.syn() && segment.flags.ack();
+    if !is_syn_ack || store.has_half(place, side) || store.state(place, time).established {
+        return false;
+    }
+    let opener = store.half(shared, place, side.other(), time);
+    opener
+        .and_then(|half| half.syn)
+        .is_some_and(|syn| !syn.is_syn_ack && syn.count > 1 && segment.ack == syn.isn.plus(1))
+}
+
+/// The connection lives on as if that end had sent no reset.
+pub(super) fn thaw<S: FlowStore>(store: &mut S, (place, side): (S::Place, Side), time: Timestamp) {
+    let mut state = store.state(place, time);
+    state.reset_from[side.index()] = false;
+    state.ended = state.has_reset();
+    store.set_state(place, &state);
+}
+
 /// Folds a segment into its sender's half; `false` when it does not belong in a baseline.
 pub(super) fn fold<S: FlowStore>(
     store: &mut S,

@@ -1,6 +1,7 @@
 //! Folds segments into the flow table. What makes a baseline and what does not is decided here:
-//! resets never do, nor does anything that the purported sender of a reset sends afterwards, nor a
-//! SYN-ACK from the end that sent the SYN (some injectors forge those).
+//! resets never do, nor does anything that the purported sender of a reset sends afterwards (but the SYN-ACK
+//! that accepts an attempt which it refused), nor a SYN-ACK from the end that sent the SYN (some injectors
+//! forge those).
 
 use super::ahead::{Announced, Whose};
 use super::fold;
@@ -192,6 +193,10 @@ fn fold_fully<S: FlowStore>(
         store.reopen(shared, place, time);
     }
     if store.state(place, time).reset_from[side.index()] {
+        if fold::accepts_after_all(store, shared, (place, side), segment, time) {
+            fold::thaw(store, (place, side), time);
+            fold::fold(store, shared, (place, side), segment, time);
+        }
         return None;
     }
     let is_folded = fold::fold(store, shared, (place, side), segment, time);

@@ -412,3 +412,38 @@ fn what_is_found_out_of_a_captures_segments_beforehand_changes_nothing() {
     }
     assert!(seen > 9);
 }
+
+#[test]
+fn an_attempt_that_is_refused_and_then_accepted_is_a_connection_with_two_ends() {
+    // As Windows tries: refused, the same SYN again after half a second, accepted.
+    let tried = |syns_again: usize| {
+        let (mut tracker, mut dice) = (Tracker::for_capture(config(8)), Dice(7));
+        let there = tuple(&mut dice, true);
+        let syn = segment(&mut dice, there, Flags::SYN);
+        let mut refusal = segment(&mut dice, there.reversed(), Flags::RST | Flags::ACK);
+        let mut accepted = segment(&mut dice, there.reversed(), Flags::SYN | Flags::ACK);
+        (refusal.ack, accepted.ack) = (syn.seq.plus(1), syn.seq.plus(1));
+        let mut data = segment(&mut dice, there, Flags::ACK);
+        (data.seq, data.payload_len) = (syn.seq.plus(1), 9);
+        let again = std::iter::repeat_n(&syn, syns_again);
+        let mut time = Timestamp::from_nanos(SECOND);
+        let mut seen = Vec::new();
+        for next in [&syn, &refusal]
+            .into_iter()
+            .chain(again)
+            .chain([&accepted, &data])
+        {
+            time = time.plus_nanos(500 * MILLISECOND);
+            seen.push(tracker.observe(time, IN, next, None).is_some());
+        }
+        let (key, side) = FlowKey::of(there.reversed());
+        let facts = tracker.facts(&key, side, time);
+        assert_eq!(facts.sender_is_originator, Some(false));
+        // The refusal, and what the end says that is said to have refused: whoever judges hears of both.
+        assert_eq!(seen.iter().filter(|is_told| **is_told).count(), 2);
+        (facts.sender.is_some(), facts.established)
+    };
+    assert_eq!(tried(1), (true, true));
+    // Nobody tried again: the refusal was forged, or the answer is.
+    assert_eq!(tried(0), (false, false));
+}
