@@ -312,7 +312,7 @@ impl Reader {
             }),
             None => Err(Error::NotACapture {
                 path: path.to_owned(),
-                hint: compressed(input.bytes()),
+                hint: other_format(input.bytes()),
             }),
         }
     }
@@ -382,14 +382,23 @@ impl Reader {
     }
 }
 
-/// What to do with a file that is compressed.
-fn compressed(bytes: &[u8]) -> Option<&'static str> {
+/// How captures of Solaris' snoop, Network Monitor 1 and 2, NetXRay and Sniffer begin.
+const OTHER_FORMATS: [&[u8]; 5] = [b"snoop\0", b"RTSS", b"GMBU", b"XCP\0", b"TRSNIFF"];
+
+/// What to do with a file that is compressed, in another program's format, or not there at all.
+fn other_format(bytes: &[u8]) -> Option<&'static str> {
     Some(match bytes {
         [0x1f, 0x8b, ..] => "gzip: try `gzip -dc FILE | rstscope read -`",
         [0x28, 0xb5, 0x2f, 0xfd, ..] => "zstd: try `zstd -dc FILE | rstscope read -`",
         [0xfd, b'7', b'z', b'X', b'Z', ..] => "xz: try `xz -dc FILE | rstscope read -`",
         [b'B', b'Z', b'h', ..] => "bzip2: try `bzip2 -dc FILE | rstscope read -`",
         [0x04, 0x22, 0x4d, 0x18, ..] => "lz4: try `lz4 -dc FILE | rstscope read -`",
+        _ if OTHER_FORMATS.iter().any(|magic| bytes.starts_with(magic)) => {
+            "another capture format: try `tshark -r FILE -F pcap -w - | rstscope read -`"
+        }
+        _ if bytes.starts_with(b"version https://git-lfs") => {
+            "a Git LFS pointer: the capture itself comes with `git lfs pull`"
+        }
         _ => return None,
     })
 }
@@ -450,6 +459,20 @@ mod tests {
             read(&[section(0), words(&packet)].concat()).0,
             [(9000, 1, 4)]
         );
+    }
+
+    #[test]
+    fn what_is_no_capture_of_ours_is_told_with_what_helps() {
+        let hint = |bytes: &[u8]| match read(bytes).1 {
+            Some(Error::NotACapture { hint, .. }) => hint.unwrap_or_default(),
+            other => panic!("{other:?}"),
+        };
+        for magic in super::OTHER_FORMATS {
+            assert!(hint(&[magic, &[0; 32]].concat()).contains("tshark -r FILE"));
+        }
+        let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n";
+        assert!(hint(pointer).contains("git lfs pull"));
+        assert_eq!(hint(b"id,source\n"), "");
     }
 
     #[test]
