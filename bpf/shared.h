@@ -177,6 +177,7 @@ enum steer_counter {
 	STEER_COPY_LOST,       /* the ring buffer was full */
 	STEER_CHECKSUM_PARTIAL, /* the sender left the checksum to its interface */
 	STEER_FAST_OPEN,	/* a SYN-ACK that data may follow at once */
+	STEER_ROUTED,		/* no socket's, while its next hop would be chosen by its hash */
 	STEER_COUNTERS,
 };
 

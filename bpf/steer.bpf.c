@@ -9,6 +9,7 @@
 #include "fast_open.h"
 #include "gate.h"
 #include "room.h"
+#include "routed.h"
 #include "socket.h"
 #include "watch.h"
 
@@ -138,6 +139,8 @@ static __always_inline int steer_control(struct xdp_md *ctx, const struct segmen
 	if (!why && (flags & (TCP_SYN | TCP_ACK)) == (TCP_SYN | TCP_ACK) &&
 	    is_fast_open(ctx, segment, now))
 		why = STEER_FAST_OPEN;
+	if (!why && is_routed_by_hash(ctx, segment, now))
+		why = STEER_ROUTED;
 	if (why || !gate) {
 		count(ctx, why);
 		return bypass(ctx, &view, now, room);

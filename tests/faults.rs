@@ -27,6 +27,7 @@ mod faults {
     mod host;
     mod interface;
     mod mirror;
+    mod next_hops;
     mod output;
     mod process;
     mod replace;

@@ -311,6 +311,37 @@ fn what_its_sender_left_unfinished_stays_with_the_host() {
     }
 }
 
+/// With next hops chosen by a frame's hash, only what a socket here receives may lose it.
+#[test]
+#[ignore = "needs root"]
+fn what_this_host_may_route_by_its_hash_stays_with_the_host() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_be_bytes();
+    let mut place = MaybeUninit::uninit();
+    let mut rig = Rig::new(&mut place, |open| {
+        let routes = open.maps.data_routes_data.as_mut().expect("routes");
+        routes.routes_by_hash = 1;
+    });
+    let _socket = rig.insert_socket();
+    rig.set_gate(0, 0, u64::MAX >> 1, 8);
+    for flags in [SYN, SYN | ACK, FIN | ACK, RST] {
+        let outcome = rig.run(&v4(flags));
+        assert_eq!(
+            (outcome.action, outcome.counted),
+            (XDP_PASS, vec!["copied", "routed"])
+        );
+        assert_eq!(
+            (outcome.copies.len(), rig.gate(88)),
+            (1, 0),
+            "the gate stays open"
+        );
+    }
+    let mut ours = v4(SYN);
+    ours[30..34].copy_from_slice(&[127, 0, 0, 1]);
+    ours[36..38].copy_from_slice(&port);
+    assert_eq!(rig.run(&ours).action, XDP_REDIRECT);
+}
+
 #[test]
 #[ignore = "needs root"]
 fn short_metadata_and_copies_after_a_reset_work() {

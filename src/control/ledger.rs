@@ -315,7 +315,7 @@ mod tests {
             received: 10,
             handed_back: 10,
             copied: 5,
-            bypassed: [0, 0, 0, 0, 2, 0, 3, 0, 0],
+            bypassed: [0, 0, 0, 0, 0, 2, 0, 3, 0, 0],
             ..Ledger::default()
         }
     }

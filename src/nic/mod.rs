@@ -4,6 +4,7 @@
 
 mod connections;
 mod generic;
+mod next_hops;
 mod translated;
 mod watch;
 
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 pub use connections::established;
 pub use generic::{Channels, Features, XdpFeatures};
+pub use next_hops::NextHops;
 pub use translated::translated;
 pub use watch::{Change, ChangeKind, Watch};
 

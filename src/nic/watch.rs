@@ -10,7 +10,7 @@ use crate::sys::netlink::{Conversation, Link, XdpProgram, addresses, uapi};
 use crate::wire::Mac;
 
 use super::generic::Generic;
-use super::{Error, Neighbor, rx_queue_count};
+use super::{Error, Neighbor, NextHops, rx_queue_count};
 
 /// What became different.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +86,9 @@ pub struct Watch {
     news: Conversation,
     route: Conversation,
     watched: Vec<Watched>,
+    next_hops: NextHops,
+    /// At the last look.
+    routed_by_hash: bool,
 }
 
 impl AsFd for Watch {
@@ -95,6 +98,13 @@ impl AsFd for Watch {
 }
 
 impl Watch {
+    /// Whether this host chooses next hops by a frame's hash ([`NextHops::are_by_hash`]), where that is not as it was
+    /// at the last look. To be asked for: it makes no notice.
+    pub fn next_hops(&mut self) -> Option<bool> {
+        let now = self.next_hops.are_by_hash();
+        (std::mem::replace(&mut self.routed_by_hash, now) != now).then_some(now)
+    }
+
     /// Watches these links, from their state now on.
     ///
     /// # Errors
@@ -127,7 +137,10 @@ impl Watch {
                 uppers: HashSet::new(),
             });
         }
+        let next_hops = NextHops::open();
         Ok(Self {
+            routed_by_hash: next_hops.are_by_hash(),
+            next_hops,
             news,
             route,
             watched,

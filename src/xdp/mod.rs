@@ -18,7 +18,7 @@ use crate::time::Timestamp;
 use crate::wire::FourTuple;
 
 /// Counters of one interface, by `enum steer_counter` of bpf/shared.h.
-pub const COUNTERS: usize = 19;
+pub const COUNTERS: usize = 20;
 
 /// Their names, in order.
 pub const COUNTER_NAMES: [&str; COUNTERS] = [
@@ -41,13 +41,15 @@ pub const COUNTER_NAMES: [&str; COUNTERS] = [
     "copy_lost",
     "checksum_partial",
     "fast_open",
+    "routed",
 ];
 
 /// Those of them that count frames which should have gone to a worker and passed to the host directly.
-pub const BYPASSED: [&str; 9] = [
+pub const BYPASSED: [&str; 10] = [
     "too_long",
     "checksum_partial",
     "fast_open",
+    "routed",
     "no_metadata",
     "bypass_credit",
     "bypass_heartbeat",
@@ -207,6 +209,7 @@ pub struct Steer {
     counters: MapHandle,
     watched: MapHandle,
     state: MapHandle,
+    routes: MapHandle,
     link: Option<OwnedFd>,
 }
 
@@ -247,6 +250,7 @@ impl Steer {
             counters: handle("counters", &skel.maps.data_counters)?,
             watched: handle("watched", &skel.maps.watched)?,
             state: handle("bss", &skel.maps.bss)?,
+            routes: handle("routes", &skel.maps.data_routes)?,
             link: None,
         })
     }
@@ -261,6 +265,19 @@ impl Steer {
         let offset = offset_of!(types::bss, watching_until_ns);
         watched::watch_older(&self.watched, &self.state, offset, older, until)
             .map_err(|source| Error::Map("watched", source))
+    }
+
+    /// Whether the host chooses next hops by a frame's hash, which a frame that was handed back has not: then
+    /// those of no socket pass.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn set_routes_by_hash(&self, does: bool) -> Result<(), Error> {
+        let value = u32::from(does).to_ne_bytes();
+        self.routes
+            .update(&0_u32.to_ne_bytes(), &value, MapFlags::ANY)
+            .map_err(|source| Error::Map("routes", source))
     }
 
     /// Attaches it, native mode only. `interface` names it in errors.

@@ -23,7 +23,7 @@ use crate::config::RunConfig;
 use crate::events::Events;
 use crate::flow::{FlowKey, Sighting};
 use crate::handback::{Live, Pair};
-use crate::nic::Interface;
+use crate::nic::{Interface, NextHops};
 use crate::notice;
 use crate::privilege::Jail;
 use crate::sys::{Bell, Gates, UmemLayout};
@@ -177,6 +177,7 @@ impl Post {
         let gates = Gates::map(steer.gate_fd(), queues).map_err(Error::Sys)?;
         steer
             .watch_older(&older.connections, older.until)
+            .and_then(|()| steer.set_routes_by_hash(NextHops::open().are_by_hash()))
             .map_err(Error::Xdp)?;
         let mut trackers = trackers(queues, start);
         let mut entered = claim.enter()?;
@@ -265,6 +266,14 @@ impl Post {
         self.is_gone = true;
         if let Some(inline) = &mut self.inline {
             inline.steer.detach();
+        }
+    }
+
+    /// This host chooses next hops by a frame's hash from now on, or no longer.
+    pub(super) fn set_routes_by_hash(&self, does: bool) -> Result<(), Error> {
+        match self.inline.as_ref().filter(|_| !self.is_handed_over) {
+            Some(inline) => inline.steer.set_routes_by_hash(does).map_err(Error::Xdp),
+            None => Ok(()),
         }
     }
 

@@ -5,6 +5,7 @@
 use std::sync::atomic::Ordering;
 
 use super::Sensor;
+use crate::cli::Mode;
 use crate::control::clock;
 use crate::control::coverage::Totals;
 use crate::control::engine_loop::Order;
@@ -60,6 +61,7 @@ impl Sensor {
             if is_due {
                 self.look_after_way_back();
                 self.look_after_steer();
+                self.look_at_next_hops();
                 self.show_numbers();
             }
             self.answer_heirs(now);
@@ -200,6 +202,28 @@ impl Sensor {
                 ));
             }
         }
+    }
+
+    /// A frame that was handed back has no hash of the NIC: it must not be what a route goes by.
+    fn look_at_next_hops(&mut self) {
+        let Some(now) = self.watch.next_hops() else {
+            return;
+        };
+        for post in &self.posts {
+            if let Err(error) = post.set_routes_by_hash(now) {
+                notice::warn(error);
+            }
+        }
+        if self.config.mode == Mode::Mirror {
+            return;
+        }
+        notice::say(match now {
+            true => {
+                "rstscope: this host chooses next hops by ports now: connections that it routes are \
+                 looked at by copies"
+            }
+            false => "rstscope: this host no longer chooses next hops by ports",
+        });
     }
 
     /// Whoever takes the program off (a kill switch, another tool) means it: it is said, not undone.

@@ -64,6 +64,8 @@ pub struct InterfaceFacts {
     pub pair_name_taken: Option<(String, bool)>,
     /// This process may lock the memory that the interface's queues need.
     pub may_lock_memory: bool,
+    /// This host chooses next hops by a frame's hash.
+    pub routes_by_hash: bool,
 }
 
 impl InterfaceFacts {
@@ -85,6 +87,7 @@ impl InterfaceFacts {
             is_watched: None,
             pair_name_taken: taken,
             may_lock_memory: may_lock_memory(bytes),
+            routes_by_hash: nic::NextHops::open().are_by_hash(),
         })
     }
 
@@ -116,6 +119,7 @@ impl InterfaceFacts {
             checks.push(self.mtu());
             checks.extend(self.merging());
             checks.extend(self.checksums());
+            checks.extend(self.next_hops());
             checks.extend(self.pair());
             checks.extend(self.memory());
         }
@@ -399,6 +403,16 @@ impl InterfaceFacts {
             );
             Check::good("checksums", sentence)
         })
+    }
+
+    fn next_hops(&self) -> Option<Check> {
+        let sentence = format!(
+            "next hops are chosen by ports here (fib_multipath_hash_policy 1): connections that this host \
+             routes pass {} directly, and are judged by copies of their headers",
+            self.name()
+        );
+        self.routes_by_hash
+            .then(|| Check::good("next hops", sentence))
     }
 
     fn pair(&self) -> Option<Check> {

@@ -35,6 +35,7 @@ fn nic() -> InterfaceFacts {
         is_watched: None,
         pair_name_taken: None,
         may_lock_memory: true,
+        routes_by_hash: false,
     }
 }
 
@@ -280,4 +281,16 @@ fn memory_that_may_not_be_locked_is_told_in_mib() {
     };
     let check = find(&facts, Mode::Inline, "memlock").unwrap();
     assert!(check.sentence.contains("32 MiB"), "{check}");
+}
+
+#[test]
+fn next_hops_that_are_chosen_by_ports_are_told_inline_alone() {
+    let facts = InterfaceFacts {
+        routes_by_hash: true,
+        ..nic()
+    };
+    let check = find(&facts, Mode::Inline, "next hops").unwrap();
+    assert!(check.sentence.contains("judged by copies"), "{check}");
+    assert_eq!(find(&facts, Mode::Mirror, "next hops"), None);
+    assert_eq!(find(&nic(), Mode::Inline, "next hops"), None);
 }
