@@ -6,7 +6,7 @@ use std::io;
 /// What the kernel refused.
 #[derive(Debug)]
 pub enum Error {
-    /// A thread could not be made.
+    /// A thread could not be made, or no descriptor was left for it.
     Thread(io::Error),
     /// The file rules were not taken.
     Files(String),
@@ -19,7 +19,14 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Thread(error) => write!(f, "cannot confine the sensor: no thread: {error}")?,
+            // Without confinement it would have no more threads.
+            Self::Thread(error) => {
+                return write!(
+                    f,
+                    "cannot confine the sensor: no thread: {error}; raise its limit of tasks \
+                     (TasksMax=, pids.max, ulimit -u) or of open files (LimitNOFILE=, ulimit -n)"
+                );
+            }
             Self::Files(why) => write!(f, "cannot confine the sensor by Landlock: {why}")?,
             Self::Capabilities(error) => write!(f, "cannot drop capabilities: {error}")?,
             Self::Calls(why) => write!(f, "cannot confine the sensor by seccomp: {why}")?,
@@ -40,6 +47,14 @@ impl std::error::Error for Error {
 #[cfg(test)]
 mod tests {
     use super::Error;
+
+    #[test]
+    fn a_limit_is_no_reason_to_give_up_confinement() {
+        let error = std::io::Error::from_raw_os_error(libc::EAGAIN);
+        let text = Error::Thread(error).to_string();
+        assert!(text.contains("TasksMax="), "{text}");
+        assert!(!text.contains("--unconfined"), "{text}");
+    }
 
     #[test]
     fn each_error_names_its_part_and_the_way_round_it() {
