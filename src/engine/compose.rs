@@ -14,7 +14,7 @@ use crate::flow::{Endpoint, Side};
 use crate::host::{KnownReason, ResetReason};
 use crate::record::{KernelFacts, Related, ResetRecord};
 use crate::vantage::Path;
-use crate::verdict::{Cause, Stage, Verdict, judge};
+use crate::verdict::{Cause, Judgement, Lateness, Stage, Verdict, judge, judge_answer, lateness};
 
 /// What is known beside the episode itself.
 pub(super) struct Context<'a> {
@@ -159,12 +159,7 @@ pub(super) fn decide(settled: &Settled<'_>, context: &Context<'_>) -> Decision {
         None => weigh(settled, &settled.view, context),
     };
     if decision.verdict != Verdict::Injected {
-        let forged = settled
-            .other_views()
-            .filter(|view| facts::incoming(view.first, context.config) != Some(false))
-            .map(|view| weigh(settled, &view, context))
-            .find(|decision| decision.verdict == Verdict::Injected);
-        decision = forged.unwrap_or(decision);
+        decision = forged_later(settled, context).unwrap_or(decision);
     }
     as_forwarded(settled, &mut decision);
     as_consequence(settled, context.earlier.as_ref(), &mut decision);
@@ -176,6 +171,33 @@ pub(super) fn decide(settled: &Settled<'_>, context: &Context<'_>) -> Decision {
         .evidence
         .sort_by(|a, b| strength(b).total_cmp(&strength(a)));
     decision
+}
+
+/// A forged reset among those that look unlike all before them. What only answers late segments of a connection that
+/// its sender had ended itself is held against nobody.
+fn forged_later(settled: &Settled<'_>, context: &Context<'_>) -> Option<Decision> {
+    let came_in = |view: &View<'_>| facts::incoming(view.first, context.config) != Some(false);
+    let of_first = Some(&settled.view).filter(|view| came_in(view));
+    let of_other = settled
+        .other_views()
+        .find(|view| view.sender != settled.view.sender && came_in(view));
+    let late = |view: &View<'_>| {
+        let own = match view.sender == settled.view.sender {
+            true => of_first,
+            false => of_other.as_ref(),
+        };
+        own.filter(|own| !std::ptr::eq(own.first, view.first))
+            .map(|own| lateness(&case_of(settled, own, context), view.first))
+    };
+    settled
+        .other_views()
+        .filter(came_in)
+        .filter_map(|view| match late(&view) {
+            Some(Lateness::Ended) => None,
+            Some(Lateness::Answers) => Some(weigh_by(judge_answer, settled, &view, context)),
+            Some(Lateness::Another) | None => Some(weigh(settled, &view, context)),
+        })
+        .find(|decision| decision.verdict == Verdict::Injected)
 }
 
 /// What is attested. A capture may begin after the connection did: that it holds no other segment of
@@ -195,10 +217,10 @@ fn attested_or_told(
     attested(settled, attribution)
 }
 
-fn weigh(settled: &Settled<'_>, view: &View<'_>, context: &Context<'_>) -> Decision {
+fn case_of<'a>(settled: &Settled<'_>, view: &'a View<'_>, context: &Context<'_>) -> Case<'a> {
     let config = context.config;
     let interface = usize::from(view.first.vantage.interface.0);
-    let judgement = judge(&Case {
+    Case {
         resets: &view.resets,
         flow: view.facts,
         after: &view.after,
@@ -215,7 +237,21 @@ fn weigh(settled: &Settled<'_>, view: &View<'_>, context: &Context<'_>) -> Decis
         siblings: context
             .siblings
             .facts(&view.first.segment, view.facts, view.first.time),
-    });
+    }
+}
+
+fn weigh(settled: &Settled<'_>, view: &View<'_>, context: &Context<'_>) -> Decision {
+    weigh_by(judge, settled, view, context)
+}
+
+fn weigh_by(
+    judge: fn(&Case<'_>) -> Judgement,
+    settled: &Settled<'_>,
+    view: &View<'_>,
+    context: &Context<'_>,
+) -> Decision {
+    let config = context.config;
+    let judgement = judge(&case_of(settled, view, context));
     let judged = view.resets.get(judgement.at..).unwrap_or_default();
     let device = (judgement.verdict == Verdict::Injected)
         .then(|| device::recognize(&config.own_devices, judged))

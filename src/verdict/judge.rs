@@ -7,10 +7,9 @@ use super::weights::{
     GROUP_COUNTS_DB, INJECTED_DB, LIKENESS_CAP_DB, PRIOR_DB, REMOTE_DB, STRANGER,
     STRANGER_LIKENESS_CAP_DB, cap_db, db_of,
 };
-use super::{Cause, Verdict};
-use crate::evidence::{Case, Evidence, Favors, Group, gather, race, sequence, shape};
+use super::{Cause, Lateness, Verdict, late};
+use crate::evidence::{Case, Evidence, Favors, Group, ResetSeen, gather, race, sequence, shape};
 use crate::host::TcpState;
-use crate::wire::Segment;
 
 /// What the evidence of one case comes to.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,8 +58,8 @@ const IMPOSSIBLE: [&str; 5] = [
 
 /// Weighs everything that is known of `case`: its first reset, and those after it that bear the
 /// same address and come from far elsewhere. The peer may have reset the connection too, before a
-/// device did or after; what was forged matters more. But answers to what was under way when the peer's own
-/// reset had ended the connection, by word of this kernel, ended nothing: they are not held against it.
+/// device did or after; what was forged matters more. But answers to what was under way when the peer had
+/// ended the connection itself ended nothing: they are not held against it.
 #[must_use]
 pub fn judge(case: &Case<'_>) -> Judgement {
     judge_by(case, &db_of)
@@ -68,18 +67,19 @@ pub fn judge(case: &Case<'_>) -> Judgement {
 
 /// [`judge`] with other weights than the table's: the decibans of each fact by its name.
 pub(super) fn judge_by(case: &Case<'_>, weigh: &dyn Fn(&str) -> f32) -> Judgement {
-    let judgement = judge_first(case, weigh);
+    let judgement = weigh_all(case, gather(case), weigh);
     if judgement.verdict == Verdict::Injected {
         return judgement;
     }
     let Some(first) = case.first() else {
         return judgement;
     };
-    let is_over = judgement.verdict == Verdict::Remote && case.accepted == Some(true);
-    let elsewhere = case.resets.iter().position(|reset| {
-        let apart = reset.segment.hop_limit.abs_diff(first.segment.hop_limit);
-        reset.from_sender && apart >= ELSEWHERE && !(is_over && is_answer(&reset.segment))
-    });
+    let is_over = late::is_over(case, &judgement);
+    let is_elsewhere = |reset: &ResetSeen| reset.from_sender && are_apart(first, reset);
+    let elsewhere = case
+        .resets
+        .iter()
+        .position(|reset| is_elsewhere(reset) && !(is_over && late::is_answer(case, reset)));
     let Some((at, other)) = elsewhere.and_then(|at| Some((at, case.resets.get(at)?))) else {
         return judgement;
     };
@@ -92,7 +92,11 @@ pub(super) fn judge_by(case: &Case<'_>, weigh: &dyn Fn(&str) -> f32) -> Judgemen
         accepted: None,
         ..*case
     };
-    let later = judge_first(&rest, weigh);
+    // After the peer's own, so that whoever answers what comes late forges no train.
+    let mut others = rest.resets.iter().filter(|reset| is_elsewhere(reset));
+    let do_answer =
+        judgement.verdict == Verdict::Remote && others.all(|reset| late::is_answer(case, reset));
+    let later = judge_later(&rest, do_answer, weigh);
     if later.verdict == Verdict::Injected {
         Judgement { at, ..later }
     } else {
@@ -100,14 +104,52 @@ pub(super) fn judge_by(case: &Case<'_>, weigh: &dyn Fn(&str) -> f32) -> Judgemen
     }
 }
 
-/// The shape in which whoever knows nothing of a connection answers its segments. After the peer's own reset ended
-/// a connection, its NAT, firewall or balancer has forgotten it too, and answers so what was still on its way.
-fn is_answer(segment: &Segment) -> bool {
-    !segment.flags.ack() && segment.window == 0
+/// What `reset`, a later one of the same sender as the first of `case`, is to that one.
+#[must_use]
+pub fn lateness(case: &Case<'_>, reset: &ResetSeen) -> Lateness {
+    let own = weigh_all(case, gather(case), &db_of);
+    if own.verdict != Verdict::Remote || !late::is_answer(case, reset) {
+        return Lateness::Another;
+    }
+    if late::is_over(case, &own) {
+        return Lateness::Ended;
+    }
+    let is_elsewhere = |reset: &ResetSeen| case.first().is_some_and(|f| are_apart(f, reset));
+    let mut others = case.from_sender().filter(|reset| is_elsewhere(reset));
+    match is_elsewhere(reset) && others.all(|reset| late::is_answer(case, reset)) {
+        true => Lateness::Answers,
+        false => Lateness::Another,
+    }
 }
 
-fn judge_first(case: &Case<'_>, weigh: &dyn Fn(&str) -> f32) -> Judgement {
-    let mut evidence = gather(case);
+/// Weighs a case whose first reset is one that [`Lateness::Answers`].
+#[must_use]
+pub fn judge_answer(case: &Case<'_>) -> Judgement {
+    judge_later(case, true, &db_of)
+}
+
+/// Not from one sender, by the number of hops.
+const fn are_apart(first: &ResetSeen, other: &ResetSeen) -> bool {
+    let (first, other) = (&first.segment, &other.segment);
+    first.hop_limit.abs_diff(other.hop_limit) >= ELSEWHERE
+}
+
+/// Weighs resets from elsewhere, which may do no more than answer: that is a device's way.
+fn judge_later(rest: &Case<'_>, do_answer: bool, weigh: &dyn Fn(&str) -> f32) -> Judgement {
+    let mut evidence = gather(rest);
+    evidence.retain(|fact| !(do_answer && late::is_of_answers(fact.name)));
+    let mut later = weigh_all(rest, evidence, weigh);
+    if do_answer && later.cause == Some(Cause::OnPath) {
+        later.cause = Some(Cause::Middlebox);
+    }
+    later
+}
+
+fn weigh_all(
+    case: &Case<'_>,
+    mut evidence: Vec<Evidence>,
+    weigh: &dyn Fn(&str) -> f32,
+) -> Judgement {
     for fact in &mut evidence {
         fact.weight_db = weigh(fact.name);
     }

@@ -9,9 +9,11 @@ mod decisive;
 #[cfg(test)]
 mod guards;
 mod judge;
+mod late;
 mod weights;
 
-pub use judge::{Judgement, groups_against, judge};
+pub use judge::{Judgement, groups_against, judge, judge_answer, lateness};
+pub use late::Lateness;
 pub use weights::{PRIOR_DB, STRANGER, WEIGHTS, Weight, weight_number};
 
 /// Who sent the reset.

@@ -5,6 +5,7 @@ mod captures;
 mod episodes;
 mod half_closed;
 mod kernel_events;
+mod late;
 mod later;
 mod opened_by_proxy;
 mod storms;
