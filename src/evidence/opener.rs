@@ -36,13 +36,18 @@ pub(super) fn is_opened_by_proxy(case: &Case<'_>) -> bool {
 /// Whether the reset is what a kernel sends to a SYN-ACK that it did not ask for (RFC 9293 §3.10.7.1), so that
 /// the SYN may have been written past it: by a scanner on that host, with a hop limit and header of its own
 /// (nmap's are 37 to 59, without Don't Fragment), or by anybody in its name, for a flood or to have answers sent
-/// there. An address is proven by who knows this host's ISN: a handshake that was completed, be it after the reset.
+/// there. Firewalls before that host deny it with RST+ACK, for the SYN-ACK's ISN and with its window. An address is proven by who knows this host's ISN: a handshake that was completed, be it after the reset.
 fn is_denied(case: &Case<'_>) -> bool {
     let (Some(first), Some(sender)) = (case.first(), case.sender()) else {
         return false;
     };
     let segment = &first.segment;
-    let denies = !segment.flags.ack() && segment.window == 0;
+    let is_bare = !segment.flags.ack() && segment.window == 0;
+    let acknowledges = match receiver_isn(case) {
+        Some(isn) => segment.ack == isn.plus(1),
+        None => segment.ack != SeqNum(0),
+    };
+    let denies = is_bare || (segment.flags.ack() && acknowledges);
     let is_of_syn = lone_syn(sender).is_some_and(|syn| segment.seq == syn.isn.plus(1));
     let state = first.socket.as_ref().and_then(SocketView::state);
     let is_open =

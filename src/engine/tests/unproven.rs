@@ -102,3 +102,31 @@ fn what_no_kernel_answers_is_held_against_a_lone_syn_as_ever() {
     let record = told(&[29], forged, &[]);
     assert_eq!(record.verdict, Verdict::Injected, "{:?}", record.evidence);
 }
+
+/// A firewall before the host that never asked denies the answer as one does: with its ISN as ACK, and its window.
+fn rejected(ack: u32) -> impl Fn(u16) -> Segment {
+    move |port| Segment {
+        ip_id: Some(2_278),
+        flags: Flags(Flags::RST | Flags::ACK),
+        ack: SeqNum(ack),
+        window: 62_720,
+        ..denied(port, 100)
+    }
+}
+
+#[test]
+fn a_flood_accuses_nobody_whose_firewall_denies_what_others_asked_in_its_name() {
+    let record = told(&[242; 20], rejected(77), &[]);
+    assert_eq!(record.verdict, Verdict::Remote, "{:?}", record.evidence);
+    // Who acknowledges nothing did not see the answer.
+    let blind = told(&[242; 20], rejected(0), &[]);
+    assert_eq!(blind.verdict, Verdict::Injected, "{:?}", blind.evidence);
+    let data = Segment {
+        ack: SeqNum(77),
+        payload_len: 200,
+        hop_limit: 242,
+        ..segment(from_port(40_019), Flags::ACK | Flags::PSH, ISN + 1)
+    };
+    let cut_off = told(&[242; 20], rejected(77), &[data]);
+    assert_eq!(cut_off.verdict, Verdict::Injected, "{:?}", cut_off.evidence);
+}
