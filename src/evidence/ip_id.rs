@@ -5,6 +5,7 @@
 use super::basis::{Stack, receiver_isn, sender_isn, sender_stack};
 use super::opener::is_syn_anothers;
 use super::{Case, Evidence, Group, Kind};
+use crate::flow::HalfFlow;
 use crate::host::SocketSequence;
 use crate::time::SECOND;
 use crate::wire::hop_limit::hops;
@@ -105,7 +106,7 @@ fn most_missing(case: &Case<'_>, socket: &SocketSequence) -> u32 {
 /// genuine flows. With the local socket's `segs_in` the range is a handful.
 ///
 /// False positives: stacks with random IDs (OpenBSD): silent once the sender jumped more than it
-/// stepped; NAT that renumbers (CGN); a SYN that a proxy sent: silent where such a one is known; long transfers:
+/// stepped; tools that give all packets one ID: silent; NAT that renumbers (CGN); a SYN that a proxy sent: silent where such a one is known; long transfers:
 /// the range grows with the bytes, and with the seconds for segments that hold next to none; acknowledgements that a
 /// modem drops: it grows by what there was to acknowledge; an abort ahead of data that was lost: silent where that much
 /// data was numbered, too; a sender without Don't Fragment, whose counter is not its connection's: silent as far as
@@ -115,7 +116,7 @@ fn most_missing(case: &Case<'_>, socket: &SocketSequence) -> u32 {
 pub fn counter(case: &Case<'_>) -> Option<Evidence> {
     let id = counted_id(case)?;
     let sender = case.sender()?;
-    if sender.ip_id_jumps > sender.ip_id_steps || is_syn_anothers(case) {
+    if sender.ip_id_jumps > sender.ip_id_steps || is_syn_anothers(case) || is_constant(sender, id) {
         return None;
     }
     // The packets of a live connection between its SYN and its reset are not seen: only a capture
@@ -159,6 +160,13 @@ pub fn counter(case: &Case<'_>) -> Option<Evidence> {
         id,
         format!("{}..{}", from.wrapping_add(1), expected_id(from, most)),
     ))
+}
+
+/// Whether all packets of `sender` bear `id`: it counts nothing (Scapy sends 1 unless told otherwise).
+fn is_constant(sender: &HalfFlow, id: u16) -> bool {
+    let began = sender.syn.and_then(|syn| syn.ip_id);
+    let never_moved = (sender.ip_id_steps, sender.ip_id_jumps) == (0, 0);
+    sender.segments > 1 && never_moved && sender.ip_id == Some(id) && began == Some(id)
 }
 
 /// [`counter`] from the last packet of a sender that was seen to count. Its other connections may
@@ -294,6 +302,20 @@ mod tests {
     fn an_unknown_stack_weighs_less() {
         let scene = id(4_660).sender(|s| s.syn.as_mut().unwrap().options.order = 0);
         assert_eq!(scene.check(counter), name("ip_id_off_range"));
+    }
+
+    #[test]
+    fn who_gives_all_packets_one_id_counts_nothing() {
+        let tool = |segments| {
+            id(1).sender(|s| {
+                (s.segments, s.ip_id) = (segments, Some(1));
+                s.syn.as_mut().unwrap().ip_id = Some(1);
+            })
+        };
+        assert_eq!(tool(2).check(counter), None);
+        assert_eq!(tool(1).check(counter), name("ip_id_off_counter"));
+        let other = tool(2).reset(|r| r.ip_id = Some(4_660));
+        assert_eq!(other.check(counter), name("ip_id_off_counter"));
     }
 
     #[test]
