@@ -36,7 +36,8 @@ pub(super) fn is_opened_by_proxy(case: &Case<'_>) -> bool {
 /// Whether the reset is what a kernel sends to a SYN-ACK that it did not ask for (RFC 9293 §3.10.7.1), so that
 /// the SYN may have been written past it: by a scanner on that host, with a hop limit and header of its own
 /// (nmap's are 37 to 59, without Don't Fragment), or by anybody in its name, for a flood or to have answers sent
-/// there. Firewalls before that host deny it with RST+ACK, for the SYN-ACK's ISN and with its window. An address is proven by who knows this host's ISN: a handshake that was completed, be it after the reset.
+/// there. Firewalls before that host deny it with RST+ACK, for the SYN-ACK's ISN and with its window. An address is
+/// proven by who knows this host's ISN: a handshake that was completed, be it after the reset.
 fn is_denied(case: &Case<'_>) -> bool {
     let (Some(first), Some(sender)) = (case.first(), case.sender()) else {
         return false;
