@@ -17,18 +17,21 @@ volatile __u32 routes_by_hash SEC(".data.routes") = 0;
  * Whether a frame may be routed on by its hash. With that policy the kernel takes the hash that the
  * NIC left beside a frame (fib_multipath_hash, rt6_multipath_hash), and computes another where
  * there is none; one that was handed back has none, and would leave its connection's path. Not only
- * what bpf_fib_lookup would forward: an address may be replaced behind us (DNAT). Not inlined, for
- * its stack.
+ * what bpf_fib_lookup would forward: an address may be replaced behind us (DNAT). `kind` is that of
+ * its socket, where one was asked for already. Not inlined, for its stack.
  */
 static __noinline int is_routed_by_hash(struct xdp_md *ctx, const struct segment *segment,
-					__u64 now)
+					__u32 kind, __u64 now)
 {
 	struct socket_view view = {};
 
 	if (!routes_by_hash)
 		return 0;
-	view_socket(ctx, segment, &view, now);
-	return view.kind == SOCKET_ABSENT;
+	if (kind == SOCKET_UNASKED) {
+		view_socket(ctx, segment, &view, now);
+		kind = view.kind;
+	}
+	return kind == SOCKET_ABSENT;
 }
 
 #endif

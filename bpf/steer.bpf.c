@@ -139,7 +139,7 @@ static __always_inline int steer_control(struct xdp_md *ctx, const struct segmen
 	if (!why && (flags & (TCP_SYN | TCP_ACK)) == (TCP_SYN | TCP_ACK) &&
 	    is_fast_open(ctx, segment, now))
 		why = STEER_FAST_OPEN;
-	if (!why && is_routed_by_hash(ctx, segment, now))
+	if (!why && is_routed_by_hash(ctx, segment, view.kind, now))
 		why = STEER_ROUTED;
 	if (why || !gate) {
 		count(ctx, why);

@@ -336,10 +336,12 @@ fn what_this_host_may_route_by_its_hash_stays_with_the_host() {
             "the gate stays open"
         );
     }
-    let mut ours = v4(SYN);
-    ours[30..34].copy_from_slice(&[127, 0, 0, 1]);
-    ours[36..38].copy_from_slice(&port);
-    assert_eq!(rig.run(&ours).action, XDP_REDIRECT);
+    for flags in [SYN, FIN | ACK, RST] {
+        let mut ours = v4(flags);
+        ours[30..34].copy_from_slice(&[127, 0, 0, 1]);
+        ours[36..38].copy_from_slice(&port);
+        assert_eq!(rig.run(&ours).action, XDP_REDIRECT);
+    }
 }
 
 #[test]
