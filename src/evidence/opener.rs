@@ -46,6 +46,7 @@ fn is_denied(case: &Case<'_>) -> bool {
     let is_bare = !segment.flags.ack() && segment.window == 0;
     let acknowledges = match receiver_isn(case) {
         Some(isn) => segment.ack == isn.plus(1),
+        // Who acknowledges nothing saw no SYN-ACK, whatever its number was.
         None => segment.ack != SeqNum(0),
     };
     let denies = is_bare || (segment.flags.ack() && acknowledges);

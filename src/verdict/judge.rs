@@ -7,8 +7,8 @@ use super::weights::{
     GROUP_COUNTS_DB, INJECTED_DB, LIKENESS_CAP_DB, PRIOR_DB, REMOTE_DB, STRANGER,
     STRANGER_LIKENESS_CAP_DB, cap_db, db_of,
 };
-use super::{Cause, Lateness, Verdict, late};
-use crate::evidence::{Case, Evidence, Favors, Group, ResetSeen, gather, race, sequence, shape};
+use super::{Cause, Verdict, late};
+use crate::evidence::{Case, Evidence, Favors, Group, gather, race, sequence, shape};
 use crate::host::TcpState;
 
 /// What the evidence of one case comes to.
@@ -29,9 +29,6 @@ pub struct Judgement {
     /// For `Undetermined`: what would have decided it.
     pub missing: Option<&'static str>,
 }
-
-/// Hop limits this far apart are not one sender's by the jitter of a route (evidence notes §12).
-const ELSEWHERE: u8 = 3;
 
 /// Groups in which likeness to the sender's other segments is measured: a forger can copy it.
 const fn is_likeness(group: Group) -> bool {
@@ -71,15 +68,11 @@ pub(super) fn judge_by(case: &Case<'_>, weigh: &dyn Fn(&str) -> f32) -> Judgemen
     if judgement.verdict == Verdict::Injected {
         return judgement;
     }
-    let Some(first) = case.first() else {
-        return judgement;
-    };
     let is_over = late::is_over(case, &judgement);
-    let is_elsewhere = |reset: &ResetSeen| reset.from_sender && are_apart(first, reset);
     let elsewhere = case
         .resets
         .iter()
-        .position(|reset| is_elsewhere(reset) && !(is_over && late::is_answer(case, reset)));
+        .position(|r| late::is_elsewhere(case, r) && !(is_over && late::is_answer(case, r)));
     let Some((at, other)) = elsewhere.and_then(|at| Some((at, case.resets.get(at)?))) else {
         return judgement;
     };
@@ -93,9 +86,7 @@ pub(super) fn judge_by(case: &Case<'_>, weigh: &dyn Fn(&str) -> f32) -> Judgemen
         ..*case
     };
     // After the peer's own, so that whoever answers what comes late forges no train.
-    let mut others = rest.resets.iter().filter(|reset| is_elsewhere(reset));
-    let do_answer =
-        judgement.verdict == Verdict::Remote && others.all(|reset| late::is_answer(case, reset));
+    let do_answer = judgement.verdict == Verdict::Remote && late::others_answer(case);
     let later = judge_later(&rest, do_answer, weigh);
     if later.verdict == Verdict::Injected {
         Judgement { at, ..later }
@@ -104,34 +95,15 @@ pub(super) fn judge_by(case: &Case<'_>, weigh: &dyn Fn(&str) -> f32) -> Judgemen
     }
 }
 
-/// What `reset`, a later one of the same sender as the first of `case`, is to that one.
-#[must_use]
-pub fn lateness(case: &Case<'_>, reset: &ResetSeen) -> Lateness {
-    let own = weigh_all(case, gather(case), &db_of);
-    if own.verdict != Verdict::Remote || !late::is_answer(case, reset) {
-        return Lateness::Another;
-    }
-    if late::is_over(case, &own) {
-        return Lateness::Ended;
-    }
-    let is_elsewhere = |reset: &ResetSeen| case.first().is_some_and(|f| are_apart(f, reset));
-    let mut others = case.from_sender().filter(|reset| is_elsewhere(reset));
-    match is_elsewhere(reset) && others.all(|reset| late::is_answer(case, reset)) {
-        true => Lateness::Answers,
-        false => Lateness::Another,
-    }
+/// [`judge`] of the first reset of `case` alone.
+pub(super) fn judge_first(case: &Case<'_>) -> Judgement {
+    weigh_all(case, gather(case), &db_of)
 }
 
-/// Weighs a case whose first reset is one that [`Lateness::Answers`].
+/// Weighs a case whose first reset is one that [`Lateness::Answers`](super::Lateness::Answers).
 #[must_use]
 pub fn judge_answer(case: &Case<'_>) -> Judgement {
     judge_later(case, true, &db_of)
-}
-
-/// Not from one sender, by the number of hops.
-const fn are_apart(first: &ResetSeen, other: &ResetSeen) -> bool {
-    let (first, other) = (&first.segment, &other.segment);
-    first.hop_limit.abs_diff(other.hop_limit) >= ELSEWHERE
 }
 
 /// Weighs resets from elsewhere, which may do no more than answer: that is a device's way.

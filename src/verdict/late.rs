@@ -2,6 +2,7 @@
 //! balancer, which saw that end, has forgotten the connection with it, and answers what is still on its
 //! way as any host does that knows of none: such a reset is another's, and ended nothing.
 
+use super::judge::judge_first;
 use super::weights::PRIOR_DB;
 use super::{Judgement, Verdict};
 use crate::evidence::{Case, ResetSeen, train};
@@ -18,8 +19,40 @@ pub enum Lateness {
     Ended,
 }
 
+/// Hop limits this far apart are not one sender's by the jitter of a route (evidence notes §12).
+const ELSEWHERE: u8 = 3;
+
 /// Facts of a train that answers make, too: one to each segment, each with that segment's end as its ACK.
 const OF_ANSWERS: [&str; 2] = [train::ACK_STEPS.name, train::REPEATS.name];
+
+/// What `reset`, a later one of the same sender as the first of `case`, is to that one.
+#[must_use]
+pub fn lateness(case: &Case<'_>, reset: &ResetSeen) -> Lateness {
+    let own = judge_first(case);
+    if own.verdict != Verdict::Remote || !is_answer(case, reset) {
+        Lateness::Another
+    } else if is_over(case, &own) {
+        Lateness::Ended
+    } else if is_elsewhere(case, reset) && others_answer(case) {
+        Lateness::Answers
+    } else {
+        Lateness::Another
+    }
+}
+
+/// Whether `reset` bears the sender's address and, by the number of hops, comes from elsewhere than the first.
+pub(super) fn is_elsewhere(case: &Case<'_>, reset: &ResetSeen) -> bool {
+    let apart = case
+        .first()
+        .map(|first| first.segment.hop_limit.abs_diff(reset.segment.hop_limit));
+    reset.from_sender && apart.is_some_and(|apart| apart >= ELSEWHERE)
+}
+
+/// Whether all resets from elsewhere do no more than answer.
+pub(super) fn others_answer(case: &Case<'_>) -> bool {
+    let mut others = case.resets.iter().filter(|reset| is_elsewhere(case, reset));
+    others.all(|reset| is_answer(case, reset))
+}
 
 /// Whether a fact of a train says nothing where each of its members answers another segment.
 pub(super) fn is_of_answers(fact: &str) -> bool {

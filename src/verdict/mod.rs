@@ -12,8 +12,8 @@ mod judge;
 mod late;
 mod weights;
 
-pub use judge::{Judgement, groups_against, judge, judge_answer, lateness};
-pub use late::Lateness;
+pub use judge::{Judgement, groups_against, judge, judge_answer};
+pub use late::{Lateness, lateness};
 pub use weights::{PRIOR_DB, STRANGER, WEIGHTS, Weight, weight_number};
 
 /// Who sent the reset.
