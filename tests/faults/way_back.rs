@@ -114,7 +114,8 @@ fn a_way_back_without_its_filter_is_given_up() {
     });
     assert_eq!(said, "");
     assert_all("the filter is removed", rate);
-    thread::sleep(NOTICED);
+    let gone = format!("the filter of {name} is gone");
+    assert!(sensor.await_line(&gone), "{}", sensor.said());
     assert_prompt("after", lab.rate(400));
     assert_eq!(sensor.stop(), Some(0), "{}", sensor.said());
     let said = sensor.said();
