@@ -132,6 +132,7 @@ struct task_struct {
 	void *stack;
 	unsigned int flags;
 	unsigned long nvcsw;
+	unsigned long maj_flt;
 	int softirq_disable_cnt; /* PREEMPT_RT only */
 };
 

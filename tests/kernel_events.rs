@@ -233,6 +233,7 @@ fn inside() {
     an_accepted_reset(&mut events);
     a_closing_after_a_reset(&mut events);
     a_refused_call_that_forgot_whom_it_called(&mut events);
+    a_page_that_is_still_on_disk(&mut events);
     a_forwarded_reset(&mut events);
     a_firewall_reject(&mut events);
     let counters = events.host_counters().expect("counters");
@@ -517,6 +518,40 @@ fn a_refused_call_that_forgot_whom_it_called(events: &mut Events) {
         (owner.dst.to_string(), owner.dst_port),
         ("10.77.0.2".to_owned(), 9)
     );
+}
+
+/// A thread that waits for a page between two resets is in one turn of its loop; one that waits for
+/// something else is not.
+fn a_page_that_is_still_on_disk(events: &mut Events) {
+    let cold = concat!(env!("CARGO_TARGET_TMPDIR"), "/cold-page");
+    fs::write(cold, [1; 4096]).expect("a file");
+    let kind = Command::new("stat").args(["-fc", "%T", cold]).output();
+    if kind.is_ok_and(|kind| kind.stdout.starts_with(b"tmpfs")) {
+        println!("SKIPPED: a page on disk, since {cold} is in memory");
+        return;
+    }
+    let server = format!(
+        "import mmap,os\nl=listen(86);a,b,c=[l.accept()[0] for _ in range(3)]\n\
+        for s in (a,b,c): s.recv(9);s.setsockopt(1,13,L)\n\
+        f=os.open('{cold}',0);os.fsync(f);m=mmap.mmap(f,0,prot=1)\n\
+        os.posix_fadvise(f,0,0,4);a.close();m[0];b.close();time.sleep(.01);c.close()"
+    );
+    let client = "x=[socket.create_connection(('10.77.0.1',86)) for _ in range(3)]\n\
+        for s in x: s.send(b'hello')\ntime.sleep(.8)";
+    let seen = play(events, &server, client);
+    let calls: Vec<_> = seen
+        .sent()
+        .iter()
+        .map(|event| match event.kind {
+            KernelEventKind::ResetSent { process, .. } => process.expect("a process"),
+            _ => unreachable!(),
+        })
+        .collect();
+    assert_eq!(calls.len(), 3, "{seen:?}");
+    assert!(calls[0].page_waits < calls[1].page_waits, "{calls:?}");
+    assert!(calls[0].is_in_turn_of(&calls[1]), "{calls:?}");
+    assert!(!calls[1].is_in_turn_of(&calls[2]), "{calls:?}");
+    let _ = fs::remove_file(cold);
 }
 
 fn a_forwarded_reset(events: &mut Events) {

@@ -14,7 +14,7 @@ use crate::wire::{FourTuple, SeqNum};
 /// Where `struct frame_event` has its bytes; pinned below.
 const FRAME_DATA: usize = 112;
 const FRAME_EVENT_LEN: usize = 304;
-const SOCKET_EVENT_LEN: usize = 112;
+const SOCKET_EVENT_LEN: usize = 120;
 
 const _: () = assert!(size_of::<egress::types::frame_event>() == FRAME_EVENT_LEN);
 const _: () = assert!(std::mem::offset_of!(egress::types::frame_event, data) == FRAME_DATA);
@@ -110,6 +110,7 @@ fn process(record: &[u8]) -> Option<Process> {
         pid,
         thread: u32_at(record, 84)?,
         sleeps: u64_at(record, 104)?,
+        page_waits: u64_at(record, 112)?,
         comm: *record.get(88..)?.first_chunk()?,
     })
 }

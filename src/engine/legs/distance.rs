@@ -37,7 +37,7 @@ impl Distance {
         let on_another_thread = a.thread != b.thread;
         (a.pid == b.pid).then(|| Self {
             on_another_thread,
-            in_another_turn: on_another_thread || a.sleeps != b.sleeps,
+            in_another_turn: !a.is_in_turn_of(&b),
             is_lent,
             nanos: one.time.distance(other.time),
         })

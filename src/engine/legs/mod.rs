@@ -311,6 +311,24 @@ mod tests {
     }
 
     #[test]
+    fn a_page_that_was_still_on_disk_ends_no_turn() {
+        let after = |waits, pages| Process {
+            sleeps: PROXY.sleeps + waits,
+            page_waits: PROXY.page_waits + pages,
+            ..PROXY
+        };
+        let join = |process| {
+            let own = sent(9, 100, PROXY);
+            legs([leg(1, 20, 400, process)], [own]).cause_of(&own)
+        };
+        for (waits, pages) in [(1, 1), (0, 1), (2, 3)] {
+            assert!(join(after(waits, pages)).unwrap().confidence > 0.9);
+        }
+        // It waited for something else, too.
+        assert!(join(after(2, 1)).is_none());
+    }
+
+    #[test]
     fn legs_on_two_threads_are_joined_only_where_nothing_else_happens() {
         let other = Process {
             thread: 43,

@@ -101,10 +101,7 @@ pub(super) struct Turn(Vec<End>);
 impl Turn {
     /// The turn in which `call` was made, out of ends in any order.
     pub(super) fn of(call: &Call, ends: impl Iterator<Item = End>) -> Self {
-        let same = |other: &Call| {
-            let (a, b) = (call.process, other.process);
-            (a.pid, a.thread, a.sleeps) == (b.pid, b.thread, b.sleeps)
-        };
+        let same = |other: &Call| call.process.is_in_turn_of(&other.process);
         let mut all: Vec<_> = ends
             .filter(|end| end.call().as_ref().is_some_and(same))
             .collect();
