@@ -244,6 +244,23 @@ fn a_pair_left_by_a_dead_run_is_removed_at_the_next_start() {
     assert_eq!(state(), before);
 }
 
+/// As if it had died between the request that makes the pair and the one that gives it its alias.
+#[test]
+#[ignore = "needs root"]
+fn a_pair_whose_maker_died_at_once_is_removed_at_the_next_start() {
+    let _namespace = namespace();
+    let before = state();
+    let nic = nic0();
+    let pair = create(&nic, 1).unwrap();
+    for name in [&pair.names().transmit, &pair.names().inject] {
+        run(&format!("ip link set {name} down alias "));
+    }
+    std::mem::forget(pair);
+    assert_ne!(state(), before);
+    create(&nic, 1).unwrap().remove().unwrap();
+    assert_eq!(state(), before);
+}
+
 #[test]
 #[ignore = "needs root"]
 fn a_stranger_with_our_name_is_left_alone() {

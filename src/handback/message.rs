@@ -17,6 +17,7 @@ const CLASSIC_RETURN: u16 = 0x06;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PairShape<'a> {
     pub(super) transmit_name: &'a str,
+    pub(super) transmit_mac: Mac,
     pub(super) inject_name: &'a str,
     /// The interface's address: the stack then sorts a frame (for us, for others, for all) at the
     /// injecting end exactly as it would have at the interface.
@@ -39,7 +40,9 @@ pub(super) fn new_pair(shape: &PairShape<'_>) -> Body {
         uapi::IFLA_INFO_DATA,
         Body::default().nest(uapi::VETH_INFO_PEER, peer),
     );
-    end(shape.transmit_name).nest(uapi::IFLA_LINKINFO, info)
+    end(shape.transmit_name)
+        .attr(uapi::IFLA_ADDRESS, &shape.transmit_mac.0)
+        .nest(uapi::IFLA_LINKINFO, info)
 }
 
 /// RTM_SETLINK: the alias by which a later run knows the pair as ours.
@@ -173,9 +176,10 @@ mod tests {
     use crate::sys::netlink::read_text;
 
     #[test]
-    fn a_new_pair_names_both_ends_and_gives_the_injecting_one_the_interfaces_address() {
+    fn a_new_pair_has_names_and_addresses_at_once() {
         let shape = PairShape {
             transmit_name: "rstx4",
+            transmit_mac: Mac([2, 0, 0, 0, 0, 9]),
             inject_name: "rsti4",
             inject_mac: Mac([2, 0, 0, 0, 0, 4]),
             mtu: 1564,
@@ -187,7 +191,7 @@ mod tests {
             find(top, uapi::IFLA_IFNAME).map(read_text).as_deref(),
             Some("rstx4")
         );
-        assert_eq!(find(top, uapi::IFLA_ADDRESS), None);
+        assert_eq!(find(top, uapi::IFLA_ADDRESS), Some(&[2, 0, 0, 0, 0, 9][..]));
         let info = find(top, uapi::IFLA_LINKINFO).unwrap();
         let peer = find(
             find(info, uapi::IFLA_INFO_DATA).unwrap(),

@@ -21,6 +21,11 @@ use crate::wire::Mac;
 /// How the alias of both ends begins.
 const ALIAS_PREFIX: &str = "rstscope hand-back for ";
 
+/// How the transmitting end's MAC address begins: a local one (IEEE 802, its second bit) that spells its
+/// name. Nothing is ever sent to it. The kernel gives a new link its address at once, its alias only when asked again: a
+/// run that dies between the two leaves a pair that has no other mark.
+const TRANSMIT_MAC_PREFIX: [u8; 4] = *b"rstx";
+
 /// Bytes by which the pair's MTU exceeds the interface's: room for the Ethernet header and two
 /// tags, which the veth counts (`is_skb_forwardable` allows only one).
 const MTU_MARGIN: u32 = 64;
@@ -146,18 +151,23 @@ impl Names {
     }
 }
 
-/// Whether a link is an end of a hand-back pair, known by its name and its alias.
+/// Whether a link is an end of a hand-back pair, known by its name and its alias; or the transmitting
+/// end of one that was not yet given its alias, by its address and that it never was up.
 #[must_use]
 pub fn is_ours(link: &Link) -> bool {
-    let numbered = ["rstx", "rsti"]
-        .iter()
-        .filter_map(|prefix| link.name.strip_prefix(prefix))
-        .any(|rest| rest.parse::<u32>().is_ok());
-    numbered
-        && link
-            .alias
-            .as_deref()
-            .is_some_and(|alias| alias.starts_with(ALIAS_PREFIX))
+    let number = |prefix| link.name.strip_prefix(prefix)?.parse::<u32>().ok();
+    let (transmit, inject) = (number("rstx"), number("rsti"));
+    match link.alias.as_deref() {
+        Some(alias) => transmit.or(inject).is_some() && alias.starts_with(ALIAS_PREFIX),
+        None => transmit.is_some_and(|nic| !link.is_up && link.mac == Some(transmit_mac(nic))),
+    }
+}
+
+/// The address of the transmitting end for the interface of that index.
+fn transmit_mac(nic_ifindex: u32) -> Mac {
+    let [r, s, t, x] = TRANSMIT_MAC_PREFIX;
+    let [.., high, low] = nic_ifindex.to_be_bytes();
+    Mac([r, s, t, x, high, low])
 }
 
 impl Pair {
@@ -179,6 +189,7 @@ impl Pair {
         let mut route = open()?;
         let shape = message::PairShape {
             transmit_name: &names.transmit,
+            transmit_mac: transmit_mac(nic.ifindex),
             inject_name: &names.inject,
             inject_mac,
             mtu: mtu_of(nic),
@@ -410,10 +421,28 @@ mod tests {
         assert!(!is_ours(&link("rstx4", None)));
         assert!(!is_ours(&link("rstx4", Some("mine"))));
         assert!(!is_ours(&link("eth0", Some("rstscope hand-back for eth0"))));
+        assert!(!is_ours(&link("rsti4", None)));
         assert!(!is_ours(&link(
             "rstxyz",
             Some("rstscope hand-back for eth0")
         )));
+    }
+
+    #[test]
+    fn a_pair_that_was_not_yet_given_its_alias_is_ours_by_its_address_while_it_is_down() {
+        let link = |name: &str, mac: [u8; 6], is_up| Link {
+            name: name.to_owned(),
+            mac: Some(Mac(mac)),
+            is_up,
+            ..Link::default()
+        };
+        let own = *b"rstx\x01\x04";
+        assert_eq!(own[0] & 0b11, 0b10, "local, and of one station");
+        assert!(is_ours(&link("rstx260", own, false)));
+        assert!(!is_ours(&link("rstx260", own, true)));
+        assert!(!is_ours(&link("rstx261", own, false)));
+        assert!(!is_ours(&link("rsti260", own, false)));
+        assert!(!is_ours(&link("rstx260", [2, 0, 0, 0, 1, 4], false)));
     }
 
     #[test]
