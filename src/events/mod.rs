@@ -202,7 +202,13 @@ impl Events {
     /// [`Error::Map`] when not even the ring buffer can be made.
     pub fn open(config: Config) -> Result<Self, Error> {
         let map = create_map("events", MapType::RingBuf, 0, 0, config.ring_bytes)?;
-        let counters = create_map("host_counters", MapType::PercpuArray, 4, 8, HOST_COUNTERS)?;
+        let counters = create_map(
+            "host_counters",
+            MapType::PercpuArray,
+            4,
+            HOST_COUNTERS * 8,
+            1,
+        )?;
         let batch = Arc::new(Mutex::new(Batch::default()));
         let filled = Arc::clone(&batch);
         let mut builder = RingBufferBuilder::new();
@@ -319,32 +325,32 @@ impl Events {
     ///
     /// [`Error::Map`].
     pub fn host_counters(&self) -> Result<HostCounters, Error> {
-        let read = |index: u32| -> Result<u64, Error> {
-            let of_cpus = self
-                .counters
-                .lookup_percpu(&index.to_ne_bytes(), MapFlags::ANY)
-                .map_err(|source| Error::Map("host_counters", source))?;
-            let numbers = of_cpus.iter().flatten();
-            Ok(numbers
-                .filter_map(|bytes| crate::host_bytes::u64_at(bytes, 0))
-                .sum())
+        let of_cpus = self
+            .counters
+            .lookup_percpu(&0_u32.to_ne_bytes(), MapFlags::ANY)
+            .map_err(|source| Error::Map("host_counters", source))?;
+        let sum = |index: usize| -> u64 {
+            let of_cpus = of_cpus.iter().flatten();
+            of_cpus
+                .filter_map(|counts| crate::host_bytes::u64_at(counts, index * 8))
+                .sum()
         };
         Ok(HostCounters {
-            egress_copied: read(0)?,
-            egress_lost: read(1)?,
-            events: read(2)?,
-            events_lost: read(3)?,
-            mirrored: read(4)?,
-            mirror_lost: read(5)?,
-            handed_back: read(6)?,
-            closings_untold: read(7)?,
+            egress_copied: sum(0),
+            egress_lost: sum(1),
+            events: sum(2),
+            events_lost: sum(3),
+            mirrored: sum(4),
+            mirror_lost: sum(5),
+            handed_back: sum(6),
+            closings_untold: sum(7),
             events_missed: self.runs_missed()?,
             unknown: self.unknown_records,
             unread: Unread {
-                fragment: read(8)?,
-                truncated: read(9)?,
-                malformed: read(10)?,
-                too_deep: read(11)?,
+                fragment: sum(8),
+                truncated: sum(9),
+                malformed: sum(10),
+                too_deep: sum(11),
             },
         })
     }
