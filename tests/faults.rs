@@ -32,6 +32,7 @@ mod faults {
     mod process;
     mod replace;
     mod slow;
+    mod tap;
     mod traffic;
     mod way_back;
 }
