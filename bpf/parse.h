@@ -69,6 +69,17 @@ struct ipv6_header {
 	__be32 dst[4];
 };
 
+/* What all extension headers begin with; none is shorter (RFC 8200 4, RFC 4302 2). */
+struct extension_header {
+	__u8 next;
+	__u8 len;     /* in units of eight bytes, minus one; a fragment header's is reserved */
+	__be16 place; /* a fragment header's: offset, two bits that nobody reads, M flag */
+	__be32 rest;
+};
+
+/* An offset or the M flag: without both, the whole packet is here (RFC 6946 4). */
+#define FRAGMENT_OFFSET_OR_MORE 0xfff9
+
 struct tcp_header {
 	__be16 src;
 	__be16 dst;
@@ -92,9 +103,24 @@ struct segment {
 /* The bytes of `type` at `at`; NULL where the frame ends before. */
 #define take(type, at, end) ((void *)(at) + sizeof(type) > (end) ? NULL : (type *)(at))
 
+/* The protocols that are extension headers, as bits. */
+#define EXTENSIONS                                                                \
+	(1ULL << NEXT_HOP_BY_HOP | 1ULL << NEXT_ROUTING | 1ULL << NEXT_FRAGMENT | \
+	 1ULL << NEXT_AUTHENTICATION | 1ULL << NEXT_DESTINATION)
+
+static __always_inline int is_extension(__u8 next)
+{
+	return next < 64 && EXTENSIONS >> next & 1;
+}
+
+/* The compiler forgets what it knows of a value, and makes no branch of it. */
+#define forget(value) asm volatile("" : "+r"(value))
+
 /*
  * Extension headers up to the transport header. Answers the protocol, or -(enum steer_counter);
- * moves *at. Unrolled: a frame without extensions pays one comparison.
+ * moves *at. Unrolled: a frame without extensions pays one comparison. What kind a header is goes
+ * into its length as a number: with a branch for each the verifier would follow as many ways behind
+ * every header, and give up.
  */
 static __always_inline int skip_extensions(void **at, void *end, __u8 next)
 {
@@ -102,28 +128,25 @@ static __always_inline int skip_extensions(void **at, void *end, __u8 next)
 		return next;
 #pragma unroll
 	for (int i = 0; i < EXTENSION_LIMIT; i++) {
-		__u8 *header = *at;
-		__u32 len;
+		struct extension_header *header = take(struct extension_header, *at, end);
+		/* Of the five only 51 has bits 0 and 4, and only 44 bit 2 without bit 4. */
+		__u64 is_authentication = next >> 4 & next & 1;
+		__u64 is_fragment = next >> 2 & ~(next >> 4) & 1;
 
-		if (next == NEXT_FRAGMENT)
-			return -STEER_FRAGMENT;
-		if (next != NEXT_HOP_BY_HOP && next != NEXT_ROUTING && next != NEXT_DESTINATION &&
-		    next != NEXT_AUTHENTICATION)
+		if (!is_extension(next))
 			return next;
-		if ((void *)(header + 2) > end)
+		if (!header)
 			return -STEER_TRUNCATED;
-		/* RFC 4302 2.2: in units of four bytes, minus two; the others: of eight, minus one.
-		 */
-		len = next == NEXT_AUTHENTICATION ? (header[1] + 2) * 4 : (header[1] + 1) * 8;
-		next = header[0];
-		*at = header + len;
+		forget(is_authentication);
+		forget(is_fragment);
+		if (header->place & bpf_htons(FRAGMENT_OFFSET_OR_MORE) & -is_fragment)
+			return -STEER_FRAGMENT;
+		/* RFC 4302 2.2: in units of four bytes, minus two. */
+		*at += ((header->len & (is_fragment - 1)) + 1 + is_authentication) *
+		       (8 - 4 * is_authentication);
+		next = header->next;
 	}
-	if (next == NEXT_FRAGMENT)
-		return -STEER_FRAGMENT;
-	if (next == NEXT_HOP_BY_HOP || next == NEXT_ROUTING || next == NEXT_DESTINATION ||
-	    next == NEXT_AUTHENTICATION)
-		return -STEER_TOO_DEEP;
-	return next;
+	return is_extension(next) ? -STEER_TOO_DEEP : next;
 }
 
 /* Ethernet and up to two tags. Answers 0 and the start of the IP header, or -(counter). */

@@ -56,7 +56,13 @@ fn every_kind_of_frame_passes_and_is_counted_once() {
     bad_offset[32] = 0x40;
     let mut offset_past_packet = ipv4(0, 6, 0, &tcp(RST, &[]));
     offset_past_packet[32] = 0x60;
-    let six = [0, 60, 43, 60, 60, 60];
+    // The fragment header is the second of two.
+    let place = |place: u16| {
+        let mut packet = ipv6(&[0, 44], 6, &syn);
+        packet[50..52].copy_from_slice(&place.to_be_bytes());
+        packet
+    };
+    let six = [0, 60, 43, 44, 60, 60];
     let rows: Vec<(&str, Vec<u8>, &str)> = vec![
         ("ack", v4(ACK), "passed"),
         (
@@ -103,9 +109,19 @@ fn every_kind_of_frame_passes_and_is_counted_once() {
             "fragment",
         ),
         (
-            "ipv6 fragment",
-            ethernet(0x86dd, &[], &ipv6(&[0, 44], 6, &syn)),
+            "ipv6, first fragment",
+            ethernet(0x86dd, &[], &place(0x0001)),
             "fragment",
+        ),
+        (
+            "ipv6, last fragment",
+            ethernet(0x86dd, &[], &place(0x0008)),
+            "fragment",
+        ),
+        (
+            "ipv6, an ack in an atomic fragment",
+            ethernet(0x86dd, &[], &ipv6(&[44, 60], 6, &ack)),
+            "passed",
         ),
         ("ihl 4", ethernet(0x800, &[], &short_ihl), "malformed"),
         (
@@ -138,6 +154,11 @@ fn every_kind_of_frame_passes_and_is_counted_once() {
             ethernet(0x86dd, &[], &ipv6(&[60; 7], 6, &ack)),
             "too_deep",
         ),
+        (
+            "ipv6, a fragment header behind six",
+            ethernet(0x86dd, &[], &ipv6(&[60, 60, 60, 60, 60, 60, 44], 6, &ack)),
+            "too_deep",
+        ),
     ];
     for (name, frame, counter) in rows {
         let outcome = rig.run(&frame);
@@ -152,6 +173,8 @@ fn every_kind_of_frame_passes_and_is_counted_once() {
         v4(RST),
         ethernet(0x800, &[0x88a8, 0x8100], &ipv4(8, 6, 0, &syn)),
         ethernet(0x86dd, &[], &ipv6(&six, 6, &syn)),
+        // Two bits of it are nobody's.
+        ethernet(0x86dd, &[], &place(0x0006)),
     ] {
         for len in 14..frame.len() {
             let outcome = rig.run(&frame[..len]);

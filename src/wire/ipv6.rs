@@ -18,6 +18,13 @@ const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION: u8 = 60;
 
+/// No extension header is shorter (RFC 8200 §4, RFC 4302 §2); a fragment header is as long.
+const EXTENSION_LEN: usize = 8;
+
+/// Offset and M flag of a fragment header (RFC 8200 §4.5). Without both it is an atomic fragment: the whole
+/// packet, which hosts take as if it had none (RFC 6946 §4), and which some senders make.
+const FRAGMENT_OFFSET_OR_MORE: u16 = 0xfff9;
+
 /// Reads the header at the start of `packet` and the extension headers behind it.
 ///
 /// # Errors
@@ -61,25 +68,37 @@ pub fn parse(packet: &[u8]) -> Result<Header, Reject> {
 fn skip_extensions(packet: &[u8], first: u8) -> Result<(usize, u8), Reject> {
     let (mut at, mut next) = (HEADER_LEN, first);
     for _ in 0..EXTENSION_LIMIT {
-        let unit = match next {
-            HOP_BY_HOP | ROUTING | DESTINATION => 8,
-            // RFC 4302 §2.2: in units of four bytes, minus two.
-            AUTHENTICATION => 4,
-            FRAGMENT => return Err(Reject::Fragment),
-            _ => return Ok((at, next)),
-        };
-        let header = packet.get(at..at + 2).ok_or(Reject::Truncated)?;
+        if !is_extension(next) {
+            return Ok((at, next));
+        }
+        let header = packet.get(at..at + EXTENSION_LEN);
+        let header: &[u8; EXTENSION_LEN] = header
+            .and_then(|bytes| bytes.first_chunk())
+            .ok_or(Reject::Truncated)?;
         let len = usize::from(header[1]);
-        next = header[0];
-        at += if unit == 8 {
-            (len + 1) * 8
-        } else {
-            (len + 2) * 4
+        at += match next {
+            FRAGMENT if is_part(header) => return Err(Reject::Fragment),
+            FRAGMENT => EXTENSION_LEN,
+            // RFC 4302 §2.2: in units of four bytes, minus two.
+            AUTHENTICATION => (len + 2) * 4,
+            _ => (len + 1) * 8,
         };
+        next = header[0];
     }
-    match next {
-        HOP_BY_HOP | ROUTING | DESTINATION | AUTHENTICATION => Err(Reject::TooDeep),
-        FRAGMENT => Err(Reject::Fragment),
-        _ => Ok((at, next)),
+    if is_extension(next) {
+        return Err(Reject::TooDeep);
     }
+    Ok((at, next))
+}
+
+const fn is_extension(next: u8) -> bool {
+    matches!(
+        next,
+        HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION
+    )
+}
+
+/// Whether a fragment header says that the packet goes on elsewhere.
+const fn is_part(header: &[u8; EXTENSION_LEN]) -> bool {
+    u16::from_be_bytes([header[2], header[3]]) & FRAGMENT_OFFSET_OR_MORE != 0
 }

@@ -308,6 +308,21 @@ mod tests {
     }
 
     #[test]
+    fn a_fragment_that_is_the_whole_packet_is_read() {
+        let behind = |place: u16| {
+            let [high, low] = place.to_be_bytes();
+            let mut body = vec![6, 0, high, low, 0, 0, 0, 1];
+            body.extend(tcp(&[], &[]));
+            parse(LinkLayer::Ethernet, &frame(&[], 0x86dd, &ipv6(44, &body)))
+        };
+        let segment = behind(0).unwrap();
+        assert_eq!((segment.tuple.dst_port, segment.payload_len), (443, 0));
+        assert!(behind(0x0006).is_ok(), "two bits are reserved");
+        assert_eq!(behind(0x0001), Err(Reject::Fragment));
+        assert_eq!(behind(0x0008), Err(Reject::Fragment));
+    }
+
+    #[test]
     fn what_is_no_whole_tcp_segment_says_why() {
         let refused = |bytes: &[u8]| parse(LinkLayer::Ethernet, bytes).unwrap_err();
         let segment = tcp(&[], &[]);

@@ -73,8 +73,10 @@ def timestamps(options):
 
 
 def build(source_mac, destination_mac, source, source_port, destination, destination_port, flags,
-          seq, ack=0, window=0, hop_limit=64, ip_id=0, options=b"", dont_fragment=True, payload=b""):
-    """An Ethernet frame with right checksums."""
+          seq, ack=0, window=0, hop_limit=64, ip_id=0, options=b"", dont_fragment=True, payload=b"",
+          behind=False):
+    """An Ethernet frame with right checksums. `behind`: the segment is behind headers that nobody needs, four
+    IP options that do nothing, or a fragment header of a whole packet (RFC 6946)."""
     options += b"\1" * (-len(options) % 4)
     tcp = struct.pack(
         "!HHIIBBHHH", source_port, destination_port, seq & 0xFFFFFFFF, ack & 0xFFFFFFFF,
@@ -85,14 +87,17 @@ def build(source_mac, destination_mac, source, source_port, destination, destina
     if family == socket.AF_INET6:
         pseudo = ends + struct.pack("!II", len(tcp), socket.IPPROTO_TCP)
         kind = b"\x86\xdd"
-        ip = struct.pack("!IHBB", 6 << 28, len(tcp), socket.IPPROTO_TCP, hop_limit) + ends
+        more = struct.pack("!BBHI", socket.IPPROTO_TCP, 0, 0, 0x7E57) if behind else b""
+        kinds = socket.IPPROTO_FRAGMENT if behind else socket.IPPROTO_TCP
+        ip = struct.pack("!IHBB", 6 << 28, len(more + tcp), kinds, hop_limit) + ends + more
     else:
         pseudo = ends + struct.pack("!BBH", 0, socket.IPPROTO_TCP, len(tcp))
         kind = b"\x08\x00"
+        more = b"\1\1\1\1" if behind else b""
         ip = struct.pack(
-            "!BBHHHBBH", 0x45, 0, 20 + len(tcp), ip_id & 0xFFFF, 0x4000 if dont_fragment else 0,
-            hop_limit, socket.IPPROTO_TCP, 0,
-        ) + ends
+            "!BBHHHBBH", 0x45 + len(more) // 4, 0, 20 + len(more + tcp), ip_id & 0xFFFF,
+            0x4000 if dont_fragment else 0, hop_limit, socket.IPPROTO_TCP, 0,
+        ) + ends + more
         ip = ip[:10] + struct.pack("!H", checksum(ip)) + ip[12:]
     tcp = tcp[:16] + struct.pack("!H", checksum(pseudo + tcp)) + tcp[18:]
     return mac_bytes(destination_mac) + mac_bytes(source_mac) + kind + ip + tcp

@@ -86,6 +86,19 @@ def forged_wrong_ttl(play):
 
 
 @scenario
+def forged_behind_headers(play):
+    """The same, behind IP options or a fragment header: the kernel takes it, whatever stands before it."""
+    link = play.connection()
+    with play.tap("rt", "br0") as tap:
+        link.greet()
+        tap.send(forged(link, tap, hop_limit=117, window=512, ip_id=4660, behind=True))
+    assert_reset(link.far)
+    play.expect(link.near_end, link.far_end, "injected", *DEVICE, hop_limit=117,
+                story="a third party, behind headers that nobody needs")
+    gone(link)
+
+
+@scenario
 def forged_then_gives_up(play):
     """A forged reset breaks the connection; the client waits for an answer, then gives up with a
     reset of its own, long after the first one was recorded."""
