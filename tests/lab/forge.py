@@ -36,8 +36,13 @@ def mac_bytes(text):
     return bytes.fromhex(text.replace(":", ""))
 
 
+def is_fragment(frame):
+    """An IPv6 packet with a fragment header in front."""
+    return frame[20] == socket.IPPROTO_FRAGMENT and len(frame) > 62
+
+
 def parse(frame, interface="", way=""):
-    """The TCP segment of an Ethernet frame without VLAN tags, or None."""
+    """The TCP segment of an Ethernet frame without VLAN tags, or None. Behind what `build` puts before it, too."""
     kind = frame[12:14]
     if kind == b"\x08\x00" and frame[23] == socket.IPPROTO_TCP:
         tcp = 14 + (frame[14] & 15) * 4
@@ -45,8 +50,8 @@ def parse(frame, interface="", way=""):
         hop_limit, ip_id = frame[22], struct.unpack_from("!H", frame, 18)[0]
         source = socket.inet_ntop(socket.AF_INET, frame[26:30])
         destination = socket.inet_ntop(socket.AF_INET, frame[30:34])
-    elif kind == b"\x86\xdd" and frame[20] == socket.IPPROTO_TCP:
-        tcp, end = 54, 54 + struct.unpack_from("!H", frame, 18)[0]
+    elif kind == b"\x86\xdd" and socket.IPPROTO_TCP in (frame[20], is_fragment(frame) and frame[54]):
+        tcp, end = 62 if is_fragment(frame) else 54, 54 + struct.unpack_from("!H", frame, 18)[0]
         hop_limit, ip_id = frame[21], None
         source = socket.inet_ntop(socket.AF_INET6, frame[22:38])
         destination = socket.inet_ntop(socket.AF_INET6, frame[38:54])
