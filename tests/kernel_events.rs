@@ -527,7 +527,7 @@ fn a_page_that_is_still_on_disk(events: &mut Events) {
     fs::write(cold, [1; 4096]).expect("a file");
     let kind = Command::new("stat").args(["-fc", "%T", cold]).output();
     if kind.is_ok_and(|kind| kind.stdout.starts_with(b"tmpfs")) {
-        println!("SKIPPED: a page on disk, since {cold} is in memory");
+        println!("skipped: a page on disk, since {cold} is in memory");
         return;
     }
     let server = format!(
@@ -567,7 +567,7 @@ fn a_firewall_reject(events: &mut Events) {
         add rule inet t i tcp dport 84 reject with tcp reset";
     let nft = Command::new("nft").arg(rules).status();
     if !nft.is_ok_and(|status| status.success()) {
-        println!("SKIPPED: the firewall's reject, since nft is missing");
+        println!("skipped: the firewall's reject, since nft is missing");
         return;
     }
     let seen = play(events, "", "socket.socket().connect_ex(('10.77.0.1',84))");

@@ -184,7 +184,7 @@ fn setting(name: &str) -> String {
 #[ignore = "run by other tests, in a process of its own"]
 fn feed() {
     if std::env::var_os("RSTSCOPE_FEED_URL").is_none() {
-        println!("skipped: it is run by other tests");
+        println!("nothing to do: other tests run it");
         return;
     }
     let (from, to): (u64, u64) = (
