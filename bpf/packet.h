@@ -54,7 +54,7 @@ static __always_inline void fill_owner(struct socket_event *event)
 	event->pid = pid_tgid >> 32;
 	event->thread = (__u32)pid_tgid;
 	event->sleeps = task->nvcsw;
-	event->page_waits = task->maj_flt;
+	event->major_faults = task->maj_flt;
 	bpf_get_current_comm(event->comm, sizeof(event->comm));
 }
 

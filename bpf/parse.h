@@ -72,8 +72,8 @@ struct ipv6_header {
 /* What all extension headers begin with; none is shorter (RFC 8200 4, RFC 4302 2). */
 struct extension_header {
 	__u8 next;
-	__u8 len;     /* in units of eight bytes, minus one; a fragment header's is reserved */
-	__be16 place; /* a fragment header's: offset, two bits that nobody reads, M flag */
+	__u8 len;	 /* in units of eight bytes, minus one; a fragment header's is reserved */
+	__be16 frag_off; /* a fragment header's: offset, two bits that nobody reads, M flag */
 	__be32 rest;
 };
 
@@ -113,9 +113,6 @@ static __always_inline int is_extension(__u8 next)
 	return next < 64 && EXTENSIONS >> next & 1;
 }
 
-/* The compiler forgets what it knows of a value, and makes no branch of it. */
-#define forget(value) asm volatile("" : "+r"(value))
-
 /*
  * Extension headers up to the transport header. Answers the protocol, or -(enum steer_counter);
  * moves *at. Unrolled: a frame without extensions pays one comparison. What kind a header is goes
@@ -137,9 +134,10 @@ static __always_inline int skip_extensions(void **at, void *end, __u8 next)
 			return next;
 		if (!header)
 			return -STEER_TRUNCATED;
-		forget(is_authentication);
-		forget(is_fragment);
-		if (header->place & bpf_htons(FRAGMENT_OFFSET_OR_MORE) & -is_fragment)
+		/* So that the compiler makes no branches of them. */
+		barrier_var(is_authentication);
+		barrier_var(is_fragment);
+		if (header->frag_off & bpf_htons(FRAGMENT_OFFSET_OR_MORE) & -is_fragment)
 			return -STEER_FRAGMENT;
 		/* RFC 4302 2.2: in units of four bytes, minus two. */
 		*at += ((header->len & (is_fragment - 1)) + 1 + is_authentication) *

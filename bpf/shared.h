@@ -134,8 +134,8 @@ struct socket_event {
 	__u32 answered_len;
 	__u32 thread; /* the owner's thread; 0: not known */
 	char comm[COMM_BYTES];
-	__u64 sleeps;	  /* how often that thread has given up its CPU to wait */
-	__u64 page_waits; /* how often it has met a page that was not in memory */
+	__u64 sleeps;	    /* how often that thread has given up its CPU to wait */
+	__u64 major_faults; /* of its pages that were not in memory */
 };
 
 /*

@@ -423,23 +423,22 @@ pub struct Process {
     pub thread: u32,
     /// How often that thread had given up its CPU to wait (`task_struct.nvcsw`).
     pub sleeps: u64,
-    /// How often it had met a page that was not in memory (`task_struct.maj_flt`), and had to wait for
-    /// the disk.
-    pub page_waits: u64,
+    /// Its major page faults (`task_struct.maj_flt`): each waited for a page that was not in memory.
+    pub major_faults: u64,
     /// Command name as the kernel has it, padded with NUL (`TASK_COMM_LEN`).
     pub comm: [u8; 16],
 }
 
 impl Process {
     /// Whether two calls were made in one turn of a thread's loop: it did not wait in between, unless for
-    /// a page of its own. A program's first reset takes it through code that is still on disk; each such
+    /// a page of its own (a major fault). A program's first reset takes it through code that is still on disk; each such
     /// page is one wait (now and then none, where it is there before the thread has given up its CPU).
     #[must_use]
     pub const fn is_in_turn_of(&self, other: &Self) -> bool {
         let waits = self.sleeps.abs_diff(other.sleeps);
         self.pid == other.pid
             && self.thread == other.thread
-            && waits <= self.page_waits.abs_diff(other.page_waits)
+            && waits <= self.major_faults.abs_diff(other.major_faults)
     }
 
     /// The command name as text; bytes that are not UTF-8 are replaced, control characters too,

@@ -57,9 +57,9 @@ fn every_kind_of_frame_passes_and_is_counted_once() {
     let mut offset_past_packet = ipv4(0, 6, 0, &tcp(RST, &[]));
     offset_past_packet[32] = 0x60;
     // The fragment header is the second of two.
-    let place = |place: u16| {
+    let fragment = |frag_off: u16| {
         let mut packet = ipv6(&[0, 44], 6, &syn);
-        packet[50..52].copy_from_slice(&place.to_be_bytes());
+        packet[50..52].copy_from_slice(&frag_off.to_be_bytes());
         packet
     };
     let six = [0, 60, 43, 44, 60, 60];
@@ -110,12 +110,12 @@ fn every_kind_of_frame_passes_and_is_counted_once() {
         ),
         (
             "ipv6, first fragment",
-            ethernet(0x86dd, &[], &place(0x0001)),
+            ethernet(0x86dd, &[], &fragment(0x0001)),
             "fragment",
         ),
         (
             "ipv6, last fragment",
-            ethernet(0x86dd, &[], &place(0x0008)),
+            ethernet(0x86dd, &[], &fragment(0x0008)),
             "fragment",
         ),
         (
@@ -174,7 +174,7 @@ fn every_kind_of_frame_passes_and_is_counted_once() {
         ethernet(0x800, &[0x88a8, 0x8100], &ipv4(8, 6, 0, &syn)),
         ethernet(0x86dd, &[], &ipv6(&six, 6, &syn)),
         // Two bits of it are nobody's.
-        ethernet(0x86dd, &[], &place(0x0006)),
+        ethernet(0x86dd, &[], &fragment(0x0006)),
     ] {
         for len in 14..frame.len() {
             let outcome = rig.run(&frame[..len]);

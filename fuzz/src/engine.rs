@@ -328,7 +328,7 @@ fn kernel_event(step: &[u8; STEP], time: Timestamp) -> KernelEvent {
         pid: 1 + u32::from(step[8] & 3),
         thread: 1 + u32::from(step[8]),
         sleeps: u64::from(step[10]),
-        page_waits: u64::from(step[14] & 3),
+        major_faults: u64::from(step[14] & 3),
         comm: [step[14]; 16],
     };
     let some_process = (step[8] & 4 != 0).then_some(process);

@@ -78,7 +78,7 @@ mod tests {
             pid: 1,
             thread: 1,
             sleeps: 1,
-            page_waits: 0,
+            major_faults: 0,
             comm: [0; 16],
         });
         used.reopened = Some(time(10));

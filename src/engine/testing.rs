@@ -30,7 +30,7 @@ pub(super) const PROXY: Process = Process {
     pid: 42,
     thread: 42,
     sleeps: 0,
-    page_waits: 0,
+    major_faults: 0,
     comm: *b"haproxy\0\0\0\0\0\0\0\0\0",
 };
 

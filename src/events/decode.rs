@@ -110,7 +110,7 @@ fn process(record: &[u8]) -> Option<Process> {
         pid,
         thread: u32_at(record, 84)?,
         sleeps: u64_at(record, 104)?,
-        page_waits: u64_at(record, 112)?,
+        major_faults: u64_at(record, 112)?,
         comm: *record.get(88..)?.first_chunk()?,
     })
 }

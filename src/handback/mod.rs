@@ -22,8 +22,8 @@ use crate::wire::Mac;
 const ALIAS_PREFIX: &str = "rstscope hand-back for ";
 
 /// How the transmitting end's MAC address begins: a local one (IEEE 802, its second bit) that spells its
-/// name. Nothing is ever sent to it. The kernel gives a new link its address at once, its alias only when asked again: a
-/// run that dies between the two leaves a pair that has no other mark.
+/// name. Nothing is ever sent to it. The kernel gives a new link its address at once, its alias only when
+/// asked again: a run that dies between the two leaves a pair that has no other mark.
 const TRANSMIT_MAC_PREFIX: [u8; 4] = *b"rstx";
 
 /// Bytes by which the pair's MTU exceeds the interface's: room for the Ethernet header and two
@@ -163,7 +163,8 @@ pub fn is_ours(link: &Link) -> bool {
     }
 }
 
-/// The address of the transmitting end for the interface of that index.
+/// The address of the transmitting end for the interface of that index, of which it holds the lower half:
+/// the name has all of it.
 fn transmit_mac(nic_ifindex: u32) -> Mac {
     let [r, s, t, x] = TRANSMIT_MAC_PREFIX;
     let [.., high, low] = nic_ifindex.to_be_bytes();

@@ -126,7 +126,7 @@ pub fn injected() -> ResetRecord {
             pid: 7,
             thread: 7,
             sleeps: 0,
-            page_waits: 0,
+            major_faults: 0,
             comm: *b"ng\x1binx\0\0\0\0\0\0\0\0\0\0",
         }),
         container: Some("c0ffee".to_owned()),

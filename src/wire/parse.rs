@@ -309,8 +309,8 @@ mod tests {
 
     #[test]
     fn a_fragment_that_is_the_whole_packet_is_read() {
-        let behind = |place: u16| {
-            let [high, low] = place.to_be_bytes();
+        let behind = |frag_off: u16| {
+            let [high, low] = frag_off.to_be_bytes();
             let mut body = vec![6, 0, high, low, 0, 0, 0, 1];
             body.extend(tcp(&[], &[]));
             parse(LinkLayer::Ethernet, &frame(&[], 0x86dd, &ipv6(44, &body)))

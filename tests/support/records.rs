@@ -172,7 +172,7 @@ pub fn reset_record(chance: &mut Chance, texts: &mut Texts<'_>) -> Record {
                 pid,
                 thread: pid,
                 sleeps: 0,
-                page_waits: 0,
+                major_faults: 0,
                 comm: (texts.comm)(),
             }),
         container: chance.maybe(|_| (texts.text)()),

@@ -11,7 +11,7 @@ pub(super) const PROXY: Process = Process {
     pid: 42,
     thread: 42,
     sleeps: 7,
-    page_waits: 0,
+    major_faults: 0,
     comm: *b"haproxy\0\0\0\0\0\0\0\0\0",
 };
 

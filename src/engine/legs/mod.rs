@@ -314,7 +314,7 @@ mod tests {
     fn a_page_that_was_still_on_disk_ends_no_turn() {
         let after = |waits, pages| Process {
             sleeps: PROXY.sleeps + waits,
-            page_waits: PROXY.page_waits + pages,
+            major_faults: PROXY.major_faults + pages,
             ..PROXY
         };
         let join = |process| {
