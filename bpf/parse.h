@@ -129,6 +129,7 @@ static __always_inline int skip_extensions(void **at, void *end, __u8 next)
 		/* Of the five only 51 has bits 0 and 4, and only 44 bit 2 without bit 4. */
 		__u64 is_authentication = next >> 4 & next & 1;
 		__u64 is_fragment = next >> 2 & ~(next >> 4) & 1;
+		__u64 len;
 
 		if (!is_extension(next))
 			return next;
@@ -139,9 +140,11 @@ static __always_inline int skip_extensions(void **at, void *end, __u8 next)
 		barrier_var(is_fragment);
 		if (header->frag_off & bpf_htons(FRAGMENT_OFFSET_OR_MORE) & -is_fragment)
 			return -STEER_FRAGMENT;
+		/* Linux 6.1 bounds sums and masks of two numbers, no product and no shift. */
+		len = header->len & (is_fragment - 1);
 		/* RFC 4302 2.2: in units of four bytes, minus two. */
-		*at += ((header->len & (is_fragment - 1)) + 1 + is_authentication) *
-		       (8 - 4 * is_authentication);
+		*at += ((len + 1) * 8 & (is_authentication - 1)) +
+		       ((len + 2) * 4 & -is_authentication);
 		next = header->next;
 	}
 	return is_extension(next) ? -STEER_TOO_DEEP : next;
