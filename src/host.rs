@@ -476,6 +476,19 @@ pub struct KernelEvent {
     pub kind: KernelEventKind,
 }
 
+/// Of what this host's kernel tells, and does not when nothing happened. Nothing, of a capture.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KernelTells {
+    /// The resets that its sockets send, and those that they accept.
+    pub resets: bool,
+    /// The resets with which it answers segments of no connection as well, and why it sent each: since Linux
+    /// 6.10. Before, the event was for full sockets only (`tcp_v4_send_reset`).
+    pub answers: bool,
+    /// The process whose call it was. Not where interrupts cannot be told from calls (`is_process` in
+    /// bpf/packet.h): under PREEMPT_RT, and on other machines than x86-64.
+    pub owners: bool,
+}
+
 /// What the kernel said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KernelEventKind {

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use rstscope::engine::{Engine, EngineConfig};
 use rstscope::evidence::{Favors, Group, KEPT};
 use rstscope::flow::{Tracker, TrackerConfig};
-use rstscope::host::{KernelEvent, KernelEventKind, Process, SocketSequence, SocketView, TcpState};
+use rstscope::host::{
+    KernelEvent, KernelEventKind, KernelTells, Process, SocketSequence, SocketView, TcpState,
+};
 use rstscope::record::{Emission, Observer, Palette, Record, ResetRecord, to_json, to_line};
 use rstscope::time::{MILLISECOND, SECOND, Timestamp};
 use rstscope::vantage::{InterfaceId, Path, Vantage};
@@ -72,8 +74,11 @@ impl Play {
                 own_addresses: None,
                 older: Default::default(),
                 offline,
-                kernel_events: shape & 16 != 0,
-                tells_answers: shape & 32 != 0,
+                kernel: KernelTells {
+                    resets: shape & 16 != 0,
+                    answers: shape & 32 != 0,
+                    owners: shape & 64 != 0,
+                },
                 own_macs: vec![Some(Mac([2, 0, 0, 0, 0, 1])), None],
                 own_devices: Vec::new(),
                 hash_key: key,

@@ -16,6 +16,7 @@ use crate::cli::Mode;
 use crate::config::RunConfig;
 use crate::engine::{Engine, EngineConfig};
 use crate::events::Events;
+use crate::host::KernelTells;
 use crate::nic::{self, Interface};
 use crate::notice;
 use crate::privilege::Jail;
@@ -76,7 +77,7 @@ fn claim(ifindex: u32, name: &str, replace: bool) -> Result<Claim, Error> {
 /// An engine whose flows lie in large pages, where the system has them.
 pub(super) fn engine(
     config: &RunConfig,
-    (kernel_events, tells_answers): (bool, bool),
+    kernel: KernelTells,
     own_macs: Vec<Option<Mac>>,
     (hash_key, older): &([u64; 2], Older),
 ) -> Engine {
@@ -89,8 +90,7 @@ pub(super) fn engine(
         own_addresses: None,
         older: older.keys(),
         offline: false,
-        kernel_events,
-        tells_answers,
+        kernel,
         own_macs,
         own_devices: config.own_devices.clone(),
         hash_key: *hash_key,

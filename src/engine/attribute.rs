@@ -8,7 +8,7 @@ use super::episode::{Sent, Settled};
 use super::legs::{Call, Join, Legs, Passed, is_outbound};
 use crate::evidence::{Evidence, Favors, ResetSeen, Value};
 use crate::flow::{FlowKey, Side};
-use crate::host::{KnownReason, Process, ResetReason, SocketView};
+use crate::host::{KernelTells, KnownReason, Process, ResetReason, SocketView};
 use crate::time::{MILLISECOND, Timestamp};
 use crate::vantage::Path;
 use crate::verdict::{Cause, Verdict};
@@ -76,7 +76,7 @@ pub(super) fn attribute(
 
 fn sent_here(settled: &Settled<'_>, config: &EngineConfig, legs: &Legs) -> Attribution {
     match event_of_first(settled) {
-        Some(sent) => attested_by_kernel(settled, sent, legs),
+        Some(sent) => attested_by_kernel(settled, sent, (config, legs)),
         None => without_event(settled, config),
     }
 }
@@ -105,7 +105,11 @@ fn event_of_first<'a>(settled: &Settled<'a>) -> Option<&'a Sent> {
         .or_else(|| sent.iter().filter(own).min_by_key(|event| event.time))
 }
 
-fn attested_by_kernel(settled: &Settled<'_>, sent: &Sent, legs: &Legs) -> Attribution {
+fn attested_by_kernel(
+    settled: &Settled<'_>,
+    sent: &Sent,
+    (config, legs): (&EngineConfig, &Legs),
+) -> Attribution {
     let form = if sent.active { "active" } else { "passive" };
     let observed = match sent.reason.and_then(ResetReason::name) {
         Some(reason) => format!("{form}, {reason}"),
@@ -117,13 +121,14 @@ fn attested_by_kernel(settled: &Settled<'_>, sent: &Sent, legs: &Legs) -> Attrib
         attested::KERNEL_TOLD_DB,
         observed.into(),
     )];
-    let mut attribution =
-        Attribution::local(Some(cause_of_event(sent)), attested::KERNEL_TOLD, evidence);
-    attribution.process = sent
+    let process = sent
         .process
         .or(settled.episode.owner.filter(|_| sent.active));
+    let cause = cause_of_event(sent, process, config.kernel);
+    let mut attribution = Attribution::local(cause, attested::KERNEL_TOLD, evidence);
+    attribution.process = process;
     attribution.reason = sent.reason;
-    if attribution.cause == Some(Cause::Process) {
+    if attribution.cause != Some(Cause::Kernel) {
         pass_on(settled, &mut attribution, sent.time, legs);
     }
     attribution
@@ -131,18 +136,25 @@ fn attested_by_kernel(settled: &Settled<'_>, sent: &Sent, legs: &Legs) -> Attrib
 
 /// A socket's own abort is the application's doing, but for those that TCP decides alone, or MPTCP: of a subflow that
 /// broke its rules, or whose connection the peer ended by another. A process's abort has a reason of TCP's there too.
-fn cause_of_event(sent: &Sent) -> Cause {
+/// Without a reason (Linux before 6.10) a timer's reset is told by nobody having called: where owners are told at all.
+fn cause_of_event(sent: &Sent, process: Option<Process>, kernel: KernelTells) -> Option<Cause> {
+    if !sent.active {
+        return Some(Cause::Kernel);
+    }
+    if sent.reason.is_none() && process.is_none() {
+        return kernel.owners.then_some(Cause::Kernel);
+    }
     let by_itself = matches!(
         sent.reason,
         Some(ResetReason::Known(
             KnownReason::KeepaliveTimeout | KnownReason::AbortOnMemory | KnownReason::Mptcp
         ))
     );
-    if sent.active && !by_itself {
-        Cause::Process
-    } else {
+    Some(if by_itself {
         Cause::Kernel
-    }
+    } else {
+        Cause::Process
+    })
 }
 
 /// A reset that a process sent because its other leg had been reset is forwarded.
@@ -199,7 +211,7 @@ fn without_event(settled: &Settled<'_>, config: &EngineConfig) -> Attribution {
     // A timer's reset has the form of a process's (`tcp_keepalive_timer` and `tcp_out_of_resources` call
     // `tcp_send_active_reset` as well). Where events are heard and a socket's own is not, it was skipped, as
     // those in interrupts are, counted or not, or is another network namespace's: of either, nobody knows.
-    let is_untold = is_lossy || (config.kernel_events && is_of_a_socket);
+    let is_untold = is_lossy || (config.kernel.resets && is_of_a_socket);
     let shown = cause_by_shape(segment);
     let by_shape = Some(shown).filter(|cause| !is_untold || *cause != Cause::Process);
     let left = |seen: Value| attested("left_this_host", Favors::Local, attested::LEFT_DB, seen);
@@ -212,9 +224,12 @@ fn without_event(settled: &Settled<'_>, config: &EngineConfig) -> Attribution {
         return Attribution::local(by_shape, attested::LEFT_A_SOCKET, vec![left(seen.into())]);
     }
     let left = left(segment.flags.letters().into());
-    let is_told = config.tells_answers || shown == Cause::Process;
-    if !config.kernel_events || is_lossy || !is_told {
+    if !config.kernel.resets || is_lossy {
         return Attribution::local(by_shape, attested::LEFT, vec![left]);
+    }
+    if shown == Cause::Kernel && !config.kernel.answers && !answers_belong(segment) {
+        let cause = Some(Cause::Kernel).filter(|_| is_labeled(segment));
+        return Attribution::local(cause, attested::LEFT, vec![left]);
     }
     let untold = attested(
         "no_socket_sent_it",
@@ -227,6 +242,18 @@ fn without_event(settled: &Settled<'_>, config: &EngineConfig) -> Attribution {
         attested::NO_EVENT,
         vec![left, untold],
     )
+}
+
+/// Whether TCP's answers of this family belong to the socket that it answers with (`ip_send_unicast_reply`), on
+/// kernels that do not tell of them. Those of IPv6 belong to none there (`tcp_v6_send_response`).
+fn answers_belong(segment: &Segment) -> bool {
+    segment.tuple.src.is_ipv4()
+}
+
+/// TCP's answers by IPv6 are labeled (`ip6_make_flowlabel`, unless `net.ipv6.auto_flowlabels` is off), a packet
+/// filter's are not (`nf_reject_ip6hdr_put`).
+fn is_labeled(segment: &Segment) -> bool {
+    segment.flow_label.is_some_and(|label| label != 0)
 }
 
 /// RFC 9293 §3.5.2 form (window 0, no options) is TCP's answer to a segment; a socket's own abort

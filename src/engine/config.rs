@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use super::Device;
 use crate::flow::FlowKey;
+use crate::host::KernelTells;
 use crate::wire::{Mac, Network};
 
 /// What the engine needs to know at start.
@@ -30,10 +31,8 @@ pub struct EngineConfig {
     pub older: HashSet<FlowKey>,
     /// Frames come from a capture: both directions, data segments, no kernel.
     pub offline: bool,
-    /// The kernel's events reach us, so that their absence means something.
-    pub kernel_events: bool,
-    /// They tell of resets in answer to segments of no connection as well (Linux 6.10 and later).
-    pub tells_answers: bool,
+    /// What the kernel tells of its resets: of what it tells, silence means something.
+    pub kernel: KernelTells,
     /// MAC of each interface, by `InterfaceId`.
     pub own_macs: Vec<Option<Mac>>,
     /// Devices that give their name to the resets that they forge.

@@ -255,13 +255,26 @@ impl Episode {
                 && segment.window == 0
                 && is_later(reset.time)
         });
-        let answers = frames.map(|reset| AnsweredAfterReset {
-            time: reset.time,
-            seq: None,
-            len: None,
-            ack: Some(reset.segment.seq),
+        let answers = frames.map(|reset| {
+            let answered = self.answered_by(sender, reset);
+            AnsweredAfterReset {
+                time: reset.time,
+                seq: answered.map(|segment| segment.seq),
+                len: answered.map(|segment| segment.payload_len),
+                ack: Some(reset.segment.seq),
+            }
         });
         answers.collect()
+    }
+
+    /// The segment of `sender` that this answer of TCP's answers: the last before it whose ACK is the
+    /// answer's SEQ (RFC 9293 §3.10.7.1). `None`: it was not copied.
+    fn answered_by(&self, sender: Side, answer: &ResetSeen) -> Option<&Segment> {
+        let before = self.after.iter().filter(|(side, seen)| {
+            *side == sender && seen.time <= answer.time && seen.segment.ack == answer.segment.seq
+        });
+        let (_, last) = before.max_by_key(|(_, seen)| seen.time)?;
+        Some(&last.segment)
     }
 
     /// The episode as it looks when the reset at `index` is the one to be judged.

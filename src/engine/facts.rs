@@ -25,7 +25,7 @@ pub(super) fn accepted(
     config: &EngineConfig,
 ) -> Option<bool> {
     let first = &view.first;
-    if first.vantage.path != Path::Ingress || !config.kernel_events {
+    if first.vantage.path != Path::Ingress || !config.kernel.resets {
         return None;
     }
     let is_connection = first

@@ -117,7 +117,7 @@ impl Engine {
             .socket
             .as_ref()
             .is_some_and(|s| s.sequence().is_some());
-        self.config.kernel_events
+        self.config.kernel.resets
             && reset.vantage.path == Path::Ingress
             && is_open
             && reset.fit == SequenceFit::Exact

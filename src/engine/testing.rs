@@ -6,8 +6,8 @@ use std::collections::HashSet;
 use super::{Engine, EngineConfig};
 use crate::flow::{FlowFacts, Sighting};
 use crate::host::{
-    KernelEvent, KernelEventKind, KnownReason, Process, ResetReason, SocketSequence, SocketView,
-    TcpState,
+    KernelEvent, KernelEventKind, KernelTells, KnownReason, Process, ResetReason, SocketSequence,
+    SocketView, TcpState,
 };
 use crate::record::ResetRecord;
 use crate::time::{MILLISECOND, SECOND, Timestamp};
@@ -44,8 +44,11 @@ pub(super) fn config() -> EngineConfig {
         own_addresses: None,
         older: HashSet::new(),
         offline: false,
-        kernel_events: true,
-        tells_answers: true,
+        kernel: KernelTells {
+            resets: true,
+            answers: true,
+            owners: true,
+        },
         own_macs: vec![None],
         own_devices: Vec::new(),
         hash_key: [11, 13],

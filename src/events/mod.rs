@@ -23,7 +23,7 @@ pub use decode::event as decode;
 pub use error::Error;
 pub use reasons::Reasons;
 
-use crate::host::{KernelEvent, SocketView};
+use crate::host::{KernelEvent, KernelTells, SocketView};
 use crate::sys::link::runs_missed;
 use crate::time::Timestamp;
 use tc::Attachment;
@@ -181,7 +181,7 @@ pub struct Events {
     config: Config,
     reasons: Reasons,
     missing: Vec<String>,
-    tells_answers: bool,
+    tells: KernelTells,
     egress: Option<OwnedFd>,
     mirror: Option<OwnedFd>,
     /// Tracepoints; detached when dropped.
@@ -234,7 +234,7 @@ impl Events {
             config,
             reasons: Reasons::default(),
             missing: Vec::new(),
-            tells_answers: false,
+            tells: KernelTells::default(),
             egress: None,
             mirror: None,
             links: Vec::new(),
@@ -264,12 +264,10 @@ impl Events {
         &self.missing
     }
 
-    /// Whether this kernel also tells of the resets with which it answers segments of no connection:
-    /// before 6.10, which gave the event its reason, it does not (`tcp_v4_send_reset`: the event was
-    /// for full sockets only).
+    /// What this kernel tells of resets, as far as the programs that hear it are attached.
     #[must_use]
-    pub const fn tells_answers(&self) -> bool {
-        self.tells_answers
+    pub const fn tells(&self) -> KernelTells {
+        self.tells
     }
 
     /// Waits up to `timeout` for records and gives each to `take`; answers how many there were.

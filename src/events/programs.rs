@@ -15,6 +15,7 @@ use crate::bpf::egress::EgressSkelBuilder;
 use crate::bpf::handback::HandbackSkelBuilder;
 use crate::bpf::mirror::{MirrorSkelBuilder, types};
 use crate::bpf::sockets::SocketsSkelBuilder;
+use crate::host::KernelTells;
 use crate::sys::watched;
 use crate::time::Timestamp;
 use crate::wire::FourTuple;
@@ -26,6 +27,12 @@ const TASK_STACK_BYTES: u32 = if cfg!(target_arch = "x86_64") {
 } else {
     0
 };
+
+/// Whether softirqs run in threads of their own, as the kernel says of itself (`UTS_VERSION`).
+fn is_preempt_rt() -> bool {
+    let names = rustix::system::uname();
+    names.version().to_string_lossy().contains("PREEMPT_RT")
+}
 
 impl Events {
     /// Reports what leaves by that interface.
@@ -146,14 +153,22 @@ impl Events {
                 .missing
                 .push("this kernel does not report resets that it sends".to_owned()),
         }
-        if let Err(source) = self.load_tracepoints(arguments) {
-            self.missing.push(format!(
+        match self.load_tracepoints(arguments) {
+            Ok(resets) => {
+                self.tells = KernelTells {
+                    resets,
+                    answers: resets && matches!(arguments, Some(3..)),
+                    owners: resets && TASK_STACK_BYTES > 0 && !is_preempt_rt(),
+                };
+            }
+            Err(source) => self.missing.push(format!(
                 "the kernel's own reports of resets and connections cannot be had: {source:#}"
-            ));
+            )),
         }
     }
 
-    fn load_tracepoints(&mut self, send_reset_arguments: Option<usize>) -> libbpf_rs::Result<()> {
+    /// Answers whether what tells of resets is attached.
+    fn load_tracepoints(&mut self, send_reset_arguments: Option<usize>) -> libbpf_rs::Result<bool> {
         let mut place = MaybeUninit::uninit();
         let mut open = SocketsSkelBuilder::default().open(&mut place)?;
         if let Some(rodata) = open.maps.rodata_data.as_mut() {
@@ -166,7 +181,6 @@ impl Events {
             matches!(send_reset_arguments, Some(3..)),
             send_reset_arguments.is_some(),
         );
-        self.tells_answers = has_reason;
         open.progs.on_reset_sent.set_autoload(has_reason);
         open.progs
             .on_reset_sent_no_reason
@@ -183,21 +197,22 @@ impl Events {
             }
         }
         let mut attach = |program: &ProgramMut<'_>, says: &str| match program.attach_trace() {
-            Ok(link) => self.links.push(link),
-            Err(source) => self.missing.push(format!("{says} cannot be had: {source}")),
+            Ok(link) => {
+                self.links.push(link);
+                true
+            }
+            Err(source) => {
+                self.missing.push(format!("{says} cannot be had: {source}"));
+                false
+            }
         };
-        if has_reason {
-            attach(
-                &skel.progs.on_reset_sent,
-                "the kernel's report of resets that it sends",
-            );
-        } else if has_tracepoint {
-            attach(
-                &skel.progs.on_reset_sent_no_reason,
-                "the kernel's report of resets that it sends",
-            );
-        }
-        attach(
+        let report = "the kernel's report of resets that it sends";
+        let tells_sent = match (has_reason, has_tracepoint) {
+            (true, _) => attach(&skel.progs.on_reset_sent, report),
+            (false, true) => attach(&skel.progs.on_reset_sent_no_reason, report),
+            (false, false) => false,
+        };
+        let tells_accepted = attach(
             &skel.progs.on_reset_accepted,
             "the kernel's report of resets that it accepts",
         );
@@ -206,7 +221,7 @@ impl Events {
             "the kernel's report of new connections",
         );
         attach(&skel.progs.on_destroyed, "the owners of reset connections");
-        Ok(())
+        Ok(tells_sent && tells_accepted)
     }
 
     fn attachment(

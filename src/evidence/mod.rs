@@ -356,7 +356,7 @@ pub struct AfterReset {
 pub struct AnsweredAfterReset {
     /// When.
     pub time: Timestamp,
-    /// SEG.SEQ of the answered segment, from the kernel.
+    /// SEG.SEQ of the answered segment, from the kernel, or from its copy.
     pub seq: Option<SeqNum>,
     /// Its payload length.
     pub len: Option<u32>,

@@ -24,6 +24,7 @@ use crate::amount::counted;
 use crate::config::ReadConfig;
 use crate::engine::{Engine, EngineConfig};
 use crate::flow::TrackerConfig;
+use crate::host::KernelTells;
 use crate::notice;
 use crate::pcap::{self, Reader};
 use crate::record::{Emission, Observer, Record, capture_prefix};
@@ -250,8 +251,7 @@ fn engine_config(config: &ReadConfig) -> EngineConfig {
         own_addresses: None,
         older: HashSet::new(),
         offline: true,
-        kernel_events: false,
-        tells_answers: false,
+        kernel: KernelTells::default(),
         own_macs: Vec::new(),
         own_devices: config.own_devices.clone(),
         hash_key: HASH_KEY,

@@ -100,8 +100,7 @@ impl Sensor {
         let bell = start::bell()?;
         let begin = (hash_key, start::older());
         let posts = start::take_up(config, interfaces, &begin, &mut events, &jail, &bell)?;
-        let has_events = (events.missing().is_empty(), events.tells_answers());
-        let engine = start::engine(config, has_events, own_macs, &begin);
+        let engine = start::engine(config, events.tells(), own_macs, &begin);
         let now = clock::monotonic();
         // A record an interface and ten seconds: it cannot grow, and none may be left out.
         let (coverage_out, coverage_in) = unbounded();

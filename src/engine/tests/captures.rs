@@ -3,6 +3,7 @@
 
 use crate::engine::testing::{at, config, segment, tuple};
 use crate::engine::{Device, Engine, EngineConfig, IpIdMode};
+use crate::host::KernelTells;
 use crate::record::ResetRecord;
 use crate::time::SECOND;
 use crate::vantage::{InterfaceId, Path, Vantage};
@@ -36,8 +37,7 @@ fn captured_until(
     };
     let mut engine = Engine::new(EngineConfig {
         offline: true,
-        kernel_events: false,
-        tells_answers: false,
+        kernel: KernelTells::default(),
         forged_linger_ns: 5 * SECOND,
         own_devices,
         ..config()

@@ -1,10 +1,8 @@
 //! Resets and what the kernel said of them: which event is whose, and what its absence means.
 
 use crate::engine::testing::{
-    OUT, PROXY, at, backend, config, established, event, incoming, observe, records, segment, sent,
-    tuple,
+    OUT, PROXY, at, backend, established, event, incoming, observe, records, segment, sent, tuple,
 };
-use crate::engine::{Engine, EngineConfig};
 use crate::host::{KernelEvent, KernelEventKind, KnownReason, ResetReason, SocketView};
 use crate::record::ResetRecord;
 use crate::time::{MILLISECOND, Timestamp};
@@ -178,28 +176,6 @@ fn a_later_reset_keeps_its_event_and_the_packet_filter_its_reset() {
         engine.kernel_event(&event(12, tuple().reversed(), kind));
     });
     assert_eq!(records[0].cause, Some(Cause::Firewall));
-}
-
-#[test]
-fn a_kernel_that_does_not_tell_of_its_answers_accuses_no_packet_filter() {
-    let sent_by = |segment: Segment| {
-        let mut engine = Engine::new(EngineConfig {
-            tells_answers: false,
-            ..config()
-        });
-        let mut out = Vec::new();
-        engine.observe(at(10), OUT, &segment, None, &mut |_| ());
-        engine.finish(&mut |record| out.push(record));
-        out[0].cause
-    };
-    let answer = segment(tuple().reversed(), Flags::RST, 5);
-    assert_eq!(sent_by(answer), Some(Cause::Kernel));
-    // Of its sockets' own aborts it tells.
-    let abort = Segment {
-        window: 64,
-        ..segment(tuple().reversed(), Flags::RST | Flags::ACK, 5)
-    };
-    assert_eq!(sent_by(abort), Some(Cause::Firewall));
 }
 
 #[test]

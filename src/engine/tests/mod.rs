@@ -7,6 +7,7 @@ mod half_closed;
 mod kernel_events;
 mod late;
 mod later;
+mod older_kernels;
 mod opened_by_proxy;
 mod storms;
 mod unproven;

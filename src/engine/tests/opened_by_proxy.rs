@@ -3,6 +3,7 @@
 
 use crate::engine::testing::{config, segment};
 use crate::engine::{Engine, EngineConfig};
+use crate::host::KernelTells;
 use crate::record::ResetRecord;
 use crate::time::{MILLISECOND, SECOND, Timestamp};
 use crate::vantage::{InterfaceId, Path, Vantage};
@@ -44,8 +45,7 @@ impl World {
         Self {
             engine: Engine::new(EngineConfig {
                 offline: true,
-                kernel_events: false,
-                tells_answers: false,
+                kernel: KernelTells::default(),
                 flow_capacity: 1_024,
                 ..config()
             }),
