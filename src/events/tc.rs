@@ -5,8 +5,9 @@ use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use libbpf_rs::{ErrorKind, TC_EGRESS, TC_INGRESS, TcHook, TcHookBuilder};
+use libbpf_rs::{ErrorKind, PrintLevel, TC_EGRESS, TC_INGRESS, TcHook, TcHookBuilder, set_print};
 
+use crate::notice;
 use crate::sys::link;
 
 /// Our place in the order of clsact filters; far behind others, since we only look.
@@ -45,6 +46,7 @@ impl Attachment {
     ///
     /// As [`Attachment::make`].
     pub fn filter(program: BorrowedFd<'_>, ifindex: u32, egress: bool) -> io::Result<Self> {
+        set_print(Some((PrintLevel::Info, complain)));
         let index = i32::try_from(ifindex).map_err(|_| io::ErrorKind::InvalidInput)?;
         let mut builder = TcHookBuilder::new(program);
         builder
@@ -79,6 +81,14 @@ impl Attachment {
             }
             Self::Off => true,
         }
+    }
+}
+
+/// Says what libbpf has to say, but for the kernel's words to a request by netlink (`libbpf_nla_dump_errormsg`):
+/// that there is a clsact already, or no filter any more, is an answer here.
+fn complain(_: PrintLevel, text: String) {
+    if !text.starts_with("libbpf: Kernel error message") {
+        notice::say(text.trim_end());
     }
 }
 
