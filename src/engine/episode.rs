@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::openings::{How, Opening};
-use crate::evidence::{AfterReset, AnsweredAfterReset, KEPT, ResetSeen};
+use crate::evidence::{AfterReset, AnsweredAfterReset, KEPT, ResetSeen, race};
 use crate::flow::{FlowFacts, FlowKey, Side};
 use crate::host::{Process, ResetReason, SocketView, TcpState};
 use crate::time::Timestamp;
@@ -267,6 +267,30 @@ impl Episode {
         answers.collect()
     }
 
+    /// Whether an abort of the sender's own overtook the segment.
+    fn is_overtaken(&self, sender: Side, segment: &Segment) -> bool {
+        self.of_side(sender)
+            .any(|reset| race::is_sent_before(segment, &reset.segment))
+    }
+
+    /// Whether what was answered had been sent before an abort of the sender's own: by its copies, or, where
+    /// there is none, by its number.
+    fn is_late(&self, sender: Side, answer: &AnsweredAfterReset) -> bool {
+        let Some((seq, len)) = answer.seq.zip(answer.len) else {
+            return false;
+        };
+        let mut copies = self
+            .after
+            .iter()
+            .filter(|(side, seen)| *side == sender && seen.segment.seq == seq)
+            .peekable();
+        if copies.peek().is_some() {
+            return copies.all(|(_, seen)| self.is_overtaken(sender, &seen.segment));
+        }
+        self.of_side(sender)
+            .any(|reset| race::is_below(seq.plus(len), &reset.segment))
+    }
+
     /// The segment of `sender` that this answer of TCP's answers: the last before it whose ACK is the
     /// answer's SEQ (RFC 9293 §3.10.7.1). `None`: it was not copied.
     fn answered_by(&self, sender: Side, answer: &ResetSeen) -> Option<&Segment> {
@@ -296,9 +320,11 @@ impl Episode {
             .iter()
             .filter(|(side, seen)| *side == sender && seen.time > first.time)
             .filter(|(_, seen)| self.is_of_old(seen.time))
+            .filter(|(_, seen)| !self.is_overtaken(sender, &seen.segment))
             .map(|(_, seen)| *seen)
             .collect();
-        let answered = self.answers_to(sender, first.time);
+        let mut answered = self.answers_to(sender, first.time);
+        answered.retain(|answer| !self.is_late(sender, answer));
         Some(View {
             sender,
             first,

@@ -7,8 +7,8 @@ use super::basis::{
 use super::hop_limit::reset_is_far;
 use super::{AfterReset, Case, Evidence, Group, Kind, ResetSeen};
 use crate::amount::counted;
-use crate::wire::SeqNum;
 use crate::wire::hop_limit::is_far;
+use crate::wire::{Segment, SeqNum};
 
 /// New data or a FIN at or beyond the reset's SEQ.
 pub const SENDS_ON: Kind = Kind::injected("peer_sends_on", Group::Race);
@@ -51,6 +51,34 @@ fn own_segments<'a>(case: &Case<'a>) -> impl Iterator<Item = &'a AfterReset> {
     })
 }
 
+/// Whether whoever sent `abort` had sent `segment` before it, however late that comes: its SEQ is SND.NXT and its
+/// ACK RCV.NXT (`tcp_send_active_reset`), and by its clock (RFC 7323 §3.2) the segment is no younger. Resets overtake
+/// data where the network reorders: the abort, and the bare ones with which its sender's kernel answers from then on.
+///
+/// Who forges a reset that is accepted has the next number of the living peer, so that what the peer sends
+/// lies beyond. Without timestamps nothing is said.
+#[must_use]
+pub fn is_sent_before(segment: &Segment, abort: &Segment) -> bool {
+    let stamps = segment.options.timestamps.zip(abort.options.timestamps);
+    is_below(segment.end(), abort)
+        && !segment.ack.is_after(abort.ack)
+        && may_be_one_way(abort.hop_limit, segment.hop_limit)
+        && stamps.is_some_and(|(sent, aborted)| !SeqNum(sent.value).is_after(SeqNum(aborted.value)))
+}
+
+/// Whether what ends there had been sent when its sender aborted.
+#[must_use]
+pub fn is_below(end: SeqNum, abort: &Segment) -> bool {
+    is_active(abort) && is_at_or_beyond(abort.seq, end)
+}
+
+/// Whether the sender's own FIN comes on the heels of a bare reset: who closed in order answers what comes
+/// then with bare resets, and these may overtake the end of what it had sent, FIN and all.
+fn closes_soon(case: &Case<'_>, first: &ResetSeen, guard: u64) -> bool {
+    !is_active(&first.segment)
+        && own_segments(case).any(|a| a.segment.flags.fin() && a.time.since(first.time) <= guard)
+}
+
 /// Whether the reset can be a kernel's answer to a SYN-ACK that a raw socket tool on the same host
 /// asked for (ZMap and the like, which then go on): bare, at ISN + 1, handshake not complete.
 fn may_be_raw_socket_tool(case: &Case<'_>) -> bool {
@@ -69,7 +97,7 @@ fn may_be_raw_socket_tool(case: &Case<'_>) -> bool {
 ///
 /// False positives, each silent: ports used anew (the engine ends the episode at the SYN); a
 /// segment that the network reordered (below the reset's SEQ, or within half a round-trip of a bare
-/// reset: [`SENDS_ON_SOON`]); SEQ more than 1 MiB apart, as in a kernel's answer to a wrong ACK
+/// reset: [`SENDS_ON_SOON`], and not even that where its FIN comes as soon); SEQ more than 1 MiB apart, as in a kernel's answer to a wrong ACK
 /// during the handshake; a raw socket tool beside its kernel.
 #[must_use]
 pub fn sends_on(case: &Case<'_>) -> Option<Evidence> {
@@ -78,6 +106,7 @@ pub fn sends_on(case: &Case<'_>) -> Option<Evidence> {
         return None;
     }
     let guard = reorder_guard_ns(case);
+    let closes = closes_soon(case, first, guard);
     let mut soon = None;
     for after in own_segments(case) {
         let segment = &after.segment;
@@ -97,7 +126,7 @@ pub fn sends_on(case: &Case<'_>) -> Option<Evidence> {
         if late && (beyond || (new && case.from_capture)) || beyond && is_active(&first.segment) {
             return Some(found(SENDS_ON));
         }
-        if beyond {
+        if beyond && !closes {
             soon = soon.or_else(|| Some(found(SENDS_ON_SOON)));
         }
     }
@@ -149,7 +178,7 @@ pub fn acks_on(case: &Case<'_>) -> Option<Evidence> {
         }
         if late || (count >= 3 && !case.from_capture) {
             best = Some((ACKS_ON, after));
-        } else if acknowledges_new(first, segment.ack) {
+        } else if !first.segment.flags.ack() && acknowledges_new(first, segment.ack) {
             best = best
                 .filter(|(kind, _)| *kind == ACKS_ON)
                 .or(Some((ACKS_NEW_SOON, after)));
@@ -193,10 +222,14 @@ pub fn answered(case: &Case<'_>) -> Option<Evidence> {
         return None;
     }
     let guard = reorder_guard_ns(case);
+    let closes = closes_soon(case, first, guard);
     let mut weak = None;
     for answer in case.answered {
         let us = answer.time.since(first.time) / 1_000;
         let late = answer.time.since(first.time) > guard;
+        if closes && !late {
+            continue;
+        }
         if answer
             .ack
             .is_some_and(|ack| is_beyond_acked(first, ack, late))
@@ -339,6 +372,25 @@ mod tests {
     }
 
     #[test]
+    fn who_closes_at_once_may_have_been_overtaken_by_its_kernels_answers() {
+        let fin = |s: &mut Segment| s.flags = Flags(Flags::FIN | Flags::ACK);
+        let bare = Scene::established().passive();
+        let seq = bare.resets[0].segment.seq;
+        let closing = bare.after(1, data).after(2, fin);
+        assert_eq!(closing.check(sends_on), None);
+        assert_eq!(closing.clone().answered(2, seq, 100).check(answered), None);
+        // Later than anything can still be under way, it lives.
+        assert_eq!(
+            closing.clone().after(100, data).check(sends_on),
+            name("peer_sends_on")
+        );
+        assert_eq!(
+            closing.answered(100, seq, 100).check(answered),
+            name("kernel_answered_new_data")
+        );
+    }
+
+    #[test]
     fn reordered_data_lies_below_the_reset() {
         let scene = Scene::established().after(1, |s| {
             data(s);
@@ -411,6 +463,8 @@ mod tests {
         // An abort says itself what was acknowledged: no more than that proves nothing new.
         let abort = Scene::established().socket(|s| s.write_seq = s.snd_una.plus(9_000));
         let covering = abort.reset(|r| r.ack = r.ack.plus(3_000));
+        let overtaken = covering.clone().after(1, |s| s.ack = s.ack.plus(2_000));
+        assert_eq!(overtaken.check(acks_on), name("peer_acknowledges_soon"));
         let repeated = covering.after(100, |s| s.ack = s.ack.plus(3_000));
         assert_eq!(repeated.check(acks_on), name("peer_acknowledges_on"));
     }

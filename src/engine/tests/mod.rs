@@ -9,6 +9,7 @@ mod late;
 mod later;
 mod older_kernels;
 mod opened_by_proxy;
+mod overtaken;
 mod storms;
 mod unproven;
 mod waves;

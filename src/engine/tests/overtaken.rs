@@ -1,0 +1,79 @@
+//! Resets that overtake what their sender had sent before: where the network reorders, the peer's abort and its
+//! kernel's bare resets come ahead of its last data.
+
+use crate::engine::testing::{
+    IN, OUT, established, event, incoming, observe, records, segment, sent, tuple,
+};
+use crate::flow::Sighting;
+use crate::host::{KernelEventKind, KnownReason};
+use crate::record::ResetRecord;
+use crate::wire::{Flags, Segment, SeqNum, Timestamps};
+
+/// A segment of the peer's by its clock.
+fn by_clock(flags: u8, seq: u32, value: u32) -> Segment {
+    let mut made = Segment {
+        ack: SeqNum(77),
+        window: 500,
+        ..segment(tuple(), flags, seq)
+    };
+    made.options.timestamps = Some(Timestamps { value, echo: 1 });
+    made
+}
+
+/// The peer's bare reset is taken; 2 ms later 100 bytes of it come, which this kernel answers; then what
+/// `follows`.
+fn raced(follows: Option<Segment>) -> ResetRecord {
+    let mut told = records(|engine, _| {
+        engine.sight(&incoming(10, tuple(), 5, established(5)));
+        let taken = KernelEventKind::ResetAccepted { state: None };
+        engine.kernel_event(&event(10, tuple().reversed(), taken));
+        let late = Segment {
+            payload_len: 100,
+            ..by_clock(Flags::ACK, 5, 40)
+        };
+        observe(engine, 12, IN, &late);
+        let mut answer = sent(false, KnownReason::NoSocket, None);
+        if let KernelEventKind::ResetSent {
+            answered_seq,
+            answered_len,
+            ..
+        } = &mut answer
+        {
+            (*answered_seq, *answered_len) = (Some(SeqNum(5)), Some(100));
+        }
+        engine.kernel_event(&event(12, tuple().reversed(), answer));
+        let by_frame = segment(tuple().reversed(), Flags::RST, 77);
+        observe(engine, 12, OUT, &by_frame);
+        if let Some(segment) = follows {
+            engine.sight(&Sighting {
+                segment,
+                ..incoming(14, tuple(), 5, established(5))
+            });
+        }
+    });
+    told.remove(0)
+}
+
+fn lives(record: &ResetRecord) -> bool {
+    let of_life = |name: &str| name.starts_with("peer_") || name.starts_with("kernel_answered");
+    record.evidence.iter().any(|fact| of_life(fact.name))
+}
+
+#[test]
+fn what_the_peer_sent_before_its_own_abort_is_no_sign_of_life() {
+    let abort = |seq, value| by_clock(Flags::RST | Flags::ACK, seq, value);
+    assert!(lives(&raced(None)), "a forged reset, as far as can be told");
+    assert!(!lives(&raced(Some(abort(105, 40)))));
+    // An abort that a device forged: at the number that the host expects, or with a clock of its own, or none.
+    assert!(lives(&raced(Some(abort(5, 40)))));
+    assert!(lives(&raced(Some(abort(105, 39)))));
+    let mut plain = abort(105, 40);
+    plain.options.timestamps = None;
+    assert!(lives(&raced(Some(plain))));
+    // From elsewhere.
+    let far = Segment {
+        hop_limit: 40,
+        ..abort(105, 40)
+    };
+    assert!(lives(&raced(Some(far))));
+}
