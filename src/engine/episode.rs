@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::openings::{How, Opening};
-use crate::evidence::{AfterReset, AnsweredAfterReset, KEPT, ResetSeen, race};
+use crate::evidence::{AfterReset, AnsweredAfterReset, KEPT, ResetSeen, overtaken};
 use crate::flow::{FlowFacts, FlowKey, Side};
 use crate::host::{Process, ResetReason, SocketView, TcpState};
 use crate::time::Timestamp;
@@ -270,12 +270,12 @@ impl Episode {
     /// Whether an abort of the sender's own overtook the segment.
     fn is_overtaken(&self, sender: Side, segment: &Segment) -> bool {
         self.of_side(sender)
-            .any(|reset| race::is_sent_before(segment, &reset.segment))
+            .any(|reset| overtaken::is_sent_before(segment, &reset.segment))
     }
 
     /// Whether what was answered had been sent before an abort of the sender's own: by its copies, or, where
     /// there is none, by its number.
-    fn is_late(&self, sender: Side, answer: &AnsweredAfterReset) -> bool {
+    fn answers_overtaken(&self, sender: Side, answer: &AnsweredAfterReset) -> bool {
         let Some((seq, len)) = answer.seq.zip(answer.len) else {
             return false;
         };
@@ -288,7 +288,7 @@ impl Episode {
             return copies.all(|(_, seen)| self.is_overtaken(sender, &seen.segment));
         }
         self.of_side(sender)
-            .any(|reset| race::is_below(seq.plus(len), &reset.segment))
+            .any(|reset| overtaken::is_below(seq.plus(len), &reset.segment))
     }
 
     /// The segment of `sender` that this answer of TCP's answers: the last before it whose ACK is the
@@ -324,7 +324,7 @@ impl Episode {
             .map(|(_, seen)| *seen)
             .collect();
         let mut answered = self.answers_to(sender, first.time);
-        answered.retain(|answer| !self.is_late(sender, answer));
+        answered.retain(|answer| !self.answers_overtaken(sender, answer));
         Some(View {
             sender,
             first,

@@ -12,6 +12,7 @@ mod moment;
 mod needs;
 pub mod next_door;
 mod opener;
+pub mod overtaken;
 pub mod race;
 pub mod sequence;
 pub mod shape;

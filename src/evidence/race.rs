@@ -5,10 +5,11 @@ use super::basis::{
     answers_syn, is_active, may_be_one_way, receiver_isn, reorder_guard_ns, sender_isn,
 };
 use super::hop_limit::reset_is_far;
+use super::overtaken::closes_soon;
 use super::{AfterReset, Case, Evidence, Group, Kind, ResetSeen};
 use crate::amount::counted;
+use crate::wire::SeqNum;
 use crate::wire::hop_limit::is_far;
-use crate::wire::{Segment, SeqNum};
 
 /// New data or a FIN at or beyond the reset's SEQ.
 pub const SENDS_ON: Kind = Kind::injected("peer_sends_on", Group::Race);
@@ -35,13 +36,13 @@ pub const OWN_FOLLOWS: Kind = Kind::injected("own_reset_follows", Group::Race);
 const NEAR: u32 = 1 << 20;
 
 /// `seq` lies at or beyond `reset` and belongs to the same connection.
-const fn is_at_or_beyond(seq: SeqNum, reset: SeqNum) -> bool {
+pub(super) const fn is_at_or_beyond(seq: SeqNum, reset: SeqNum) -> bool {
     seq.bytes_since(reset) < NEAR
 }
 
 /// The segments after the reset that look like the sender's: from about where its others came. A
 /// forger may send more than resets.
-fn own_segments<'a>(case: &Case<'a>) -> impl Iterator<Item = &'a AfterReset> {
+pub(super) fn own_segments<'a>(case: &Case<'a>) -> impl Iterator<Item = &'a AfterReset> {
     let known = case.sender().map(|s| s.hop_limits);
     case.after.iter().filter(move |a| {
         let hop = a.segment.hop_limit;
@@ -49,34 +50,6 @@ fn own_segments<'a>(case: &Case<'a>) -> impl Iterator<Item = &'a AfterReset> {
             .and_then(|k| k.nearest(hop))
             .is_none_or(|near| may_be_one_way(near, hop))
     })
-}
-
-/// Whether whoever sent `abort` had sent `segment` before it, however late that comes: its SEQ is SND.NXT and its
-/// ACK RCV.NXT (`tcp_send_active_reset`), and by its clock (RFC 7323 §3.2) the segment is no younger. Resets overtake
-/// data where the network reorders: the abort, and the bare ones with which its sender's kernel answers from then on.
-///
-/// Who forges a reset that is accepted has the next number of the living peer, so that what the peer sends
-/// lies beyond. Without timestamps nothing is said.
-#[must_use]
-pub fn is_sent_before(segment: &Segment, abort: &Segment) -> bool {
-    let stamps = segment.options.timestamps.zip(abort.options.timestamps);
-    is_below(segment.end(), abort)
-        && !segment.ack.is_after(abort.ack)
-        && may_be_one_way(abort.hop_limit, segment.hop_limit)
-        && stamps.is_some_and(|(sent, aborted)| !SeqNum(sent.value).is_after(SeqNum(aborted.value)))
-}
-
-/// Whether what ends there had been sent when its sender aborted.
-#[must_use]
-pub fn is_below(end: SeqNum, abort: &Segment) -> bool {
-    is_active(abort) && is_at_or_beyond(abort.seq, end)
-}
-
-/// Whether the sender's own FIN comes on the heels of a bare reset: who closed in order answers what comes
-/// then with bare resets, and these may overtake the end of what it had sent, FIN and all.
-fn closes_soon(case: &Case<'_>, first: &ResetSeen, guard: u64) -> bool {
-    !is_active(&first.segment)
-        && own_segments(case).any(|a| a.segment.flags.fin() && a.time.since(first.time) <= guard)
 }
 
 /// Whether the reset can be a kernel's answer to a SYN-ACK that a raw socket tool on the same host
@@ -97,8 +70,9 @@ fn may_be_raw_socket_tool(case: &Case<'_>) -> bool {
 ///
 /// False positives, each silent: ports used anew (the engine ends the episode at the SYN); a
 /// segment that the network reordered (below the reset's SEQ, or within half a round-trip of a bare
-/// reset: [`SENDS_ON_SOON`], and not even that where its FIN comes as soon); SEQ more than 1 MiB apart, as in a kernel's answer to a wrong ACK
-/// during the handshake; a raw socket tool beside its kernel.
+/// reset: [`SENDS_ON_SOON`], and not even that where its FIN comes as soon); SEQ more than 1 MiB
+/// apart, as in a kernel's answer to a wrong ACK during the handshake; a raw socket tool beside its
+/// kernel.
 #[must_use]
 pub fn sends_on(case: &Case<'_>) -> Option<Evidence> {
     let first = case.first()?;
@@ -369,25 +343,6 @@ mod tests {
             .passive()
             .socket(|s| s.srtt_us = Some(100));
         assert_eq!(fast.after(5, data).check(sends_on), name("peer_sends_on"));
-    }
-
-    #[test]
-    fn who_closes_at_once_may_have_been_overtaken_by_its_kernels_answers() {
-        let fin = |s: &mut Segment| s.flags = Flags(Flags::FIN | Flags::ACK);
-        let bare = Scene::established().passive();
-        let seq = bare.resets[0].segment.seq;
-        let closing = bare.after(1, data).after(2, fin);
-        assert_eq!(closing.check(sends_on), None);
-        assert_eq!(closing.clone().answered(2, seq, 100).check(answered), None);
-        // Later than anything can still be under way, it lives.
-        assert_eq!(
-            closing.clone().after(100, data).check(sends_on),
-            name("peer_sends_on")
-        );
-        assert_eq!(
-            closing.answered(100, seq, 100).check(answered),
-            name("kernel_answered_new_data")
-        );
     }
 
     #[test]

@@ -1,0 +1,66 @@
+//! Segments that came after a reset and were sent before it, by what their sender says itself: its abort's numbers
+//! and clock, its FIN. By time alone `basis::reorder_guard_ns` tells. Weighs nothing: what is named here is no sign of
+//! life to `race`.
+
+use super::basis::{is_active, may_be_one_way};
+use super::race::{is_at_or_beyond, own_segments};
+use super::{Case, ResetSeen};
+use crate::wire::{Segment, SeqNum};
+
+/// Whether whoever sent `abort` had sent `segment` before it, however late that comes: its SEQ is SND.NXT and its
+/// ACK RCV.NXT (`tcp_send_active_reset`), and by its clock (RFC 7323 §3.2) the segment is no younger. Resets overtake
+/// data where the network reorders: the abort, and the bare ones with which its sender's kernel answers from then on.
+///
+/// Who forges a reset that is accepted has the next number of the living peer, so that what the peer sends
+/// lies beyond. Without timestamps nothing is said.
+#[must_use]
+pub fn is_sent_before(segment: &Segment, abort: &Segment) -> bool {
+    let stamps = segment.options.timestamps.zip(abort.options.timestamps);
+    is_below(segment.end(), abort)
+        && !segment.ack.is_after(abort.ack)
+        && may_be_one_way(abort.hop_limit, segment.hop_limit)
+        && stamps.is_some_and(|(sent, aborted)| !SeqNum(sent.value).is_after(SeqNum(aborted.value)))
+}
+
+/// Whether what ends there had been sent when its sender aborted.
+#[must_use]
+pub fn is_below(end: SeqNum, abort: &Segment) -> bool {
+    is_active(abort) && is_at_or_beyond(abort.seq, end)
+}
+
+/// Whether the sender's own FIN comes on the heels of a bare reset: who closed in order answers what comes
+/// then with bare resets, and these may overtake the end of what it had sent, FIN and all.
+pub(super) fn closes_soon(case: &Case<'_>, first: &ResetSeen, guard: u64) -> bool {
+    !is_active(&first.segment)
+        && own_segments(case).any(|a| a.segment.flags.fin() && a.time.since(first.time) <= guard)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::evidence::race::{answered, sends_on};
+    use crate::evidence::testing::{Scene, name};
+    use crate::wire::{Flags, Segment};
+
+    fn data(segment: &mut Segment) {
+        segment.payload_len = 100;
+    }
+
+    #[test]
+    fn who_closes_at_once_may_have_been_overtaken_by_its_kernels_answers() {
+        let fin = |s: &mut Segment| s.flags = Flags(Flags::FIN | Flags::ACK);
+        let bare = Scene::established().passive();
+        let seq = bare.resets[0].segment.seq;
+        let closing = bare.after(1, data).after(2, fin);
+        assert_eq!(closing.check(sends_on), None);
+        assert_eq!(closing.clone().answered(2, seq, 100).check(answered), None);
+        // Later than anything can still be under way, it lives.
+        assert_eq!(
+            closing.clone().after(100, data).check(sends_on),
+            name("peer_sends_on")
+        );
+        assert_eq!(
+            closing.answered(100, seq, 100).check(answered),
+            name("kernel_answered_new_data")
+        );
+    }
+}
