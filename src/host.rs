@@ -476,7 +476,7 @@ pub struct KernelEvent {
     pub kind: KernelEventKind,
 }
 
-/// Of what this host's kernel tells, and does not when nothing happened. Nothing, of a capture.
+/// What this host's kernel tells of resets, so that its silence means something. Of a capture, nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct KernelTells {
     /// The resets that its sockets send, and those that they accept.

@@ -76,7 +76,7 @@ pub(super) fn attribute(
 
 fn sent_here(settled: &Settled<'_>, config: &EngineConfig, legs: &Legs) -> Attribution {
     match event_of_first(settled) {
-        Some(sent) => attested_by_kernel(settled, sent, (config, legs)),
+        Some(sent) => attested_by_kernel(settled, sent, config, legs),
         None => without_event(settled, config),
     }
 }
@@ -108,7 +108,8 @@ fn event_of_first<'a>(settled: &Settled<'a>) -> Option<&'a Sent> {
 fn attested_by_kernel(
     settled: &Settled<'_>,
     sent: &Sent,
-    (config, legs): (&EngineConfig, &Legs),
+    config: &EngineConfig,
+    legs: &Legs,
 ) -> Attribution {
     let form = if sent.active { "active" } else { "passive" };
     let observed = match sent.reason.and_then(ResetReason::name) {
