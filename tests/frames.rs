@@ -30,6 +30,7 @@ use rstscope::time::{SECOND, Timestamp};
 use rstscope::vantage::{InterfaceId, Vantage};
 use rstscope::wire::Segment;
 use rstscope::worker::{Finished, Health, Observe, Port, PortConfig, Shared, Worker, WorkerConfig};
+use rstscope::xdp::needs_short_metadata;
 use support::{inside, sh};
 
 /// Makes a sighting of every segment, so that the test sees times and sockets.
@@ -63,6 +64,7 @@ fn load(network: &Network) -> Object {
         .args(["-O2", "-g", "-target", "bpf", "-idirafter"])
         .arg(format!("/usr/include/{}-linux-gnu", std::env::consts::ARCH))
         .arg(format!("-I{root}/bpf"))
+        .args(needs_short_metadata().then_some("-DSHORT_METADATA"))
         .args(["-c", &format!("{root}/tests/frames/redirect.bpf.c"), "-o"])
         .arg(&object)
         .status()

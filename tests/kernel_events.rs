@@ -213,6 +213,41 @@ fn a_program_that_somebody_takes_off_is_missed_be_it_a_link_or_a_filter() {
     assert_eq!(events.cut_off().collect::<Vec<_>>(), [ifindex]);
 }
 
+/// What is no link outlives its process. Inline nothing else would take it off.
+#[test]
+#[ignore = "needs root"]
+fn the_filter_of_a_killed_mirror_is_taken_off_and_nobody_elses_is() {
+    let _namespace = namespace::Namespace::enter(1);
+    let ifindex = namespace::run("ip -o link show nic0");
+    let ifindex: u32 = ifindex.split(':').next().unwrap().parse().unwrap();
+    let config = Config {
+        by_filter: true,
+        ..Config::for_netns(own_netns().unwrap())
+    };
+    let events = Events::open(config).expect("open");
+    let listed = || namespace::run("tc filter show dev nic0 ingress");
+    events.take_off_left_mirror("nic0", ifindex);
+    assert_eq!(namespace::run("tc qdisc show dev nic0 clsact"), "");
+    namespace::run("tc qdisc add dev nic0 clsact");
+    events.take_off_left_mirror("nic0", ifindex);
+
+    let mut killed = Events::open(config).expect("open");
+    let never = Timestamp::default();
+    killed
+        .attach_mirror("nic0", ifindex, &[], never)
+        .expect("a filter");
+    std::mem::forget(killed);
+    assert!(listed().contains("report_ingress"), "{}", listed());
+    events.take_off_left_mirror("nic0", ifindex);
+    assert_eq!(listed(), "");
+
+    let mut theirs = Command::new("tc");
+    theirs.args("filter add dev nic0 ingress pref 49000 handle 1 bpf bytecode".split(' '));
+    assert!(theirs.arg("1,6 0 0 0").status().unwrap().success());
+    events.take_off_left_mirror("nic0", ifindex);
+    assert!(listed().contains("pref 49000"), "{}", listed());
+}
+
 fn inside() {
     let mut events = Events::open(Config::for_netns(own_netns().expect("/proc"))).expect("open");
     println!("missing on this kernel: {:?}", events.missing());
@@ -266,6 +301,7 @@ fn native_or_nothing(events: &Events) {
     assert!(events.load_handback().is_ok());
 }
 
+/// Before Linux 6.10 the kernel tells of no reset but its sockets', and of none why.
 fn closed_ports(events: &mut Events) {
     for (family, address) in [
         ("socket.AF_INET", "10.77.0.1"),
@@ -276,15 +312,15 @@ fn closed_ports(events: &mut Events) {
             "",
             &format!("socket.socket({family}).connect_ex(('{address}',9))"),
         );
-        let sent = seen.sent();
+        let (sent, left) = (seen.sent(), seen.resets_of(LEAVING));
+        assert_eq!(left.len(), 1, "{seen:?}");
+        let from = (left[0].tuple.src.to_string(), left[0].tuple.src_port);
+        assert_eq!(from, (address.to_owned(), 9));
+        if !events.tells().answers {
+            assert_eq!(sent.len(), 0, "{seen:?}");
+            continue;
+        }
         assert_eq!(sent.len(), 1, "{seen:?}");
-        assert_eq!(
-            (
-                sent[0].tuple.src.to_string().as_str(),
-                sent[0].tuple.src_port
-            ),
-            (address, 9)
-        );
         let KernelEventKind::ResetSent {
             active,
             reason,
@@ -301,8 +337,6 @@ fn closed_ports(events: &mut Events) {
             (false, None, None, Some(0))
         );
         assert_eq!(reason, Some(ResetReason::Known(KnownReason::NoSocket)));
-        let left = seen.resets_of(LEAVING);
-        assert_eq!(left.len(), 1);
         assert_eq!(left[0].tuple, sent[0].tuple);
     }
 }
@@ -331,10 +365,12 @@ fn aborts(events: &mut Events) {
             active && process.expect("a process").name().starts_with("python"),
             "{sent:?}"
         );
-        assert!(
-            known.is_none_or(|known| reason == Some(known)),
-            "{reason:?}"
-        );
+        match (events.tells().answers, known) {
+            (false, _) => assert_eq!(reason, None),
+            (true, Some(_)) => assert_eq!(reason, known),
+            // Which one it is differs between kernels.
+            (true, None) => {}
+        }
         let established = KernelEventKind::Established {
             process: None,
             originator: false,

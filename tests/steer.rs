@@ -30,10 +30,10 @@ use std::time::Duration;
 use differential::{Decision, Steer};
 use frames::{ACK, FIN, RST, SYN, ethernet, ipv4, ipv6, tcp, v4};
 use libbpf_rs::ProgramInput;
-use rig::Rig;
+use rig::{Rig, meta_len};
 use rstscope::events::FrameOrigin;
 use rstscope::host::SocketView;
-use rstscope::host_bytes::{FRAME_META_LEN, frame_meta};
+use rstscope::host_bytes::frame_meta;
 
 const XDP_PASS: u32 = 2;
 const XDP_REDIRECT: u32 = 4;
@@ -241,7 +241,7 @@ fn the_gate_decides_and_the_host_keeps_what_it_refuses() {
         let (time, view) = frame_meta(meta).expect("metadata");
         assert_eq!(
             (meta.len(), bytes, view),
-            (FRAME_META_LEN, &frame[..], Some(SocketView::Absent))
+            (meta_len(), &frame[..], Some(SocketView::Absent))
         );
         assert!(time.as_nanos() > 0);
     }
@@ -270,9 +270,7 @@ fn the_gate_decides_and_the_host_keeps_what_it_refuses() {
     // A SYN asks for no socket.
     let outcome = rig.run(&v4(SYN));
     assert_eq!(
-        frame_meta(&outcome.out[..FRAME_META_LEN])
-            .expect("metadata")
-            .1,
+        frame_meta(&outcome.out[..meta_len()]).expect("metadata").1,
         None
     );
     drop(socket);

@@ -9,13 +9,14 @@ use libbpf_rs::btf::Btf;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 
 use super::reasons::{self, Reasons};
-use super::tc::Attachment;
+use super::tc::{self, Attachment};
 use super::{Error, Events};
 use crate::bpf::egress::EgressSkelBuilder;
 use crate::bpf::handback::HandbackSkelBuilder;
 use crate::bpf::mirror::{MirrorSkelBuilder, types};
 use crate::bpf::sockets::SocketsSkelBuilder;
 use crate::host::KernelTells;
+use crate::notice;
 use crate::sys::watched;
 use crate::time::Timestamp;
 use crate::wire::FourTuple;
@@ -27,6 +28,9 @@ const TASK_STACK_BYTES: u32 = if cfg!(target_arch = "x86_64") {
 } else {
     0
 };
+
+/// What looks at what comes in, in mirror mode (bpf/mirror.bpf.c).
+const MIRROR_PROGRAM: &str = "report_ingress";
 
 /// Whether softirqs run in threads of their own, as the kernel says of itself (`UTS_VERSION`).
 fn is_preempt_rt() -> bool {
@@ -108,6 +112,20 @@ impl Events {
             self.attachments.push((ifindex, attachment));
         }
         Ok(())
+    }
+
+    /// Takes off what a killed sensor's mirror left at the way in of that interface, where it was no link (before
+    /// Linux 6.6): it copies for nobody. For who alone may watch the interface, and mirrors nothing there.
+    pub fn take_off_left_mirror(&self, interface: &str, ifindex: u32) {
+        match tc::take_off_left_ingress(ifindex, MIRROR_PROGRAM) {
+            Ok(false) => {}
+            Ok(true) => notice::say(format_args!(
+                "rstscope: {interface}: took off the filter that a killed sensor had left at the way in"
+            )),
+            Err(refusal) => notice::warn(format_args!(
+                "{interface}: cannot tell whether a killed sensor left a filter at the way in: {refusal}"
+            )),
+        }
     }
 
     /// Loads the classifier for the hand-back veth's peer, which counts what it sees into

@@ -1,11 +1,9 @@
 //! The netlink requests that make, change and remove a hand-back pair, as bytes. No input or
 //! output here.
 
+use crate::sys::netlink::filter::{bpf_filter, traffic};
 use crate::sys::netlink::{Body, attributes, find, read_u32, uapi};
 use crate::wire::Mac;
-
-/// `ETH_P_ALL` in network order, as `tcm_info` holds it.
-const ALL_PROTOCOLS: u32 = 0x0003_u16.to_be() as u32;
 
 /// Priority of our only filter on each side.
 const PRIORITY: u32 = 1;
@@ -148,17 +146,7 @@ pub(super) fn action_counts(body: &[u8]) -> Option<ActionCounts> {
 }
 
 fn filter(ifindex: u32, parent: u32) -> Body {
-    traffic(ifindex, 0, parent, PRIORITY << 16 | ALL_PROTOCOLS).string(uapi::TCA_KIND, "bpf")
-}
-
-/// `struct tcmsg`.
-fn traffic(ifindex: u32, handle: u32, parent: u32, info: u32) -> Body {
-    let mut header = [0_u8; 20];
-    header[4..8].copy_from_slice(&ifindex.to_ne_bytes());
-    header[8..12].copy_from_slice(&handle.to_ne_bytes());
-    header[12..16].copy_from_slice(&parent.to_ne_bytes());
-    header[16..].copy_from_slice(&info.to_ne_bytes());
-    Body::new(&header)
+    bpf_filter(ifindex, 0, parent, PRIORITY)
 }
 
 /// `struct tc_mirred`: index, capab, action, refcnt, bindcnt, eaction, ifindex.

@@ -15,6 +15,17 @@ static __u64 (*ktime_get_ns)(void) = (void *)5;
 static long (*redirect_map)(void *map, __u64 key, __u64 flags) = (void *)51;
 static long (*adjust_meta)(struct xdp_md *ctx, int delta) = (void *)54;
 
+/* As `steer` does it before Linux 6.8. */
+#ifdef SHORT_METADATA
+typedef struct frame_meta_short meta_t;
+#define MAGIC FRAME_META_SHORT_MAGIC
+#define kind_of(meta) (meta)->kind
+#else
+typedef struct frame_meta meta_t;
+#define MAGIC FRAME_META_MAGIC
+#define kind_of(meta) (meta)->socket.kind
+#endif
+
 struct {
 	__uint(type, BPF_MAP_TYPE_XSKMAP);
 	__uint(max_entries, 4);
@@ -53,7 +64,7 @@ static __attribute__((always_inline)) int is_wanted(void *data, void *end, int a
 static __attribute__((always_inline)) int redirect(struct xdp_md *ctx, int all)
 {
 	__u32 queue = ctx->rx_queue_index, zero = 0;
-	struct frame_meta *meta;
+	meta_t *meta;
 	struct gate *gate;
 	__u64 *count;
 
@@ -71,9 +82,9 @@ static __attribute__((always_inline)) int redirect(struct xdp_md *ctx, int all)
 	if ((void *)(meta + 1) > (void *)(long)ctx->data)
 		goto pass;
 	__builtin_memset(meta, 0, sizeof(*meta));
-	meta->socket.kind = SOCKET_ABSENT;
+	kind_of(meta) = SOCKET_ABSENT;
 	meta->time_ns = ktime_get_ns();
-	meta->magic = FRAME_META_MAGIC;
+	meta->magic = MAGIC;
 	if (redirect_map(&xsks, queue, XDP_PASS) == XDP_REDIRECT) {
 		gate->produced++;
 		return XDP_REDIRECT;

@@ -9,13 +9,22 @@ use libbpf_rs::{MapCore, MapFlags, ProgramInput};
 use rstscope::bpf::steer::{OpenSteerSkel, SteerSkel, SteerSkelBuilder};
 use rstscope::events::{Config, Event, Events, FrameOrigin};
 use rstscope::host::SocketView;
-use rstscope::host_bytes::u64_at;
-use rstscope::xdp::COUNTER_NAMES;
+use rstscope::host_bytes::{FRAME_META_LEN, FRAME_META_SHORT_LEN, u64_at};
+use rstscope::xdp::{COUNTER_NAMES, needs_short_metadata};
 
 /// The program, loaded, and the ring buffer that it copies to.
 pub(crate) struct Rig<'a> {
     pub(crate) skel: SteerSkel<'a>,
     events: Events,
+}
+
+/// Bytes of metadata that `steer` puts before a frame on this kernel.
+pub(crate) fn meta_len() -> usize {
+    if needs_short_metadata() {
+        FRAME_META_SHORT_LEN
+    } else {
+        FRAME_META_LEN
+    }
 }
 
 /// Bytes of `struct queue_counters`.
@@ -55,6 +64,8 @@ impl<'a> Rig<'a> {
         let events = Events::open(config).expect("ring buffer (root?)");
         let mut open = SteerSkelBuilder::default().open(place).expect("open");
         open.maps.events.reuse_fd(events.ring_fd()).expect("events");
+        let rodata = open.maps.rodata_data.as_mut().expect("rodata");
+        rodata.short_metadata = u8::from(needs_short_metadata());
         change(&mut open);
         Self {
             skel: open.load().expect("load"),

@@ -182,6 +182,10 @@ impl Post {
         let mut trackers = trackers(queues, start);
         let mut entered = claim.enter()?;
         let is_adopted = entered.link.is_some();
+        // A predecessor may be mirroring still.
+        if entered.predecessor.is_none() {
+            events.take_off_left_mirror(&name, ifindex);
+        }
         if let Some(link) = entered.link.take() {
             steer.adopt(&name, link).map_err(Error::Xdp)?;
         }

@@ -3,6 +3,7 @@
 //! error.
 
 mod address;
+pub(crate) mod filter;
 mod link;
 pub(crate) mod uapi;
 
