@@ -15,6 +15,8 @@ fn main() {
         let source = format!("bpf/{program}.bpf.c");
         SkeletonBuilder::new()
             .source(&source)
+            // Where `tests/programs.rs` reads it.
+            .obj(out.join(format!("{program}.bpf.o")))
             // Debian keeps asm/types.h in the folder of the architecture.
             .clang_args([
                 "-idirafter".to_owned(),

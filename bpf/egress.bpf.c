@@ -23,6 +23,5 @@ int report_egress(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC;
 	}
 	return copy_skb(skb, NULL, bpf_ktime_get_ns(),
-			skb->ingress_ifindex ? FRAME_EGRESS_FORWARDED : FRAME_EGRESS,
-			HOST_EGRESS_COPIED, HOST_EGRESS_LOST);
+			skb->ingress_ifindex ? FRAME_EGRESS_FORWARDED : FRAME_EGRESS);
 }

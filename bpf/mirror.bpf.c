@@ -35,8 +35,7 @@ static __noinline int report(struct __sk_buff *skb)
 		origin = watched_as(&key);
 		if (!origin)
 			return TC_ACT_UNSPEC;
-		return copy_skb(skb, NULL, bpf_ktime_get_ns(), origin, HOST_MIRRORED,
-				HOST_MIRROR_LOST);
+		return copy_skb(skb, NULL, bpf_ktime_get_ns(), origin);
 	}
 	now = bpf_ktime_get_ns();
 	if (flags & TCP_RST)
@@ -47,7 +46,7 @@ static __noinline int report(struct __sk_buff *skb)
 		count_host(HOST_MIRROR_LOST);
 		return TC_ACT_UNSPEC;
 	}
-	return copy_skb(skb, &view, now, FRAME_MIRRORED, HOST_MIRRORED, HOST_MIRROR_LOST);
+	return copy_skb(skb, &view, now, FRAME_MIRRORED);
 }
 
 SEC("tc")

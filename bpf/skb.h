@@ -54,13 +54,14 @@ static __always_inline int parse_skb(struct __sk_buff *skb, struct segment *segm
  * acceleration) is put back into the copy.
  */
 static __noinline int copy_skb(struct __sk_buff *skb, const struct socket_view *view, __u64 now,
-			       __u32 origin, __u32 counter, __u32 lost)
+			       __u32 origin)
 {
 	struct frame_event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 	__u32 tag_len = skb->vlan_present ? 4 : 0, len = skb->len;
+	int leaves = origin == FRAME_EGRESS || origin == FRAME_EGRESS_FORWARDED;
 
 	if (!event) {
-		count_host(lost);
+		count_host(leaves ? HOST_EGRESS_LOST : HOST_MIRROR_LOST);
 		return TC_ACT_UNSPEC;
 	}
 	describe(event, origin, now, skb->ifindex, len + tag_len, view);
@@ -89,7 +90,7 @@ static __noinline int copy_skb(struct __sk_buff *skb, const struct socket_view *
 			event->copied = last + 1;
 	}
 	submit(event);
-	count_host(counter);
+	count_host(leaves ? HOST_EGRESS_COPIED : HOST_MIRRORED);
 	return TC_ACT_UNSPEC;
 }
 
