@@ -161,7 +161,9 @@ impl fmt::Display for Error {
             Self::NoNativeMode(interface) => write!(
                 f,
                 "{interface}: the driver refuses native XDP in this set-up: lower the MTU if it is \
-                 above 3500 (drivers without multi-buffer XDP, Linux before 5.18), see `rstscope doctor --iface {interface}`, or use --mode mirror"
+                 above 3500 (drivers without multi-buffer XDP, Linux before 5.18), give a veth as \
+                 many RX queues as its peer has TX queues (ethtool -L {interface} rx N), see \
+                 `rstscope doctor --iface {interface}`, or use --mode mirror"
             ),
             Self::NoPermission(interface) => {
                 write!(
@@ -192,7 +194,10 @@ impl Error {
         let name = interface.to_owned();
         match source.raw_os_error() {
             Some(libc::EBUSY | libc::EEXIST) => Self::SlotTaken(name),
-            Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ERANGE) => Self::NoNativeMode(name),
+            // ENOSPC: a veth whose peer could send to more queues than it has (veth_xdp_set).
+            Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ERANGE | libc::ENOSPC) => {
+                Self::NoNativeMode(name)
+            }
             Some(libc::EPERM | libc::EACCES) => Self::NoPermission(name),
             Some(libc::ENODEV) => Self::Gone(name),
             _ => Self::Attach(name, source),
@@ -450,6 +455,7 @@ mod tests {
             (libc::EBUSY, "another XDP program"),
             (libc::EEXIST, "another XDP program"),
             (libc::EOPNOTSUPP, "native XDP"),
+            (libc::ENOSPC, "ethtool -L up0 rx N"),
             (libc::EPERM, "CAP_NET_ADMIN"),
             (libc::ENODEV, "gone"),
         ] {
