@@ -438,7 +438,7 @@ fn a_stray_segment(events: &mut Events) {
         p=a('10.77.0.2')+a('10.77.0.1')+struct.pack('!HH',6,len(t))+t\n\
         s=sum(struct.unpack('!%dH'%(len(p)//2),p));s=(s&65535)+(s>>16);s=(s&65535)+(s>>16)\n\
         r.sendto(t[:16]+struct.pack('!H',~s&65535)+t[18:],('10.77.0.1',0))";
-    let seen = play(events, "s=listen(82);time.sleep(1)", client);
+    let seen = play(events, "s=listen(82);time.sleep(3)", client);
     let sent = seen.sent();
     assert_eq!(sent.len(), 1, "{seen:?}");
     let tuple = sent[0].tuple;

@@ -4,9 +4,9 @@
 use std::thread;
 use std::time::Duration;
 
-use super::traffic::{assert_prompt, during};
-use crate::lab::Lab;
+use super::traffic::{assert_ends_well, assert_prompt, during};
 use crate::lab::records::{assert_kept, records, resets};
+use crate::lab::{Lab, has_tcx};
 
 #[test]
 #[ignore = "needs root"]
@@ -24,6 +24,10 @@ fn a_stopped_or_killed_mirror_has_no_effect_at_all() {
     assert_prompt("KILL", rate);
     assert_eq!(sensor.end(), None);
     assert_prompt("after", lab.rate(200));
+    if !has_tcx() {
+        let mut next = lab.sensor(&[]);
+        assert_ends_well(&mut next, &["up0", "dn0"]);
+    }
     assert_eq!(lab.state(), state, "something is left");
 }
 

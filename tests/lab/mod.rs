@@ -149,16 +149,22 @@ impl Lab {
     }
 
     /// What an operator would see of the load balancer host's network: links with their XDP
-    /// programs, tc, offloads, addresses, routes, sysctls and firewall; without counters.
+    /// programs, tc, offloads, addresses, routes, sysctls and firewall; without counters. Before Linux 6.6
+    /// also without clsact, which a start makes and leaves (docs/operations.md).
     pub fn state(&self) -> String {
-        self.shell(
+        let state = self.shell(
             "lb",
             "ip -d link; ip address | grep -v valid_lft; ip route show table all; \
              ip -6 route show table all; ip rule; \
              for dev in up0 dn0; do tc qdisc show dev $dev; tc filter show dev $dev ingress; \
              tc filter show dev $dev egress; ethtool -k $dev; ethtool -l $dev; done; nft list ruleset; \
              sysctl -a 2>/dev/null | grep '^net\\.ipv[46]\\.conf\\|^net\\.core'",
-        )
+        );
+        let stays = |line: &str| !has_tcx() && line.starts_with("qdisc clsact ffff:");
+        state
+            .split_inclusive('\n')
+            .filter(|line| !stays(line))
+            .collect()
     }
 
     /// Starts the sensor and waits until it is ready.
@@ -387,6 +393,15 @@ pub fn command(program: &str, words: &[&str]) -> Command {
 
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Whether this kernel has tcx links (Linux 6.6). Elsewhere the sensor's tc programs are filters, which outlive a
+/// killed one until the next start.
+pub fn has_tcx() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut number = || -> u32 { numbers.next().unwrap().parse().unwrap() };
+    (number(), number()) >= (6, 6)
 }
 
 pub fn assert_all_succeeded(requests: Child) {
