@@ -130,6 +130,8 @@ impl<'a> Rig<'a> {
             None,
         )
         .expect("AF_XDP socket");
+        // Linux 7.2 takes no socket that has nowhere to put a frame.
+        rustix::net::sockopt::set_xdp_rx_ring_size(&socket, 64).expect("an RX ring");
         let value = socket.as_fd().as_raw_fd().to_ne_bytes();
         self.skel
             .maps
