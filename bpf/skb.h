@@ -50,6 +50,22 @@ static __always_inline int parse_skb(struct __sk_buff *skb, struct segment *segm
 }
 
 /*
+ * Copies what the packet has from `from` on, up to so many bytes; answers how many. Linux 6.1
+ * learns nothing of a length from `len != 0`, and nothing of a difference from a comparison of what
+ * was subtracted from: so the place of the last byte is compared, and the compiler (clang 19) is
+ * kept from turning that into either.
+ */
+static __always_inline __u32 copy_rest(struct __sk_buff *skb, __u32 from, void *to, __u32 room)
+{
+	__u32 len = skb->len, last = (len < from + room ? len : from + room) - from - 1;
+
+	barrier_var(last);
+	if (last < room && !bpf_skb_load_bytes(skb, from, to, last + 1))
+		return last + 1;
+	return 0;
+}
+
+/*
  * The frame as the wire has it: a tag that the kernel keeps beside the packet (hardware
  * acceleration) is put back into the copy.
  */
@@ -57,14 +73,14 @@ static __noinline int copy_skb(struct __sk_buff *skb, const struct socket_view *
 			       __u32 origin)
 {
 	struct frame_event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
-	__u32 tag_len = skb->vlan_present ? 4 : 0, len = skb->len;
+	__u32 tag_len = skb->vlan_present ? 4 : 0;
 	int leaves = origin == FRAME_EGRESS || origin == FRAME_EGRESS_FORWARDED;
 
 	if (!event) {
 		count_host(leaves ? HOST_EGRESS_LOST : HOST_MIRROR_LOST);
 		return TC_ACT_UNSPEC;
 	}
-	describe(event, origin, now, skb->ifindex, len + tag_len, view);
+	describe(event, origin, now, skb->ifindex, skb->len + tag_len, view);
 	/*
 	 * A socket's own segment belongs to it, and an answer of TCP to the socket that the kernel
 	 * answers with; a packet filter's reset belongs to none (nf_send_reset).
@@ -72,22 +88,14 @@ static __noinline int copy_skb(struct __sk_buff *skb, const struct socket_view *
 	if (origin == FRAME_EGRESS)
 		event->cookie = bpf_get_socket_cookie(skb);
 	event->copied = 0;
-	if (tag_len) {
-		if (len > COPY_BYTES - 4)
-			len = COPY_BYTES - 4;
-		if (len > 12 && !bpf_skb_load_bytes(skb, 0, event->data, 12) &&
-		    !bpf_skb_load_bytes(skb, 12, event->data + 16, len - 12)) {
-			*(__be16 *)(event->data + 12) = skb->vlan_proto;
-			*(__be16 *)(event->data + 14) = bpf_htons(skb->vlan_tci);
-			event->copied = len + 4;
-		}
-	} else {
-		__u32 last = (len < COPY_BYTES ? len : COPY_BYTES) - 1;
+	if (!tag_len) {
+		event->copied = copy_rest(skb, 0, event->data, COPY_BYTES);
+	} else if (!bpf_skb_load_bytes(skb, 0, event->data, 12)) {
+		__u32 rest = copy_rest(skb, 12, event->data + 16, COPY_BYTES - 16);
 
-		/* Linux 6.1 learns nothing from `len != 0`, which this would become. */
-		barrier_var(last);
-		if (last < COPY_BYTES && !bpf_skb_load_bytes(skb, 0, event->data, last + 1))
-			event->copied = last + 1;
+		*(__be16 *)(event->data + 12) = skb->vlan_proto;
+		*(__be16 *)(event->data + 14) = bpf_htons(skb->vlan_tci);
+		event->copied = rest ? rest + 16 : 0;
 	}
 	submit(event);
 	count_host(leaves ? HOST_EGRESS_COPIED : HOST_MIRRORED);

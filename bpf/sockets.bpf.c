@@ -73,8 +73,7 @@ static __always_inline void fill_tuple(struct socket_event *event, const struct 
 	/* A closing socket has given up skc_num by now, but inet_sport goes into its reset. */
 	event->local_port = common->skc_num;
 	if (is_full(common->skc_state))
-		event->local_port =
-			bpf_ntohs(BPF_CORE_READ((const struct inet_sock *)sk, inet_sport));
+		event->local_port = bpf_ntohs(BPF_CORE_READ((struct inet_sock *)sk, inet_sport));
 	event->peer_port = bpf_ntohs(common->skc_dport);
 	if (event->family == AF_INET6) {
 		bpf_core_read(event->local_addr, 16, &common->skc_v6_rcv_saddr);
