@@ -1,5 +1,7 @@
 //! Compiles every bpf/*.bpf.c and generates its skeleton into OUT_DIR. Needs clang with the BPF
-//! target; nothing else of the machine's kernel.
+//! target (`CLANG` names another than `clang`); nothing else of the machine's kernel.
+//!
+//! A newer compiler's new warnings fail no build: that there are none is for `scripts/check`.
 
 use std::env;
 use std::path::PathBuf;
@@ -13,7 +15,11 @@ fn main() {
     let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets the target");
     for program in PROGRAMS {
         let source = format!("bpf/{program}.bpf.c");
-        SkeletonBuilder::new()
+        let mut builder = SkeletonBuilder::new();
+        if let Some(clang) = env::var_os("CLANG") {
+            builder.clang(clang);
+        }
+        builder
             .source(&source)
             // Where `tests/programs.rs` reads it.
             .obj(out.join(format!("{program}.bpf.o")))
@@ -23,11 +29,11 @@ fn main() {
                 format!("/usr/include/{arch}-linux-gnu"),
                 "-mcpu=v3".to_owned(),
                 "-Wall".to_owned(),
-                "-Werror".to_owned(),
             ])
             .build_and_generate(out.join(format!("{program}.skel.rs")))
             .unwrap_or_else(|error| panic!("{source} does not compile: {error:?}"));
     }
     println!("cargo:rerun-if-changed=bpf");
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-env-changed=CLANG");
 }
