@@ -119,13 +119,13 @@ const LAST_BYTE: usize = 14 + 40 + 20 + 20 - 1;
 #[inline]
 pub fn fetch_frame(bytes: &[u8], meta_bytes: Option<&[u8]>) {
     // A frame with no options ends earlier: in the line before, or a prefetch too many.
-    if let Some([first, .., last]) = bytes.get(..=LAST_BYTE.min(bytes.len().wrapping_sub(1))) {
+    if let (Some(first), Some(last)) = (bytes.first(), bytes.get(LAST_BYTE).or(bytes.last())) {
         bring_line_near(first);
         bring_line_near(last);
     }
-    // Its last line is the one in which the frame begins, or the one before.
-    if let Some([first, .., last]) = meta_bytes {
-        bring_line_near(first);
+    // Its time stands in the line in which the frame begins, or the one before; its socket is asked for by
+    // few.
+    if let Some(last) = meta_bytes.and_then(<[u8]>::last) {
         bring_line_near(last);
     }
 }
@@ -134,8 +134,8 @@ pub fn fetch_frame(bytes: &[u8], meta_bytes: Option<&[u8]>) {
 /// holds no metadata.
 #[inline]
 pub fn read_frame(now: Timestamp, bytes: &[u8], meta_bytes: Option<&[u8]>, parsed: &mut Parsed) {
-    parsed.had_meta = meta_bytes
-        .is_some_and(|before| host_bytes::read_frame_meta(before, &mut parsed.time, &mut None));
+    parsed.had_meta =
+        meta_bytes.is_some_and(|before| host_bytes::read_frame_time(before, &mut parsed.time));
     if !parsed.had_meta {
         parsed.time = now;
     }
@@ -237,9 +237,7 @@ fn observe_whole<O: Observe, B: Batch>(
 
 /// The local socket that a frame met, where `steer` could ask.
 fn socket_before(meta_bytes: Option<&[u8]>) -> Option<SocketView> {
-    let (mut time, mut socket) = (Timestamp::default(), None);
-    let had_meta = host_bytes::read_frame_meta(meta_bytes?, &mut time, &mut socket);
-    socket.filter(|_| had_meta)
+    host_bytes::frame_meta(meta_bytes?)?.1
 }
 
 /// The same for a single frame, which is not announced.
