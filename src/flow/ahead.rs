@@ -2,11 +2,13 @@
 //! it is observed, and what was found out about it on the way is not found out again. Changes nothing
 //! that anybody could see, and waits for nothing.
 
+use std::net::IpAddr;
+
 use super::FlowKey;
 use super::Side;
-use super::hash::{hash, hash_ipv4, hash_wide};
+use super::hash::{Ipv4Hash, hash, hash_ipv4, hash_wide};
 use super::key::{Ipv4Key, WideKey};
-use super::path::{PathTable, Places};
+use super::path::{PathTable, Places, PlacesOf};
 use super::tracker::{Tables, Tracker};
 use crate::wire::{FourTuple, Segment};
 
@@ -60,23 +62,34 @@ impl Announced {
 
     /// Finds out about a segment with these addresses and ports, for a live table.
     #[inline]
-    pub(super) fn find_out(&mut self, tuple: &FourTuple, secret: [u64; 2], paths: &PathTable) {
-        if let Some((key, side)) = Ipv4Key::of(tuple) {
-            self.hash = hash_ipv4(key, secret);
-            self.key.set_ipv4(key);
-            self.side = side;
-            self.whose = Whose::V4;
-        } else {
-            self.find_out_wide(tuple, secret);
+    pub(super) fn find_out(&mut self, tuple: &FourTuple, finder: &Finder<'_>) {
+        if !self.find_out_ipv4(tuple, finder) {
+            self.find_out_wide(tuple, finder);
         }
-        self.places = paths.places(tuple.src);
+    }
+
+    /// The same where it is one of IPv4; else answers `false`.
+    #[inline]
+    fn find_out_ipv4(&mut self, tuple: &FourTuple, finder: &Finder<'_>) -> bool {
+        let (IpAddr::V4(src), IpAddr::V4(dst)) = (tuple.src, tuple.dst) else {
+            return false;
+        };
+        let (src, dst) = (src.to_bits(), dst.to_bits());
+        let (key, side) = Ipv4Key::between((src, tuple.src_port), (dst, tuple.dst_port));
+        self.hash = finder.of_ipv4.of(key);
+        self.key.set_ipv4(key);
+        self.side = side;
+        self.whose = Whose::V4;
+        self.places = finder.places.of_ipv4(src);
+        true
     }
 
     #[inline(never)]
-    fn find_out_wide(&mut self, tuple: &FourTuple, secret: [u64; 2]) {
+    fn find_out_wide(&mut self, tuple: &FourTuple, finder: &Finder<'_>) {
         (self.key, self.side) = WideKey::of(tuple);
-        self.hash = hash_wide(&self.key, secret);
+        self.hash = hash_wide(&self.key, finder.secret);
         self.whose = Whose::Wide;
+        self.places = finder.paths.places(tuple.src);
     }
 
     /// The hash of the key, which is the segment's own: as it was found out, or from the start.
@@ -101,13 +114,34 @@ impl Announced {
     }
 }
 
+/// What there is to know for finding out about many segments.
+#[derive(Debug)]
+pub(super) struct Finder<'a> {
+    secret: [u64; 2],
+    of_ipv4: Ipv4Hash,
+    places: PlacesOf,
+    paths: &'a PathTable,
+}
+
+impl<'a> Finder<'a> {
+    #[inline]
+    pub(super) fn new(secret: [u64; 2], paths: &'a PathTable) -> Self {
+        Self {
+            secret,
+            of_ipv4: Ipv4Hash::new(secret),
+            places: paths.places_of(),
+            paths,
+        }
+    }
+}
+
 impl Tracker {
     /// A segment between these ends will be observed soon: finds out what [`Tracker::approach`],
     /// [`Tracker::reach`] and [`Tracker::observe_announced`] need to know.
     #[inline]
     pub fn announce(&self, tuple: &FourTuple, announced: &mut Announced) {
         match &self.tables {
-            Tables::Live(_) => announced.find_out(tuple, self.secret, &self.paths),
+            Tables::Live(_) => announced.find_out(tuple, &Finder::new(self.secret, &self.paths)),
             Tables::Capture(_) => {
                 announced.whose = Whose::Captured;
                 announced.hash = match Ipv4Key::of(tuple) {
@@ -139,6 +173,49 @@ impl Tracker {
             (Tables::Live(live), Whose::Wide) => live.v6.warm_flow(announced.hash),
             (Tables::Capture(captured), Whose::Captured) => captured.warm_flow(announced.hash),
             _ => {}
+        }
+    }
+
+    /// These segments will be observed next: [`Tracker::announce`] and [`Tracker::approach`] for each, as they are
+    /// asked for.
+    #[inline]
+    pub fn announce_all<'a>(
+        &self,
+        segments: impl Iterator<Item = (&'a FourTuple, &'a mut Announced)>,
+    ) {
+        let Tables::Live(live) = &self.tables else {
+            for (tuple, announced) in segments {
+                self.announce(tuple, announced);
+                self.approach(announced);
+            }
+            return;
+        };
+        let finder = Finder::new(self.secret, &self.paths);
+        for (tuple, announced) in segments {
+            // Each by itself to its end: what was found out of IPv4 stays in registers.
+            if announced.find_out_ipv4(tuple, &finder) {
+                live.v4.warm_tags(announced.hash);
+                self.paths.warm(announced.places);
+            } else {
+                announced.find_out_wide(tuple, &finder);
+                live.v6.warm_tags(announced.hash);
+                self.paths.warm(announced.places);
+            }
+        }
+    }
+
+    /// [`Tracker::reach`] for each of these.
+    #[inline]
+    pub fn reach_all<'a>(&self, all: impl Iterator<Item = &'a Announced>) {
+        let Tables::Live(live) = &self.tables else {
+            return all.for_each(|announced| self.reach(announced));
+        };
+        for announced in all {
+            if announced.whose == Whose::V4 {
+                live.v4.warm_flow(announced.hash);
+            } else if announced.whose == Whose::Wide {
+                live.v6.warm_flow(announced.hash);
+            }
         }
     }
 

@@ -10,12 +10,27 @@ use super::{FlowKey, Side};
 const MIX: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03];
 
 /// Folded 64×64→128 bit multiplication: both halves of the product, over each other.
+pub(crate) const fn fold(a: u64, b: u64) -> u64 {
+    multiply(a ^ MIX[0], b ^ MIX[1])
+}
+
+/// A word as the second one of [`fold`], to be folded with many.
+pub(super) const fn mixed(b: u64) -> u64 {
+    b ^ MIX[1]
+}
+
+/// The same as [`fold`], of a word that is mixed already.
+#[inline]
+pub(super) const fn fold_mixed(a: u64, mixed: u64) -> u64 {
+    multiply(a ^ MIX[0], mixed)
+}
+
 #[expect(
     clippy::cast_possible_truncation,
     reason = "the two halves of the product are the point"
 )]
-pub(crate) const fn fold(a: u64, b: u64) -> u64 {
-    let product = (a ^ MIX[0]) as u128 * (b ^ MIX[1]) as u128;
+const fn multiply(a: u64, b: u64) -> u64 {
+    let product = a as u128 * b as u128;
     product as u64 ^ (product >> 64) as u64
 }
 
@@ -31,10 +46,36 @@ pub(super) fn hash(key: &FlowKey, secret: [u64; 2]) -> u64 {
 
 /// The hash of an IPv4 connection's key.
 #[inline]
-pub(super) fn hash_ipv4(key: Ipv4Key, secret: [u64; 2]) -> u64 {
-    let ports = u64::from(key.ports);
-    let state = fold(secret[0] ^ key.addresses, secret[1] ^ ports);
-    finish(state, ports, secret)
+pub(super) const fn hash_ipv4(key: Ipv4Key, secret: [u64; 2]) -> u64 {
+    Ipv4Hash::new(secret).of(key)
+}
+
+/// The hash of IPv4 connections under one secret, for many of them: constants and secret are mixed once.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ipv4Hash {
+    addresses: u64,
+    ports: u64,
+    again: u64,
+}
+
+impl Ipv4Hash {
+    /// Under the secret of this run.
+    #[inline]
+    pub(super) const fn new(secret: [u64; 2]) -> Self {
+        Self {
+            addresses: secret[0] ^ MIX[0],
+            ports: secret[1] ^ MIX[1],
+            again: secret[0] ^ MIX[1],
+        }
+    }
+
+    /// Of one key: what [`fold`] and then `finish` say of it.
+    #[inline]
+    pub(super) const fn of(self, key: Ipv4Key) -> u64 {
+        let ports = key.ports as u64;
+        let state = multiply(self.addresses ^ key.addresses, self.ports ^ ports);
+        multiply(state ^ MIX[0], self.again ^ ports.rotate_left(32))
+    }
 }
 
 /// The hash of any other connection's key.

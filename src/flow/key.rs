@@ -68,16 +68,23 @@ impl Ipv4Key {
         let (IpAddr::V4(src), IpAddr::V4(dst)) = (tuple.src, tuple.dst) else {
             return None;
         };
+        let (src, dst) = (src.to_bits(), dst.to_bits());
+        Some(Self::between((src, tuple.src_port), (dst, tuple.dst_port)))
+    }
+
+    /// The same of a segment from one address and port to another.
+    #[inline]
+    pub(super) fn between(src: (u32, u16), dst: (u32, u16)) -> (Self, Side) {
         // Address and port in one number, which is in order where the endpoints are.
-        let src = u64::from(src.to_bits()) << 16 | u64::from(tuple.src_port);
-        let dst = u64::from(dst.to_bits()) << 16 | u64::from(tuple.dst_port);
+        let src = u64::from(src.0) << 16 | u64::from(src.1);
+        let dst = u64::from(dst.0) << 16 | u64::from(dst.1);
         let (low, high) = (src.min(dst), src.max(dst));
         let side = if src <= dst { Side::Low } else { Side::High };
         let key = Self {
             addresses: high >> 16 << 32 | low >> 16,
             ports: halves((low << 48) >> 32 | high & 0xffff).0,
         };
-        Some((key, side))
+        (key, side)
     }
 
     /// The lower end's address, and the higher one's.
@@ -178,7 +185,7 @@ const fn quarters(bits: u128) -> [u32; 4] {
 
 /// The lower half of a word, and the upper one.
 #[expect(clippy::cast_possible_truncation, reason = "the halves are wanted")]
-const fn halves(word: u64) -> (u32, u32) {
+pub(super) const fn halves(word: u64) -> (u32, u32) {
     (word as u32, (word >> 32) as u32)
 }
 

@@ -5,8 +5,9 @@
 use std::net::IpAddr;
 
 use super::closings::Closings;
-use super::hash::fold;
-use super::prefix::{Carriers, Learned, MacWord, PrefixTable, STALE_AFTER_NS};
+use super::hash::{fold, fold_mixed, mixed};
+use super::key::halves;
+use super::prefix::{Carriers, Learned, MacWord, PrefixTable, STALE_AFTER_NS, network_of_ipv4};
 use super::{HopLimits, MacSet, PrefixFacts};
 use crate::sys::{advise_huge_pages, bring_line_near};
 use crate::time::Timestamp;
@@ -137,6 +138,27 @@ impl Places {
     };
 }
 
+/// Where a [`PathTable`] keeps addresses of IPv4, for many of them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PlacesOf {
+    /// The key of this run, [`mixed`].
+    mixed: u64,
+    addresses: u32,
+    networks: u32,
+}
+
+impl PlacesOf {
+    /// What [`PathTable::places`] says of one.
+    #[inline]
+    pub(super) fn of_ipv4(&self, address: u32) -> Places {
+        let number = |word: u32| halves(fold_mixed(u64::from(word), self.mixed)).0;
+        Places {
+            address: number(address) & self.addresses,
+            network: number(network_of_ipv4(address)) & self.networks,
+        }
+    }
+}
+
 /// Facts by source address and by source network; direct-mapped, fixed size.
 #[derive(Debug)]
 pub struct PathTable {
@@ -188,6 +210,16 @@ impl PathTable {
             facts.flows = entry.flows;
         }
         Some(facts)
+    }
+
+    /// Where what is known of many addresses stands.
+    #[inline]
+    pub(super) const fn places_of(&self) -> PlacesOf {
+        PlacesOf {
+            mixed: mixed(self.key),
+            addresses: halves(self.entries.len() as u64 - 1).0,
+            networks: halves(self.prefixes.len() as u64 - 1).0,
+        }
     }
 
     /// Where what is known of an address and of its network stands, if anything is.

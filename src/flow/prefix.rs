@@ -173,6 +173,11 @@ impl PrefixTable {
         }
     }
 
+    /// Places that there are: a power of two.
+    pub(super) const fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// What is known of the network of an address.
     pub(super) fn get(&self, address: IpAddr, now: Timestamp) -> Option<PrefixFacts> {
         let network = network(address);
@@ -479,6 +484,12 @@ impl Carrier {
     }
 }
 
+/// IPv4 /24, as [`network`] numbers it.
+#[inline]
+pub(super) const fn network_of_ipv4(address: u32) -> u32 {
+    address >> 8
+}
+
 /// The first 96 bits of an IPv6 address that stands for an IPv4 address beyond a NAT64 (RFC 6052 §2.1).
 const NAT64: u128 = 0x0064_ff9b << 64;
 
@@ -486,7 +497,7 @@ const NAT64: u128 = 0x0064_ff9b << 64;
 /// counts, by itself, since the way to it is another than that without the NAT64.
 pub(crate) fn network(address: IpAddr) -> u64 {
     match address {
-        IpAddr::V4(v4) => u64::from(v4.to_bits() >> 8),
+        IpAddr::V4(v4) => u64::from(network_of_ipv4(v4.to_bits())),
         IpAddr::V6(v6) => {
             let bits = v6.to_bits();
             let (mark, number) = match bits >> 32 == NAT64 {

@@ -217,7 +217,7 @@ fn hops_of_any(before: u32, hop_limit: u8, link: Link, links: &mut Links) -> u32
 
 #[cfg(test)]
 mod tests {
-    use crate::flow::ahead::Announced;
+    use crate::flow::ahead::{Announced, Finder};
     use crate::flow::family::{Family, V4, V6};
     use crate::flow::fold;
     use crate::flow::hash::hash;
@@ -243,7 +243,7 @@ mod tests {
             let Self(store, shared, paths) = self;
             let (key, side) = FlowKey::of(segment.tuple);
             let mut found = Announced::NONE;
-            found.find_out(&segment.tuple, SECRET, paths);
+            found.find_out(&segment.tuple, &Finder::new(SECRET, paths));
             assert_eq!((found.hash, found.side), (hash(&key, SECRET), side));
             let glance = Glance::of(segment);
             if may_be_quick && store.fold_simple(shared, &found, &glance, time).is_some() {

@@ -3,7 +3,7 @@
 //! that accepts an attempt which it refused), nor a SYN-ACK from the end that sent the SYN (some injectors
 //! forge those).
 
-use super::ahead::{Announced, Whose};
+use super::ahead::{Announced, Finder, Whose};
 use super::fold;
 use super::prefix::{Learned, MacWord};
 use super::store::FlowStore;
@@ -126,7 +126,7 @@ impl Tracker {
     #[inline(never)]
     fn take_in_unknown(&mut self, seen: Seen<'_>) -> Taken {
         let mut found = Announced::NONE;
-        found.find_out(&seen.2.tuple, self.secret, &self.paths);
+        found.find_out(&seen.2.tuple, &Finder::new(self.secret, &self.paths));
         self.take_in(&found, seen)
     }
 

@@ -101,13 +101,11 @@ impl Parsed {
         }
     }
 
-    /// Lets `observer` fetch what it will need.
+    /// What is to be announced of it: the ends of a segment, and where to write what is found out of them.
     #[inline]
-    fn announce<O: Observe>(&mut self, observer: &mut O) {
-        if !matches!(self.kind, Kind::Rejected(_)) {
-            observer.announce(&self.glance.tuple, &mut self.announced);
-            observer.approach(&self.announced);
-        }
+    fn announcement(&mut self) -> Option<(&FourTuple, &mut Announced)> {
+        let is_segment = !matches!(self.kind, Kind::Rejected(_));
+        is_segment.then_some((&self.glance.tuple, &mut self.announced))
     }
 }
 
@@ -179,14 +177,13 @@ pub fn take_in<O: Observe, B: Batch>(
     batch: &mut B,
     places: &mut [Parsed],
 ) {
-    for (at, parsed) in places.iter_mut().enumerate() {
+    let read = places.iter_mut().enumerate().filter_map(|(at, parsed)| {
         let (bytes, meta_bytes) = batch.frame(at);
         read_frame(now, bytes, meta_bytes, parsed);
-        parsed.announce(observer);
-    }
-    places
-        .iter()
-        .for_each(|parsed| observer.reach(&parsed.announced));
+        parsed.announcement()
+    });
+    observer.announce(read);
+    observer.reach(places.iter().map(|parsed| &parsed.announced));
     for (at, parsed) in places.iter().enumerate() {
         let told = observe_frame(observer, vantage, parsed, batch, at);
         batch.was_read(at);

@@ -44,15 +44,15 @@ pub trait Observe {
         false
     }
 
-    /// A segment between these ends will be observed soon. What was found out for that is written over
-    /// `_announced`. Changes nothing that a verdict could see, nor do the next two.
-    fn announce(&mut self, _tuple: &FourTuple, _announced: &mut Announced) {}
+    /// Segments between these ends will be observed soon. Goes through all of them; what was found out for that is
+    /// written over each `Announced`, and what leads to their flows is brought near. Changes nothing that a
+    /// verdict could see, nor does the next one.
+    fn announce<'a>(&mut self, segments: impl Iterator<Item = (&'a FourTuple, &'a mut Announced)>) {
+        segments.for_each(drop);
+    }
 
-    /// The first half of bringing near what is known of the flow of a segment that was announced.
-    fn approach(&mut self, _announced: &Announced) {}
-
-    /// The second half, to which the first one leads.
-    fn reach(&mut self, _announced: &Announced) {}
+    /// Brings near the flows of segments that were announced.
+    fn reach<'a>(&mut self, _announced: impl Iterator<Item = &'a Announced>) {}
 
     /// The kernel says that this connection's handshake is complete. It may not be known here.
     fn confirm(&mut self, _confirmed: &Confirmed) {}
@@ -105,18 +105,13 @@ impl Observe for Tracker {
     }
 
     #[inline]
-    fn announce(&mut self, tuple: &FourTuple, announced: &mut Announced) {
-        Self::announce(self, tuple, announced);
+    fn announce<'a>(&mut self, segments: impl Iterator<Item = (&'a FourTuple, &'a mut Announced)>) {
+        self.announce_all(segments);
     }
 
     #[inline]
-    fn approach(&mut self, announced: &Announced) {
-        Self::approach(self, announced);
-    }
-
-    #[inline]
-    fn reach(&mut self, announced: &Announced) {
-        Self::reach(self, announced);
+    fn reach<'a>(&mut self, announced: impl Iterator<Item = &'a Announced>) {
+        self.reach_all(announced);
     }
 
     fn confirm(&mut self, confirmed: &Confirmed) {
