@@ -1,6 +1,10 @@
 //! What differs between the flows of IPv4 and those of IPv6: how a key is written, and how many words
 //! each thing takes.
 
+use std::fmt::Debug;
+
+use zerocopy::FromZeros;
+
 use super::ahead::Announced;
 use super::half::HALF_WORDS;
 use super::index::{SET_BYTES, WAYS};
@@ -20,6 +24,10 @@ pub(super) trait Family {
     const END_WORDS: usize;
     /// It is IPv4.
     const IS_IPV4: bool;
+    /// The words of a set: so many that places in them need no check.
+    type Set: Debug + FromZeros + AsRef<[u32]> + AsMut<[u32]>;
+    /// All words of these sets.
+    fn words(sets: &[Self::Set]) -> &[u32];
     /// A key as it is compared.
     type Key: Copy;
     /// A key in that form.
@@ -44,6 +52,11 @@ impl Family for V4 {
     const KEY_WORDS: usize = 3;
     const END_WORDS: usize = HALF_WORDS;
     const IS_IPV4: bool = true;
+    type Set = [u32; V4_WORDS];
+
+    fn words(sets: &[Self::Set]) -> &[u32] {
+        sets.as_flattened()
+    }
 
     type Key = Ipv4Key;
 
@@ -77,6 +90,11 @@ impl Family for V6 {
     const KEY_WORDS: usize = 9;
     const END_WORDS: usize = HALF_WORDS + 1;
     const IS_IPV4: bool = false;
+    type Set = [u32; V6_WORDS];
+
+    fn words(sets: &[Self::Set]) -> &[u32] {
+        sets.as_flattened()
+    }
 
     type Key = WideKey;
 
@@ -115,13 +133,20 @@ pub(super) const fn second_words<F: Family>() -> usize {
     F::END_WORDS + 1
 }
 
-pub(super) const fn set_words<F: Family>() -> usize {
+const fn set_words<F: Family>() -> usize {
     WAYS * flow_words::<F>() + SECONDS * second_words::<F>()
 }
 
-pub(super) const fn second_start<F: Family>(set: usize, number: usize) -> usize {
-    set * set_words::<F>() + WAYS * flow_words::<F>() + number * second_words::<F>()
+/// Where a second end stands in its set.
+pub(super) const fn second_start<F: Family>(number: usize) -> usize {
+    WAYS * flow_words::<F>() + number * second_words::<F>()
 }
+
+/// Words of a set of IPv4.
+const V4_WORDS: usize = 124;
+/// Words of a set of IPv6.
+const V6_WORDS: usize = 184;
+const _: () = assert!(V4_WORDS == set_words::<V4>() && V6_WORDS == set_words::<V6>());
 
 // Half a byte a flow is left for the dictionaries.
 const _: () = assert!(set_words::<V4>() * 4 + SET_BYTES + WAYS / 2 <= WAYS * 64);

@@ -43,27 +43,27 @@ impl<F: Family> Words<F> {
 
     /// A second end without its last word.
     pub(super) fn second(&self, set: usize, number: usize) -> &[u32] {
-        let start = second_start::<F>(set, number);
-        let words = self.words.get(start..start + F::END_WORDS);
+        let start = second_start::<F>(number);
+        let words = self.set(set).get(start..start + F::END_WORDS);
         words.unwrap_or_default()
     }
 
     /// The same, to change it.
     pub(super) fn second_mut(&mut self, set: usize, number: usize) -> &mut [u32] {
-        let start = second_start::<F>(set, number);
-        let words = self.words.get_mut(start..start + F::END_WORDS);
+        let start = second_start::<F>(number);
+        let words = self.set_mut(set).get_mut(start..start + F::END_WORDS);
         words.unwrap_or_default()
     }
 
     /// The word of a second end that says whose it is and when it was heard.
     fn tail(&self, set: usize, number: usize) -> u32 {
-        let at = second_start::<F>(set, number) + F::END_WORDS;
-        self.words.get(at).copied().unwrap_or_default()
+        let at = second_start::<F>(number) + F::END_WORDS;
+        self.set(set).get(at).copied().unwrap_or_default()
     }
 
     fn change_tail(&mut self, set: usize, number: usize, mask: u32, value: u32) {
-        let at = second_start::<F>(set, number) + F::END_WORDS;
-        if let Some(tail) = self.words.get_mut(at) {
+        let at = second_start::<F>(number) + F::END_WORDS;
+        if let Some(tail) = self.set_mut(set).get_mut(at) {
             *tail = *tail & !mask | value;
         }
     }

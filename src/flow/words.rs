@@ -2,12 +2,14 @@
 //! key, its state and one end, and behind them four more ends for flows that were heard from both.
 //! All zeroes is an empty set, so that memory need not be touched before it is used.
 
-use std::marker::PhantomData;
+use std::alloc::{Layout, handle_alloc_error};
+
+use zerocopy::FromZeros;
 
 use super::Side;
-use super::family::{Family, STATE_WORDS, flow_words, set_words};
+use super::family::{Family, STATE_WORDS, flow_words};
 use super::half::{self, Around, HALF_WORDS};
-use super::index::Slot;
+use super::index::{Slot, WAYS};
 use super::looks::Looks;
 use super::store::{ENDED_KEPT_NS, FlowState};
 use super::ticks::{FIRST_BITS, FIRST_SHIFT, LAST_BITS, LAST_SHIFT, ticks, time};
@@ -37,8 +39,7 @@ const STATE_FLAGS: u32 =
 /// The memory of one family's flows.
 #[derive(Debug)]
 pub(super) struct Words<F: Family> {
-    pub(super) words: Box<[u32]>,
-    family: PhantomData<F>,
+    sets: Box<[F::Set]>,
 }
 
 /// A flow with at most one end, in its words.
@@ -111,6 +112,12 @@ pub(super) fn last_time(ticks: u32, now: Timestamp) -> Timestamp {
     time(u64::from(ticks), now, LAST_SHIFT, LAST_BITS)
 }
 
+/// What the allocator does by itself where memory is asked for in the usual ways.
+fn no_memory<F: Family>(sets: usize) -> Box<[F::Set]> {
+    let layout = Layout::array::<F::Set>(sets);
+    handle_alloc_error(layout.unwrap_or(Layout::new::<F::Set>()))
+}
+
 impl<F: Family> Words<F> {
     /// A flow, each of its words by itself.
     #[inline]
@@ -132,39 +139,52 @@ impl<F: Family> Words<F> {
     /// That many empty sets.
     pub(super) fn new(sets: usize) -> Self {
         Self {
-            // Zeroed memory from the system, which is not touched before it is used.
-            words: vec![0; sets * set_words::<F>()].into_boxed_slice(),
-            family: PhantomData,
+            // Zeroed memory from the system, which is not touched before it is used: `vec!` writes each set.
+            sets: <[F::Set]>::new_box_zeroed_with_elems(sets)
+                .unwrap_or_else(|_| no_memory::<F>(sets)),
         }
     }
 
     /// All of it.
     pub(super) fn all(&self) -> &[u32] {
-        &self.words
+        F::words(&self.sets)
+    }
+
+    /// All words of a set.
+    #[inline]
+    pub(super) fn set(&self, set: usize) -> &[u32] {
+        self.sets.get(set).map(F::Set::as_ref).unwrap_or_default()
+    }
+
+    /// The same, to change it.
+    #[inline]
+    pub(super) fn set_mut(&mut self, set: usize) -> &mut [u32] {
+        let set = self.sets.get_mut(set);
+        set.map(F::Set::as_mut).unwrap_or_default()
     }
 
     /// A flow: key, state, first end.
     #[inline]
     pub(super) fn flow(&self, slot: Slot) -> &[u32] {
-        let start = slot.set * set_words::<F>() + slot.way * flow_words::<F>();
-        let words = self.words.get(start..).unwrap_or_default();
-        words.get(..flow_words::<F>()).unwrap_or_default()
+        let start = slot.way % WAYS * flow_words::<F>();
+        let words = self.set(slot.set).get(start..start + flow_words::<F>());
+        words.unwrap_or_default()
     }
 
     /// The first and the last word of a flow.
     #[inline]
     pub(super) fn ends_of(&self, slot: Slot) -> [Option<&u32>; 2] {
-        let start = slot.set * set_words::<F>() + slot.way * flow_words::<F>();
-        let last = start + flow_words::<F>() - 1;
-        [self.words.get(start), self.words.get(last)]
+        let flow = self.flow(slot);
+        [flow.first(), flow.last()]
     }
 
     /// The same, to change it.
     #[inline]
     pub(super) fn flow_mut(&mut self, slot: Slot) -> &mut [u32] {
-        let start = slot.set * set_words::<F>() + slot.way * flow_words::<F>();
-        let words = self.words.get_mut(start..).unwrap_or_default();
-        words.get_mut(..flow_words::<F>()).unwrap_or_default()
+        let start = slot.way % WAYS * flow_words::<F>();
+        let words = self.set_mut(slot.set);
+        let words = words.get_mut(start..start + flow_words::<F>());
+        words.unwrap_or_default()
     }
 
     /// Whether that is the flow's key.
