@@ -39,7 +39,9 @@ impl HopLimits {
     pub(super) fn note_first(&mut self, hop_limit: u8) -> bool {
         let [first, ..] = &mut self.0;
         let is_first = first.count > 0 && first.hop_limit == hop_limit;
-        first.count = first.count.saturating_add(u16::from(is_first));
+        if is_first {
+            first.count = first.count.saturating_add(1);
+        }
         is_first
     }
 

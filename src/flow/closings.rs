@@ -3,7 +3,8 @@
 //! a client is then the proxy's SYN, and from there on the client's own segments, by their own hop limit.
 //! Learned from SYN and FIN only; fixed size; decides nothing about any one connection.
 
-use super::prefix::{Learned, STALE_AFTER_NS, network};
+use super::learned::Learned;
+use super::prefix::{STALE_AFTER_NS, network};
 use crate::time::Timestamp;
 use crate::wire::hop_limit::is_far;
 
@@ -31,8 +32,8 @@ pub(super) struct Closings {
 impl Closings {
     /// Takes in a FIN from an address whose last SYN had the hop limit `opened_at`; 0 where none was heard.
     #[inline]
-    pub(super) fn note(&mut self, opened_at: u8, learned: &Learned<'_>) {
-        if opened_at == learned.hop_limit {
+    pub(super) fn note(&mut self, opened_at: u8, learned: Learned<'_>) {
+        if opened_at == learned.hop_limit() {
             self.alike += 1;
         } else if opened_at != 0 {
             self.note_other(opened_at, learned);
@@ -44,9 +45,9 @@ impl Closings {
     }
 
     #[inline(never)]
-    fn note_other(&mut self, opened_at: u8, learned: &Learned<'_>) {
+    fn note_other(&mut self, opened_at: u8, learned: Learned<'_>) {
         // Where only the initial values differ, they are of two machines behind one address, side by side.
-        if !is_far(opened_at, learned.hop_limit) {
+        if !is_far(opened_at, learned.hop_limit()) {
             self.alike += 1;
             return;
         }
@@ -56,7 +57,7 @@ impl Closings {
         }
         self.elsewhere += 1;
         self.last_seen = learned.now;
-        let network = network(*learned.source);
+        let network = network(learned.source());
         let mut places = self.networks.iter_mut();
         let free = places.find(|known| known.is_none_or(|known| known == network));
         if let Some(place) = free {
@@ -76,9 +77,9 @@ impl Closings {
 #[cfg(test)]
 mod tests {
     use super::Closings;
-    use crate::flow::prefix::Learned;
+    use crate::flow::learned::Learned;
     use crate::time::{SECOND, Timestamp};
-    use std::net::IpAddr;
+    use crate::wire::{FourTuple, Glance};
 
     fn at(second: u64) -> Timestamp {
         Timestamp::from_nanos(second * SECOND)
@@ -93,16 +94,19 @@ mod tests {
         now: u64,
     ) {
         for host in 0..count {
-            let source: IpAddr = [192, 0, host % networks, host].into();
-            let learned = Learned {
-                source: &source,
+            let segment = Glance {
+                tuple: FourTuple {
+                    src: [192, 0, host % networks, host].into(),
+                    ..Glance::BLANK.tuple
+                },
                 hop_limit: closed,
-                mac: None,
-                opens_flow: false,
-                is_first: false,
+                ..Glance::BLANK
+            };
+            let learned = Learned {
+                segment: &segment,
                 now: at(now),
             };
-            closings.note(opened, &learned);
+            closings.note(opened, learned);
         }
     }
 

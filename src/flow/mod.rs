@@ -12,6 +12,7 @@ mod half;
 mod hash;
 mod index;
 mod key;
+mod learned;
 mod looks;
 mod packed;
 mod path;

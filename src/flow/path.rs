@@ -7,11 +7,12 @@ use std::net::IpAddr;
 use super::closings::Closings;
 use super::hash::{fold, fold_mixed, mixed};
 use super::key::halves;
-use super::prefix::{Carriers, Learned, MacWord, PrefixTable, STALE_AFTER_NS, network_of_ipv4};
+use super::learned::Learned;
+use super::prefix::{Carriers, MacWord, PrefixTable, STALE_AFTER_NS, network_of_ipv4};
 use super::{HopLimits, MacSet, PrefixFacts};
 use crate::sys::{advise_huge_pages, bring_line_near};
 use crate::time::Timestamp;
-use crate::wire::{Link, Mac, Segment};
+use crate::wire::{Glance, Mac, Segment};
 
 /// Addresses for each network that is remembered: servers stand together, clients hardly do.
 const ADDRESSES_PER_NETWORK: usize = 2;
@@ -62,60 +63,57 @@ struct Entry {
 }
 
 impl Entry {
-    const fn is_fresh(&self, now: Timestamp) -> bool {
-        now.since(self.last_seen) < STALE_AFTER_NS
+    /// An address that was not heard before.
+    #[inline]
+    fn of(learned: Learned<'_>) -> Self {
+        Self {
+            address: learned.source(),
+            hop_limits: HopLimits::of(learned.hop_limit()),
+            mac: learned.mac(),
+            mac_count: 1,
+            opened_at: opened_at(learned),
+            flows: u32::from(learned.opens_flow()),
+            last_seen: learned.now,
+        }
+    }
+
+    #[inline]
+    fn is_fresh(&self, fresh_from: Timestamp) -> bool {
+        self.last_seen >= fresh_from
     }
 
     /// Counts a segment that came by the same MAC as the one before.
     #[inline]
-    fn count(&mut self, learned: &Learned<'_>) {
+    fn count(&mut self, learned: Learned<'_>) {
         self.mac_count = self.mac_count.saturating_add(1);
-        if learned.opens_flow {
+        if learned.opens_flow() {
             self.opened_at = opened_at(learned);
         }
-        self.flows = self.flows.saturating_add(u32::from(learned.opens_flow));
+        self.flows = self.flows.saturating_add(u32::from(learned.opens_flow()));
         self.last_seen = learned.now;
     }
 }
 
-fn opened_at(learned: &Learned<'_>) -> u8 {
-    if learned.is_first {
-        learned.hop_limit
+fn opened_at(learned: Learned<'_>) -> u8 {
+    if learned.is_first() {
+        learned.hop_limit()
     } else {
         0
     }
 }
 
-/// Learns from a segment that shows something else than the one before.
+/// Learns from a segment of an entry's address that shows something else than the one before.
 #[inline(never)]
-fn learn_anew(place: &mut Option<Entry>, learned: &Learned<'_>) {
-    let now = learned.now;
-    let entry = match place {
-        Some(entry) if entry.address == *learned.source => entry,
-        // A busy address keeps its slot; one that was heard once or long ago gives way.
-        Some(entry) if entry.flows > 1 && entry.is_fresh(now) => return,
-        _ => {
-            *place = Some(Entry {
-                address: *learned.source,
-                hop_limits: HopLimits::of(learned.hop_limit),
-                mac: learned.mac,
-                mac_count: 1,
-                opened_at: opened_at(learned),
-                flows: u32::from(learned.opens_flow),
-                last_seen: now,
-            });
-            return;
-        }
-    };
+fn learn_anew(entry: &mut Entry, learned: Learned<'_>) {
     // What it looked like then witnesses nothing now.
-    if !entry.is_fresh(now) {
+    if !entry.is_fresh(learned.fresh_from()) {
         entry.hop_limits = HopLimits::default();
         entry.flows = 0;
         entry.mac_count = 0;
     }
-    entry.hop_limits.note(learned.hop_limit);
-    if entry.mac != learned.mac {
-        entry.mac = learned.mac;
+    entry.hop_limits.note(learned.hop_limit());
+    if entry.mac != learned.mac() {
+        entry.mac = learned.mac();
         entry.mac_count = 0;
     }
     entry.count(learned);
@@ -189,7 +187,9 @@ impl PathTable {
             .entries
             .get(self.slot(address))
             .and_then(Option::as_ref)
-            .filter(|entry| entry.address == address && entry.is_fresh(now));
+            .filter(|entry| {
+                entry.address == address && now.since(entry.last_seen) < STALE_AFTER_NS
+            });
         let prefix = self.prefixes.get(address, now);
         let is_opened_by_proxy = self.closings.are_elsewhere(now);
         if entry.is_none() && prefix.is_none() && !is_opened_by_proxy {
@@ -242,38 +242,41 @@ impl PathTable {
     }
 
     /// Learns from one segment of a connection's start or end.
-    pub fn learn(&mut self, segment: &Segment, opens_flow: bool, now: Timestamp) {
+    pub fn learn(&mut self, segment: &Segment, now: Timestamp) {
         let places = self.places(segment.tuple.src);
         let learned = Learned {
-            source: &segment.tuple.src,
-            hop_limit: segment.hop_limit,
-            mac: MacWord::of(Link::new(segment.link.map(|link| link.src), None)),
-            opens_flow,
-            is_first: opens_flow && !segment.flags.ack(),
+            segment: &Glance::of(segment),
             now,
         };
-        self.learn_at(places, &learned);
+        self.learn_at(places, learned);
     }
 
     /// The same, where the places of its source are known.
     #[inline]
-    pub(super) fn learn_at(&mut self, places: Places, learned: &Learned<'_>) {
+    pub(super) fn learn_at(&mut self, places: Places, learned: Learned<'_>) {
         self.prefixes.learn(places.network as usize, learned);
         self.carriers.learn(learned);
         let Some(place) = self.entries.get_mut(places.address as usize) else {
             return;
         };
-        let is_own =
-            |entry: &&mut Entry| entry.address == *learned.source && entry.is_fresh(learned.now);
-        if let Some(entry) = place.as_mut().filter(is_own) {
-            if !learned.opens_flow {
-                self.closings.note(entry.opened_at, learned);
+        match place {
+            Some(entry) if entry.address == learned.source() => {
+                let is_fresh = entry.is_fresh(learned.fresh_from());
+                if is_fresh && !learned.opens_flow() {
+                    self.closings.note(entry.opened_at, learned);
+                }
+                if is_fresh
+                    && entry.mac == learned.mac()
+                    && entry.hop_limits.note_first(learned.hop_limit())
+                {
+                    return entry.count(learned);
+                }
+                learn_anew(entry, learned);
             }
-            if entry.mac == learned.mac && entry.hop_limits.note_first(learned.hop_limit) {
-                return entry.count(learned);
-            }
+            // A busy address keeps its slot; one that was heard once or long ago gives way.
+            Some(entry) if entry.flows > 1 && entry.is_fresh(learned.fresh_from()) => {}
+            _ => *place = Some(Entry::of(learned)),
         }
-        learn_anew(place, learned);
     }
 
     fn slot(&self, address: IpAddr) -> usize {
@@ -323,8 +326,17 @@ mod tests {
         let mut segment = Scene::established().resets[0].segment;
         segment.tuple.src = address.parse().unwrap();
         segment.hop_limit = hop_limit;
+        segment.flags = Flags(Flags::SYN);
         segment.link = Some(LinkAddresses { src, dst: None });
         segment
+    }
+
+    fn fin(address: &str, hop_limit: u8, src: Mac) -> Segment {
+        let flags = Flags(Flags::FIN | Flags::ACK);
+        Segment {
+            flags,
+            ..syn(address, hop_limit, src)
+        }
     }
 
     fn table() -> PathTable {
@@ -335,11 +347,7 @@ mod tests {
     fn an_address_never_heard_leans_on_its_network() {
         let mut table = table();
         for (host, hop_limit) in [(1, 50), (2, 114), (3, 50)] {
-            table.learn(
-                &syn(&format!("192.0.2.{host}"), hop_limit, OLD),
-                true,
-                at(1),
-            );
+            table.learn(&syn(&format!("192.0.2.{host}"), hop_limit, OLD), at(1));
         }
         let path = table.get("192.0.2.77".parse().unwrap(), at(2)).unwrap();
         assert!(!path.has_address());
@@ -353,7 +361,7 @@ mod tests {
     #[test]
     fn an_ipv6_site_is_one_network_and_its_neighbor_another() {
         let mut table = table();
-        table.learn(&syn("2001:db8:7:1::9", 57, OLD), true, at(1));
+        table.learn(&syn("2001:db8:7:1::9", 57, OLD), at(1));
         let seen = |address: &str| table.get(address.parse().unwrap(), at(2)).is_some();
         assert!(seen("2001:db8:7:ffff::1"));
         assert!(!seen("2001:db8:8:1::9"));
@@ -363,16 +371,12 @@ mod tests {
     fn a_network_at_many_distances_is_crowded_until_it_settles() {
         let mut table = table();
         for (host, hop_limit) in [(1, 50), (2, 52), (3, 54), (4, 56), (5, 58)] {
-            table.learn(
-                &syn(&format!("192.0.2.{host}"), hop_limit, OLD),
-                true,
-                at(1),
-            );
+            table.learn(&syn(&format!("192.0.2.{host}"), hop_limit, OLD), at(1));
         }
         let host = "192.0.2.9".parse().unwrap();
         assert!(table.get(host, at(1)).unwrap().prefix.is_crowded);
         for later in [500, 1_000, 1_500, 2_000] {
-            table.learn(&syn("192.0.2.1", 50, OLD), false, at(later));
+            table.learn(&fin("192.0.2.1", 50, OLD), at(later));
         }
         let prefix = table.get(host, at(2_000)).unwrap().prefix;
         assert!(!prefix.is_crowded);
@@ -384,11 +388,11 @@ mod tests {
         let mut table = table();
         let address = "192.0.2.1";
         for second in 1..9 {
-            table.learn(&syn(address, 50, OLD), true, at(second));
+            table.learn(&syn(address, 50, OLD), at(second));
         }
         let facts = |table: &PathTable, second| table.get(address.parse().unwrap(), at(second));
         assert_eq!(facts(&table, 9).unwrap().flows, 8);
-        table.learn(&syn(address, 60, OLD), true, at(2000));
+        table.learn(&syn(address, 60, OLD), at(2000));
         let later = facts(&table, 2001).unwrap();
         assert_eq!((later.flows, later.mac_count), (1, 1));
     }
@@ -397,16 +401,16 @@ mod tests {
     fn a_router_that_takes_over_is_known_by_the_first_handshakes_that_it_carries() {
         let mut table = table();
         let older = "192.0.2.1".parse().unwrap();
-        table.learn(&syn("192.0.2.1", 50, OLD), true, at(1));
-        table.learn(&syn("192.0.2.2", 50, OLD), true, at(1));
+        table.learn(&syn("192.0.2.1", 50, OLD), at(1));
+        table.learn(&syn("192.0.2.2", 50, OLD), at(1));
         let knows = |table: &PathTable, mac| {
             let path = table.get(older, at(3)).unwrap();
             path.prefix.macs.contains(mac)
         };
         assert!(knows(&table, OLD) && !knows(&table, NEW));
-        table.learn(&syn("192.0.2.3", 50, NEW), true, at(2));
+        table.learn(&syn("192.0.2.3", 50, NEW), at(2));
         assert!(!knows(&table, NEW), "it may be that host's own");
-        table.learn(&syn("192.0.2.4", 50, NEW), true, at(2));
+        table.learn(&syn("192.0.2.4", 50, NEW), at(2));
         assert!(knows(&table, NEW) && knows(&table, OLD));
     }
 
@@ -415,8 +419,8 @@ mod tests {
         let mut table = table();
         for host in 1..9 {
             let own = Mac([2, 0, 0, 0, 1, host]);
-            table.learn(&syn(&format!("192.0.2.{host}"), 64, own), true, at(1));
-            table.learn(&syn(&format!("192.0.2.{host}"), 64, own), false, at(2));
+            table.learn(&syn(&format!("192.0.2.{host}"), 64, own), at(1));
+            table.learn(&fin(&format!("192.0.2.{host}"), 64, own), at(2));
         }
         let last = table.get("192.0.2.8".parse().unwrap(), at(3)).unwrap();
         assert!(last.prefix.macs.contains(Mac([2, 0, 0, 0, 1, 8])));
@@ -428,11 +432,11 @@ mod tests {
     fn a_mac_that_carries_many_networks_is_a_routers_until_it_falls_silent() {
         let mut table = table();
         for network in 1..5 {
-            table.learn(&syn(&format!("192.0.{network}.1"), 50, OLD), true, at(1));
+            table.learn(&syn(&format!("192.0.{network}.1"), 50, OLD), at(1));
             let path = table.get("192.0.1.1".parse().unwrap(), at(1)).unwrap();
             assert_eq!(path.routers.contains(OLD), network == 4);
         }
-        table.learn(&syn("192.0.1.1", 50, NEW), true, at(899));
+        table.learn(&syn("192.0.1.1", 50, NEW), at(899));
         let path = table.get("192.0.1.1".parse().unwrap(), at(902)).unwrap();
         assert!(!path.routers.contains(OLD));
         assert_eq!((path.mac, path.mac_count), (Some(NEW), 1));
@@ -446,10 +450,10 @@ mod tests {
             for client in 0..9 {
                 let mut seen = syn(&format!("192.0.{}.{client}", client % 3), opened, OLD);
                 seen.flags = Flags(flags);
-                table.learn(&seen, true, at(1_000));
+                table.learn(&seen, at(1_000));
                 seen.flags = Flags(Flags::FIN | Flags::ACK);
                 seen.hop_limit = closed;
-                table.learn(&seen, false, at(1_001));
+                table.learn(&seen, at(1_001));
             }
             let facts = table.get("203.0.113.1".parse().unwrap(), at(1_002));
             facts.is_some_and(|path| path.is_opened_by_proxy)
@@ -463,11 +467,11 @@ mod tests {
     #[test]
     fn a_busy_network_keeps_its_place_and_a_quiet_one_gives_way() {
         let mut table = PathTable::new(1, 5);
-        table.learn(&syn("192.0.2.1", 50, OLD), true, at(1));
-        table.learn(&syn("192.0.2.1", 50, OLD), true, at(1));
-        table.learn(&syn("203.0.113.1", 40, OLD), true, at(2));
+        table.learn(&syn("192.0.2.1", 50, OLD), at(1));
+        table.learn(&syn("192.0.2.1", 50, OLD), at(1));
+        table.learn(&syn("203.0.113.1", 40, OLD), at(2));
         assert!(table.get("203.0.113.1".parse().unwrap(), at(2)).is_none());
-        table.learn(&syn("203.0.113.1", 40, OLD), true, at(1_000));
+        table.learn(&syn("203.0.113.1", 40, OLD), at(1_000));
         assert!(
             table
                 .get("203.0.113.1".parse().unwrap(), at(1_000))

@@ -8,6 +8,7 @@ use std::num::NonZeroU64;
 
 use super::HopLimits;
 use super::hash::fold;
+use super::learned::Learned;
 use super::path::{empty_places, number_of};
 use crate::sys::bring_line_near;
 use crate::time::{SECOND, Timestamp};
@@ -19,8 +20,8 @@ use crate::wire::{Link, Mac};
 pub(super) const STALE_AFTER_NS: u64 = 900 * SECOND;
 
 /// The same in whole seconds.
-const STALE_SECONDS: u32 = 900;
-const _: () = assert!(STALE_AFTER_NS == STALE_SECONDS as u64 * SECOND);
+const STALE_SECONDS: u64 = 900;
+const _: () = assert!(STALE_AFTER_NS == STALE_SECONDS * SECOND);
 
 /// MACs that are remembered of a network: two routers of a redundant pair, each with its virtual
 /// address (VRRP, HSRP) or as two members of an ECMP group.
@@ -91,6 +92,13 @@ impl MacWord {
         NonZeroU64::new(link.mac_alone()).map(Self)
     }
 
+    /// Whether another one is this.
+    #[inline]
+    pub(super) fn is(self, other: Option<Self>) -> bool {
+        // In one comparison: none is 0.
+        self.0.get() == other.map_or(0, |other| other.0.get())
+    }
+
     pub(super) fn mac(self) -> Mac {
         Link(self.0.get()).parts().0.unwrap_or_default()
     }
@@ -104,20 +112,6 @@ struct MacUse {
     address: u32,
     /// Whole seconds: until the year 2106 in captures.
     last_seen: u32,
-}
-
-/// One segment of a connection's start or end, to learn from.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Learned<'a> {
-    pub(super) source: &'a IpAddr,
-    pub(super) hop_limit: u8,
-    /// The MAC that it came from.
-    pub(super) mac: Option<MacWord>,
-    /// It begins a flow.
-    pub(super) opens_flow: bool,
-    /// And does not answer another's beginning.
-    pub(super) is_first: bool,
-    pub(super) now: Timestamp,
 }
 
 /// In place of an address's tag: there are several.
@@ -136,7 +130,8 @@ impl MacUse {
 
 #[inline]
 fn seconds(time: Timestamp) -> u32 {
-    u32::try_from(time.as_nanos() / SECOND).unwrap_or(u32::MAX)
+    let whole = (time.as_nanos() / SECOND).min(u64::from(u32::MAX));
+    u32::try_from(whole).unwrap_or(u32::MAX)
 }
 
 /// Two cache lines. What nearly all segments need stands in the first.
@@ -217,8 +212,8 @@ impl PrefixTable {
 
     /// Learns from one segment of a connection's start or end; `slot` is that of its source.
     #[inline]
-    pub(super) fn learn(&mut self, slot: usize, learned: &Learned<'_>) {
-        let network = network(*learned.source);
+    pub(super) fn learn(&mut self, slot: usize, learned: Learned<'_>) {
+        let network = network(learned.source());
         let key = self.key;
         let Some(place) = self.entries.get_mut(slot) else {
             return;
@@ -226,7 +221,7 @@ impl PrefixTable {
         let is_known = match place {
             Some(entry) => {
                 entry.network == network
-                    && entry.is_fresh(learned.now)
+                    && entry.is_fresh(learned)
                     && entry.note_again(learned, key)
             }
             None => false,
@@ -259,12 +254,12 @@ fn tag(address: IpAddr, key: u64) -> u32 {
 }
 
 #[inline(never)]
-fn learn_anew(place: &mut Option<Entry>, network: u64, learned: &Learned<'_>, key: u64) {
+fn learn_anew(place: &mut Option<Entry>, network: u64, learned: Learned<'_>, key: u64) {
     let now = learned.now;
     let entry = match place {
-        Some(entry) if entry.network == network && entry.is_fresh(now) => entry,
+        Some(entry) if entry.network == network && entry.is_fresh(learned) => entry,
         // A busy network keeps its slot; one that was heard once or long ago gives way.
-        Some(entry) if entry.network != network && entry.flows > 1 && entry.is_fresh(now) => {
+        Some(entry) if entry.network != network && entry.flows > 1 && entry.is_fresh(learned) => {
             return;
         }
         _ => place.insert(Entry {
@@ -272,7 +267,7 @@ fn learn_anew(place: &mut Option<Entry>, network: u64, learned: &Learned<'_>, ke
             last_seen: now,
             hop_limits: HopLimits::default(),
             flows: 0,
-            address: tag(*learned.source, key),
+            address: tag(learned.source(), key),
             halved: seconds(now),
             is_crowded: false,
             macs: [None; MACS_OF_NETWORK],
@@ -283,56 +278,63 @@ fn learn_anew(place: &mut Option<Entry>, network: u64, learned: &Learned<'_>, ke
 }
 
 impl Entry {
-    const fn is_fresh(&self, now: Timestamp) -> bool {
-        now.since(self.last_seen) < STALE_AFTER_NS
+    #[inline]
+    fn is_fresh(&self, learned: Learned<'_>) -> bool {
+        self.last_seen >= learned.fresh_from()
     }
 
     /// One more segment that shows what most have shown; `false` when it is not one, and nothing was
     /// done. The same as [`Entry::note`] does then.
     #[inline]
-    fn note_again(&mut self, learned: &Learned<'_>, key: u64) -> bool {
+    fn note_again(&mut self, learned: Learned<'_>, key: u64) -> bool {
         let second = seconds(learned.now);
+        let is_to_be_halved = self.is_to_be_halved(second);
         let [Some(used), ..] = &mut self.macs else {
             return false;
         };
-        if Some(used.mac) != learned.mac || second.saturating_sub(self.halved) >= STALE_SECONDS {
+        if !used.mac.is(learned.mac()) || is_to_be_halved {
             return false;
         }
         if (self.address | used.address) != SEVERAL {
-            let tag = tag(*learned.source, key);
+            let tag = tag(learned.source(), key);
             let is_it = |known: u32| known == SEVERAL || known == tag;
             if !is_it(self.address) || !is_it(used.address) {
                 return false;
             }
         }
-        if !self.hop_limits.note_first(learned.hop_limit) {
+        if !self.hop_limits.note_first(learned.hop_limit()) {
             return false;
         }
         used.last_seen = second;
-        self.flows = self.flows.saturating_add(u32::from(learned.opens_flow));
+        self.flows = self.flows.saturating_add(u32::from(learned.opens_flow()));
         self.last_seen = learned.now;
         true
     }
 
-    fn note(&mut self, learned: &Learned<'_>, key: u64) {
+    #[inline]
+    fn is_to_be_halved(&self, second: u32) -> bool {
+        u64::from(second) >= u64::from(self.halved) + STALE_SECONDS
+    }
+
+    fn note(&mut self, learned: Learned<'_>, key: u64) {
         let second = seconds(learned.now);
-        if second.saturating_sub(self.halved) >= STALE_SECONDS {
+        if self.is_to_be_halved(second) {
             self.halved = second;
             self.is_crowded = false;
             for mode in &mut self.hop_limits.0 {
                 mode.count /= 2;
             }
         }
-        let known = |mode: super::Mode| mode.hop_limit == learned.hop_limit;
+        let known = |mode: super::Mode| mode.hop_limit == learned.hop_limit();
         let is_full = self.hop_limits.modes().count() == self.hop_limits.0.len();
         self.is_crowded |= is_full && !self.hop_limits.modes().any(known);
-        self.hop_limits.note(learned.hop_limit);
-        self.flows = self.flows.saturating_add(u32::from(learned.opens_flow));
-        let tag = tag(*learned.source, key);
+        self.hop_limits.note(learned.hop_limit());
+        self.flows = self.flows.saturating_add(u32::from(learned.opens_flow()));
+        let tag = tag(learned.source(), key);
         if self.address != tag {
             self.address = SEVERAL;
         }
-        if let Some(mac) = learned.mac {
+        if let Some(mac) = learned.mac() {
             self.note_mac(mac, tag, second);
         }
     }
@@ -385,13 +387,13 @@ struct Recent {
 impl Carriers {
     /// Learns from one segment of a connection's start or end.
     #[inline]
-    pub(super) fn learn(&mut self, learned: &Learned<'_>) {
+    pub(super) fn learn(&mut self, learned: Learned<'_>) {
         if let Some(recent) = &mut self.recent
-            && Some(recent.mac) == learned.mac
-            && learned.now.since(recent.last_seen) < STALE_AFTER_NS
+            && recent.mac.is(learned.mac())
+            && recent.last_seen >= learned.fresh_from()
             && recent
                 .network
-                .is_none_or(|known| known == network(*learned.source))
+                .is_none_or(|known| known == network(learned.source()))
         {
             recent.last_seen = learned.now;
             return;
@@ -413,13 +415,13 @@ impl Carriers {
     }
 
     #[inline(never)]
-    fn learn_any(&mut self, learned: &Learned<'_>) {
-        let Some(mac) = learned.mac else {
+    fn learn_any(&mut self, learned: Learned<'_>) {
+        let Some(mac) = learned.mac() else {
             return;
         };
         self.settle();
         let now = learned.now;
-        let network = network(*learned.source);
+        let network = network(learned.source());
         if let Some(carrier) = self.known.iter_mut().flatten().find(|c| c.mac == mac) {
             if now.since(carrier.last_seen) >= STALE_AFTER_NS {
                 carrier.networks = [None; NETWORKS_OF_ROUTER];
@@ -511,12 +513,11 @@ pub(crate) fn network(address: IpAddr) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
-    use super::{Carrier, Carriers, Learned, MacWord};
+    use super::{Carrier, Carriers};
+    use crate::flow::learned::Learned;
     use crate::flow::tests::Dice;
     use crate::time::{SECOND, Timestamp};
-    use crate::wire::{Link, Mac};
+    use crate::wire::{FourTuple, Glance, Link, Mac};
 
     #[test]
     fn behind_a_nat64_the_networks_of_ipv4_are_not_one() {
@@ -545,19 +546,22 @@ mod tests {
                 mac = macs[usize::from(dice.byte()) % macs.len()];
             }
             now = now.plus_nanos(if bits >> 2 == 0 { 500 * SECOND } else { SECOND });
-            let source: IpAddr = [192, 0, dice.byte() % 6, 1].into();
+            let segment = Glance {
+                tuple: FourTuple {
+                    src: [192, 0, dice.byte() % 6, 1].into(),
+                    ..Glance::BLANK.tuple
+                },
+                link: Link::new((bits != 255).then_some(mac), None),
+                ..Glance::BLANK
+            };
             let learned = Learned {
-                source: &source,
-                hop_limit: 64,
-                mac: MacWord::of(Link::new((bits != 255).then_some(mac), None)),
-                opens_flow: true,
-                is_first: true,
+                segment: &segment,
                 now,
             };
-            quick.learn(&learned);
-            full.learn_any(&learned);
+            quick.learn(learned);
+            full.learn_any(learned);
             // Then its place does not know of it yet.
-            let lags = |c: &Carrier| Some(c.mac) == learned.mac && c.last_seen != now;
+            let lags = |c: &Carrier| Some(c.mac) == learned.mac() && c.last_seen != now;
             short += u32::from(quick.known.iter().flatten().any(lags));
             assert_eq!(quick.routers(now), full.routers(now));
             assert_eq!(

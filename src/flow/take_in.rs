@@ -5,7 +5,7 @@
 
 use super::ahead::{Announced, Finder, Whose};
 use super::fold;
-use super::prefix::{Learned, MacWord};
+use super::learned::Learned;
 use super::store::FlowStore;
 use super::tracker::{Live, Seen, Tables, Tracker};
 use super::{FlowKey, PathTable, Side, Sighting};
@@ -73,24 +73,24 @@ impl Tracker {
             return false;
         };
         let Live { v4, v6, shared } = &mut **live;
-        let Some(is_new) = (match found.whose {
-            Whose::V4 => v4.fold_simple(shared, found, glance, time),
-            Whose::Wide => v6.fold_simple(shared, found, glance, time),
-            Whose::Captured | Whose::Unknown => None,
-        }) else {
+        // Asked one after the other: a jump by a table takes longer.
+        let is_new = if found.whose == Whose::V4 {
+            v4.fold_simple(shared, found, glance, time)
+        } else if found.whose == Whose::Wide {
+            v6.fold_simple(shared, found, glance, time)
+        } else {
+            None
+        };
+        let Some(is_new) = is_new else {
             return false;
         };
         let flags = glance.flags;
         if (flags.syn() || flags.fin() || is_new) && vantage.path != outbound() {
             let learned = Learned {
-                source: &glance.tuple.src,
-                hop_limit: glance.hop_limit,
-                mac: MacWord::of(glance.link),
-                opens_flow: flags.syn(),
-                is_first: flags.syn() && !flags.ack(),
+                segment: glance,
                 now: time,
             };
-            self.paths.learn_at(found.places, &learned);
+            self.paths.learn_at(found.places, learned);
         }
         true
     }
@@ -168,7 +168,7 @@ fn take_in<S: FlowStore>(
     };
     let begins_or_ends = segment.flags.syn() || segment.flags.fin() || is_new;
     if is_folded && begins_or_ends && vantage.path != outbound() {
-        paths.learn(segment, segment.flags.syn(), time);
+        paths.learn(segment, time);
     }
     if begins_anew {
         Taken::BeginsAnew
