@@ -33,6 +33,14 @@ impl Look {
         Self([shape.order, sizes, shape.rest])
     }
 
+    /// Whether another one is this: word by word, since words that were written a moment ago are not read as
+    /// one without waiting.
+    #[inline]
+    const fn is(self, other: Self) -> bool {
+        let (Self([a, b, c]), Self([d, e, f])) = (self, other);
+        (a ^ d) | (b ^ e) | (c ^ f) == 0
+    }
+
     /// The options and the window; the timestamps' value is `stamp`.
     pub(super) fn options(&self, stamp: u32) -> (Options, u16) {
         let Self([order, sizes, rest]) = *self;
@@ -79,7 +87,7 @@ impl Looks {
     pub(super) fn take(&mut self, look: Look) -> u16 {
         if let Some((known, uses)) = self.slots.get_mut(usize::from(self.last))
             && *uses > 0
-            && *known == look
+            && known.is(look)
         {
             *uses = uses.saturating_add(1);
             return self.last + 1;
