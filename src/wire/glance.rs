@@ -249,15 +249,18 @@ impl Glance {
 
     #[inline]
     fn read_usual(&mut self, frame: &[u8]) -> Option<()> {
+        /// The types as they stand behind a MAC.
+        const IPV4: u64 = TYPE_IPV4.swap_bytes() as u64;
+        const IPV6: u64 = TYPE_IPV6.swap_bytes() as u64;
         let head = frame.first_chunk::<{ TCP_OF_IPV4 + tcp::HEADER_LEN }>()?;
         let from = u64_at(head, 6);
         self.link = Link(from & ((1 << Link::VLAN_SHIFT) - 1) | Link::HAS_MAC);
-        match u16_at(head, 12) {
-            TYPE_IPV4 => {
+        match from >> Link::VLAN_SHIFT {
+            IPV4 => {
                 let len = self.read_ipv4(head)?;
                 self.read_tcp(head.last_chunk()?, len, frame.get(head.len()..)?)
             }
-            TYPE_IPV6 => self.read_ipv6(frame),
+            IPV6 => self.read_ipv6(frame),
             _ => None,
         }
     }
@@ -394,9 +397,10 @@ const fn u32_at<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
 /// Eight bytes as they lie in memory, the first one lowest: to be compared with a pattern.
 #[inline]
 const fn u64_at<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
-    let low = [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]];
-    let high = [bytes[at + 4], bytes[at + 5], bytes[at + 6], bytes[at + 7]];
-    u32::from_le_bytes(low) as u64 | (u32::from_le_bytes(high) as u64) << 32
+    match bytes.split_at(at).1.first_chunk() {
+        Some(word) => u64::from_le_bytes(*word),
+        None => 0,
+    }
 }
 
 #[cfg(test)]
