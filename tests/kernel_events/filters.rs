@@ -8,17 +8,25 @@ use rstscope::time::Timestamp;
 
 use super::namespace;
 
+/// That of `nic0`, as the kernel says; /sys shows another namespace still.
+fn ifindex() -> u32 {
+    let link = namespace::run("ip -o link show nic0");
+    link.split(':').next().unwrap().parse().unwrap()
+}
+
+/// As on a kernel without tcx.
+fn by_filter() -> Config {
+    Config {
+        by_filter: true,
+        ..Config::for_netns(own_netns().unwrap())
+    }
+}
+
 #[test]
 #[ignore = "needs root"]
 fn a_program_that_somebody_takes_off_is_missed_be_it_a_link_or_a_filter() {
     let _namespace = namespace::Namespace::enter(1);
-    // /sys shows another namespace still.
-    let ifindex = namespace::run("ip -o link show nic0");
-    let ifindex: u32 = ifindex.split(':').next().unwrap().parse().unwrap();
-    let config = Config {
-        by_filter: true,
-        ..Config::for_netns(own_netns().unwrap())
-    };
+    let (ifindex, config) = (ifindex(), by_filter());
     let attached = || {
         let mut events = Events::open(config).expect("open");
         events.attach_egress("nic0", ifindex).expect("a filter");
@@ -60,12 +68,7 @@ fn a_program_that_somebody_takes_off_is_missed_be_it_a_link_or_a_filter() {
 #[ignore = "needs root"]
 fn the_filter_of_a_killed_mirror_is_taken_off_and_nobody_elses_is() {
     let _namespace = namespace::Namespace::enter(1);
-    let ifindex = namespace::run("ip -o link show nic0");
-    let ifindex: u32 = ifindex.split(':').next().unwrap().parse().unwrap();
-    let config = Config {
-        by_filter: true,
-        ..Config::for_netns(own_netns().unwrap())
-    };
+    let (ifindex, config) = (ifindex(), by_filter());
     let events = Events::open(config).expect("open");
     let listed = || namespace::run("tc filter show dev nic0 ingress");
     events.take_off_left_mirror("nic0", ifindex);
