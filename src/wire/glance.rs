@@ -257,17 +257,17 @@ impl Glance {
         self.link = Link(from & ((1 << Link::VLAN_SHIFT) - 1) | Link::HAS_MAC);
         match from >> Link::VLAN_SHIFT {
             IPV4 => {
-                let len = self.read_ipv4(head)?;
-                self.read_tcp(head.last_chunk()?, len, frame.get(head.len()..)?)
+                let known = self.read_ipv4(head)?;
+                self.read_tcp(head.last_chunk()?, known, frame.get(head.len()..)?)
             }
             IPV6 => self.read_ipv6(frame),
             _ => None,
         }
     }
 
-    /// Answers the length of header and payload.
+    /// Answers the length of header and payload, and the marks.
     #[inline]
-    fn read_ipv4<const N: usize>(&mut self, head: &[u8; N]) -> Option<u32> {
+    fn read_ipv4<const N: usize>(&mut self, head: &[u8; N]) -> Option<(u32, u32)> {
         /// Of the first eight bytes: version and length of the header, no fragment.
         const MASK: u64 = u64::from_le_bytes([0xff, 0, 0, 0, 0, 0, 0x3f, 0xff]);
         const PLAIN: u64 = u64::from_le_bytes([0x45, 0, 0, 0, 0, 0, 0, 0]);
@@ -279,10 +279,10 @@ impl Glance {
         self.tuple.dst = IpAddr::V4(Ipv4Addr::from_bits(u32_at(head, IP + 16)));
         self.hop_limit = head[IP + 8];
         self.ip_id = u16_at(head, IP + 4);
-        self.marks = Self::DF_CLEAR >> (head[IP + 6] >> 6 & 1);
         self.flow_label = 0;
         // A length of less than the header is longer than any packet.
-        Some(u32::from(u16_at(head, IP + 2)).wrapping_sub(20))
+        let len = u32::from(u16_at(head, IP + 2)).wrapping_sub(20);
+        Some((len, Self::DF_CLEAR >> (head[IP + 6] >> 6 & 1)))
     }
 
     #[inline(never)]
@@ -297,41 +297,55 @@ impl Glance {
         self.tuple.dst = IpAddr::V6(Ipv6Addr::from(*dst.first_chunk::<16>()?));
         self.hop_limit = head[IP + 7];
         self.ip_id = 0;
-        self.marks = 0;
         self.flow_label = u32_at(head, IP) & 0x000f_ffff | Self::LABELED;
         let len = u32::from(u16_at(head, IP + 4));
-        self.read_tcp(head.last_chunk()?, len, frame.get(head.len()..)?)
+        self.read_tcp(head.last_chunk()?, (len, 0), frame.get(head.len()..)?)
     }
 
+    /// Reads the TCP header; of what is before it, length and marks are known.
     #[inline]
-    fn read_tcp(&mut self, fixed: &[u8; tcp::HEADER_LEN], len: u32, rest: &[u8]) -> Option<()> {
+    fn read_tcp(
+        &mut self,
+        fixed: &[u8; tcp::HEADER_LEN],
+        (len, mut marks): (u32, u32),
+        rest: &[u8],
+    ) -> Option<()> {
         let flags = Flags(fixed[13]);
         let is_usual = flags.0 & (Flags::SYN | Flags::FIN | Flags::RST) != 0;
         let data_offset = u32::from(fixed[12] >> 4) * 4;
         if !is_usual {
             return None;
         }
-        self.tuple.src_port = u16_at(fixed, 0);
-        self.tuple.dst_port = u16_at(fixed, 2);
+        let [a, b, c, d] = u32_at(fixed, 0).rotate_left(16).to_le_bytes();
+        self.tuple.src_port = u16::from_le_bytes([a, b]);
+        self.tuple.dst_port = u16::from_le_bytes([c, d]);
         self.seq = SeqNum(u32_at(fixed, 4));
         self.ack = SeqNum(u32_at(fixed, 8));
         let (syn, fin) = (u32::from(flags.0 >> 1 & 1), u32::from(flags.0 & 1));
         self.end = self.seq.plus(syn + fin);
         self.flags = flags;
-        self.marks |= fin << Self::FIN_SHIFT;
         self.window = u16_at(fixed, 14);
+        marks |= fin << Self::FIN_SHIFT;
         if len != data_offset {
             self.add_payload(len.wrapping_sub(data_offset))?;
+            marks |= Self::DATA;
         }
-        match data_offset {
+        self.marks = match data_offset {
             20 => {
                 self.set_options((0, 0, NO_SCALE, 0), 0, 0);
-                Some(())
+                marks
             }
-            32 => self.read_stamps(rest.first_chunk()?),
-            40 => self.read_options_of_linux(rest.first_chunk()?),
-            _ => None,
-        }
+            32 => {
+                self.read_stamps(rest.first_chunk()?)?;
+                marks | Self::STAMPED
+            }
+            40 => {
+                self.read_options_of_linux(rest.first_chunk()?)?;
+                marks | Self::STAMPED
+            }
+            _ => return None,
+        };
+        Some(())
     }
 
     /// Payload of that length, which is more than any packet holds where the header itself does not fit into it.
@@ -340,7 +354,6 @@ impl Glance {
             return None;
         }
         self.end = self.end.plus(len);
-        self.marks |= Self::DATA;
         Some(())
     }
 
@@ -378,9 +391,6 @@ impl Glance {
         self.shape.rest = u32::from_le_bytes([len, scale, bits, 0]);
         self.shape.mss = mss;
         self.stamp = stamp;
-        if bits & STAMPED != 0 {
-            self.marks |= Self::STAMPED;
-        }
     }
 }
 
