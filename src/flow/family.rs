@@ -66,17 +66,16 @@ impl Family for V4 {
 
     #[inline]
     fn is_key(flow: &[u32], key: &Ipv4Key) -> bool {
-        let [low, high, ports, ..] = *flow else {
+        let [low, high, last, ..] = *flow else {
             return false;
         };
-        (u64::from(high) << 32 | u64::from(low)) == key.addresses && ports == key.ports
+        (u64::from(high) << 32 | u64::from(low)) == key.first && last == key.last
     }
 
     #[inline]
     fn write_key(flow: &mut [u32], key: &Ipv4Key) {
-        if let [low, high, ports, ..] = flow {
-            (*low, *high) = key.addresses();
-            *ports = key.ports;
+        if let Some(own) = flow.first_chunk_mut() {
+            *own = key.words();
         }
     }
 

@@ -53,8 +53,8 @@ pub(super) const fn hash_ipv4(key: Ipv4Key, secret: [u64; 2]) -> u64 {
 /// The hash of IPv4 connections under one secret, for many of them: constants and secret are mixed once.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ipv4Hash {
-    addresses: u64,
-    ports: u64,
+    first: u64,
+    last: u64,
     again: u64,
 }
 
@@ -63,8 +63,8 @@ impl Ipv4Hash {
     #[inline]
     pub(super) const fn new(secret: [u64; 2]) -> Self {
         Self {
-            addresses: secret[0] ^ MIX[0],
-            ports: secret[1] ^ MIX[1],
+            first: secret[0] ^ MIX[0],
+            last: secret[1] ^ MIX[1],
             again: secret[0] ^ MIX[1],
         }
     }
@@ -72,9 +72,9 @@ impl Ipv4Hash {
     /// Of one key: what [`fold`] and then `finish` say of it.
     #[inline]
     pub(super) const fn of(self, key: Ipv4Key) -> u64 {
-        let ports = key.ports as u64;
-        let state = multiply(self.addresses ^ key.addresses, self.ports ^ ports);
-        multiply(state ^ MIX[0], self.again ^ ports.rotate_left(32))
+        let last = key.last as u64;
+        let state = multiply(self.first ^ key.first, self.last ^ last);
+        multiply(state ^ MIX[0], self.again ^ last.rotate_left(32))
     }
 }
 

@@ -51,14 +51,17 @@ pub struct FlowKey {
     pub high: Endpoint,
 }
 
-/// The key of an IPv4 connection in as few words as it takes: addresses and ports as [`FlowKey`] has
-/// them.
+/// Bits of an endpoint of IPv4.
+const ENDPOINT_BITS: u32 = 48;
+
+/// The key of an IPv4 connection in as few words as it takes: an endpoint is 48 bits, its address above its
+/// port; the lower endpoint comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Ipv4Key {
-    /// The lower end's address, and the higher one's above it.
-    pub(super) addresses: u64,
-    /// The higher end's port, and the lower one's above it.
-    pub(super) ports: u32,
+    /// The lower endpoint, and the higher one's port above it.
+    pub(super) first: u64,
+    /// The higher endpoint's address.
+    pub(super) last: u32,
 }
 
 impl Ipv4Key {
@@ -81,16 +84,26 @@ impl Ipv4Key {
         let (low, high) = (src.min(dst), src.max(dst));
         let side = if src <= dst { Side::Low } else { Side::High };
         let key = Self {
-            addresses: high >> 16 << 32 | low >> 16,
-            ports: halves((low << 48) >> 32 | high & 0xffff).0,
+            first: high << ENDPOINT_BITS | low,
+            last: halves(high >> 16).0,
         };
         (key, side)
     }
 
-    /// The lower end's address, and the higher one's.
+    /// Its three words.
     #[inline]
-    pub(super) const fn addresses(self) -> (u32, u32) {
-        halves(self.addresses)
+    pub(super) const fn words(self) -> [u32; 3] {
+        let (low, high) = halves(self.first);
+        [low, high, self.last]
+    }
+
+    /// The key that has these words.
+    #[inline]
+    pub(super) const fn from_words([low, high, last]: [u32; 3]) -> Self {
+        Self {
+            first: (high as u64) << 32 | low as u64,
+            last,
+        }
     }
 }
 
@@ -151,18 +164,14 @@ impl WideKey {
     /// Writes a key of IPv4 to the front.
     #[inline]
     pub(super) const fn set_ipv4(&mut self, key: Ipv4Key) {
-        let (low, high) = key.addresses();
-        (self.0[0], self.0[1], self.0[2]) = (low, high, key.ports);
+        [self.0[0], self.0[1], self.0[2]] = key.words();
     }
 
     /// The key of IPv4 that was written there.
     #[inline]
     pub(super) const fn ipv4(&self) -> Ipv4Key {
-        let [low, high, ports, ..] = self.0;
-        Ipv4Key {
-            addresses: (high as u64) << 32 | low as u64,
-            ports,
-        }
+        let [low, high, last, ..] = self.0;
+        Ipv4Key::from_words([low, high, last])
     }
 
     /// The higher end's port, and the lower one's above it.
@@ -257,7 +266,7 @@ impl FlowKey {
 mod tests {
     use std::net::IpAddr;
 
-    use super::{FlowKey, Ipv4Key, Side};
+    use super::{Endpoint, FlowKey, Ipv4Key, Side};
     use crate::wire::FourTuple;
 
     #[test]
@@ -290,11 +299,13 @@ mod tests {
                 let (key, side) = FlowKey::of(tuple);
                 let (short, from) = Ipv4Key::of(&tuple).unwrap();
                 assert_eq!(from, side);
-                let (low, high) = short.addresses();
-                assert_eq!(IpAddr::from(low.to_be_bytes()), key.low.address);
-                assert_eq!(IpAddr::from(high.to_be_bytes()), key.high.address);
-                let ports = u32::from(key.low.port) << 16 | u32::from(key.high.port);
-                assert_eq!(short.ports, ports);
+                let end = |endpoint: Endpoint| match endpoint.address {
+                    IpAddr::V4(v4) => u128::from(v4.to_bits()) << 16 | u128::from(endpoint.port),
+                    IpAddr::V6(_) => panic!("{endpoint:?}"),
+                };
+                let all = u128::from(short.last) << 64 | u128::from(short.first);
+                assert_eq!(all, end(key.high) << 48 | end(key.low));
+                assert_eq!(Ipv4Key::from_words(short.words()), short);
             }
         }
     }
