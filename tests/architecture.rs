@@ -51,7 +51,7 @@ const ADVICE: [&str; 4] = [
     "crate::sys::bring_near",
     "crate::sys::bring_line_near",
     "crate::sys::advise_huge_pages",
-    "crate::sys::{advise_huge_pages, bring_line_near}",
+    "crate::sys::{advise_huge_pages, bring_line_near_at}",
 ];
 
 fn root() -> PathBuf {

@@ -7,7 +7,7 @@
 //! ends were heard; and only when all eight are connections, the oldest of these. So a flood of
 //! spoofed SYNs displaces other SYNs, and at the most one connection a set.
 
-use crate::sys::bring_near;
+use crate::sys::bring_line_near_at;
 
 /// Slots of a set: as many as a lookup has to compare at most. Above 90 % fill before a set runs
 /// full at random keys (Poisson with mean 4 in half-full sets: 2 % of sets over 8).
@@ -159,9 +159,10 @@ impl Index {
     #[inline]
     pub(super) fn warm(&self, hash: u64) {
         let (set, _) = self.place(hash);
-        if let Some(set) = self.sets.get(set) {
-            bring_near(set);
-        }
+        // A set may lie in two lines.
+        let words = self.sets.as_flattened();
+        bring_line_near_at(words, set * SET_WORDS);
+        bring_line_near_at(words, set * SET_WORDS + SET_WORDS - 1);
     }
 
     /// The slot that a hash's flow is most likely in, or will be. Without branches: a core that has
@@ -170,8 +171,8 @@ impl Index {
     pub(super) fn likely(&self, hash: u64) -> Slot {
         let (set, tag) = self.place(hash);
         let word = self.tags(set);
-        let (alike, empty) = (zeroes(word ^ (tag * ONES)), zeroes(word));
-        let marked = if alike == 0 { empty } else { alike };
+        // Ways are taken from the lowest on, so that whoever has a tag stands below those that are empty.
+        let marked = zeroes(word ^ (tag * ONES)) | zeroes(word);
         // Of a full set without the tag, the first way: any is as good.
         let way = marked.trailing_zeros() as usize / WAYS % WAYS;
         Slot { set, way }

@@ -15,7 +15,7 @@ use super::looks::{Links, Looks};
 use super::store::{FlowState, FlowStore};
 use super::words::Words;
 use super::{FlowKey, HalfFlow, Side};
-use crate::sys::bring_line_near;
+use crate::sys::bring_line_near_at;
 use crate::time::Timestamp;
 
 /// The dictionaries that the tables of both families share.
@@ -90,13 +90,9 @@ impl<F: Family> Packed<F> {
     /// Brings the flow near that a hash probably leads to, which may lie in two cache lines.
     #[inline]
     pub(super) fn warm_flow(&self, hash: u64) {
-        for word in self
-            .words
-            .ends_of(self.index.likely(hash))
-            .into_iter()
-            .flatten()
-        {
-            bring_line_near(word);
+        let words = self.words.all();
+        for end in Words::<F>::ends_of(self.index.likely(hash)) {
+            bring_line_near_at(words, end);
         }
     }
 

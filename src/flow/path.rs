@@ -10,7 +10,7 @@ use super::key::halves;
 use super::learned::Learned;
 use super::prefix::{Carriers, MacWord, PrefixTable, STALE_AFTER_NS, network_of_ipv4};
 use super::{HopLimits, MacSet, PrefixFacts};
-use crate::sys::{advise_huge_pages, bring_line_near};
+use crate::sys::{advise_huge_pages, bring_line_near_at};
 use crate::time::Timestamp;
 use crate::wire::{Glance, Mac, Segment};
 
@@ -235,9 +235,7 @@ impl PathTable {
     /// Brings near what stands there.
     #[inline]
     pub(super) fn warm(&self, places: Places) {
-        if let Some(place) = self.entries.get(places.address as usize) {
-            bring_line_near(place);
-        }
+        bring_line_near_at(&self.entries, places.address as usize);
         self.prefixes.warm(places.network as usize);
     }
 

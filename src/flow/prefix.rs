@@ -10,7 +10,7 @@ use super::HopLimits;
 use super::hash::fold;
 use super::learned::Learned;
 use super::path::{empty_places, number_of};
-use crate::sys::bring_line_near;
+use crate::sys::bring_line_near_at;
 use crate::time::{SECOND, Timestamp};
 use crate::wire::{Link, Mac};
 
@@ -205,9 +205,7 @@ impl PrefixTable {
     /// Brings near what stands there: the first line of it.
     #[inline]
     pub(super) fn warm(&self, slot: usize) {
-        if let Some(place) = self.entries.get(slot) {
-            bring_line_near(place);
-        }
+        bring_line_near_at(&self.entries, slot);
     }
 
     /// Learns from one segment of a connection's start or end; `slot` is that of its source.

@@ -171,11 +171,12 @@ impl<F: Family> Words<F> {
         words.unwrap_or_default()
     }
 
-    /// The first and the last word of a flow.
+    /// Where the first and the last word of a flow stand among all.
     #[inline]
-    pub(super) fn ends_of(&self, slot: Slot) -> [Option<&u32>; 2] {
-        let flow = self.flow(slot);
-        [flow.first(), flow.last()]
+    pub(super) const fn ends_of(slot: Slot) -> [usize; 2] {
+        let set = slot.set * (size_of::<F::Set>() / size_of::<u32>());
+        let first = set + slot.way % WAYS * flow_words::<F>();
+        [first, first + flow_words::<F>() - 1]
     }
 
     /// The same, to change it.

@@ -33,7 +33,7 @@ pub use error::Error;
 pub(crate) use gate::tests::gates as test_gates;
 pub use gate::{Gate, Gates};
 pub use handback::{HandbackSocket, Wake};
-pub use memory::{advise_huge_pages, bring_line_near, bring_near};
+pub use memory::{advise_huge_pages, bring_line_near, bring_line_near_at, bring_near};
 pub use pool::FramePool;
 pub use queue::QueueSocket;
 pub use schedule::{ask_for_short_slice, slice_ns};
