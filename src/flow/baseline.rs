@@ -15,8 +15,22 @@ pub const HOP_LIMIT_MODES: usize = 4;
 pub struct Mode {
     /// The hop limit.
     pub hop_limit: u8,
+    /// Always 0: with it a mode is written and read in one piece.
+    spare: u8,
     /// Segments that had it; 0 marks an unused slot.
     pub count: u16,
+}
+
+impl Mode {
+    /// A hop limit that so many segments had.
+    #[must_use]
+    pub const fn new(hop_limit: u8, count: u16) -> Self {
+        Self {
+            hop_limit,
+            spare: 0,
+            count,
+        }
+    }
 }
 
 /// The hop limits of one end, most of them one value.
@@ -26,10 +40,7 @@ pub struct HopLimits(pub [Mode; HOP_LIMIT_MODES]);
 impl HopLimits {
     /// Those of one segment.
     pub(super) fn of(hop_limit: u8) -> Self {
-        let first = Mode {
-            hop_limit,
-            count: 1,
-        };
+        let first = Mode::new(hop_limit, 1);
         let none = Mode::default();
         Self([first, none, none, none])
     }
@@ -56,10 +67,7 @@ impl HopLimits {
             return;
         }
         if let Some(rarest) = self.0.iter_mut().min_by_key(|mode| mode.count) {
-            *rarest = Mode {
-                hop_limit,
-                count: 1,
-            };
+            *rarest = Mode::new(hop_limit, 1);
         }
     }
 

@@ -102,10 +102,7 @@ mod tests {
                 hop_limit: closed,
                 ..Glance::BLANK
             };
-            let learned = Learned {
-                segment: &segment,
-                now: at(now),
-            };
+            let learned = Learned::new(&segment, at(now));
             closings.note(opened, learned);
         }
     }

@@ -280,7 +280,7 @@ pub(super) const fn small(mut one: u16, mut other: u16, max: u16) -> (u16, u16) 
 }
 
 const fn mode(hop_limit: u8, count: u16) -> Mode {
-    Mode { hop_limit, count }
+    Mode::new(hop_limit, count)
 }
 
 fn at(words: &[u32], index: usize) -> u32 {

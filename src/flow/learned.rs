@@ -6,14 +6,30 @@ use super::prefix::{MacWord, STALE_AFTER_NS};
 use crate::time::Timestamp;
 use crate::wire::Glance;
 
-/// A segment, and when it was heard. In two words, to be handed on in registers.
+/// A segment, when it was heard, and what all ask of it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Learned<'a> {
-    pub(super) segment: &'a Glance,
+    segment: &'a Glance,
     pub(super) now: Timestamp,
+    /// What was heard before that is stale.
+    pub(super) fresh_from: Timestamp,
+    /// The MAC that it came from.
+    pub(super) mac: Option<MacWord>,
 }
 
-impl Learned<'_> {
+impl<'a> Learned<'a> {
+    /// A segment that was heard just now.
+    #[inline]
+    pub(super) fn new(segment: &'a Glance, now: Timestamp) -> Self {
+        let fresh_from = now.as_nanos().saturating_sub(STALE_AFTER_NS - 1);
+        Self {
+            segment,
+            now,
+            fresh_from: Timestamp::from_nanos(fresh_from),
+            mac: MacWord::of(segment.link),
+        }
+    }
+
     #[inline]
     pub(super) const fn source(self) -> IpAddr {
         self.segment.tuple.src
@@ -22,12 +38,6 @@ impl Learned<'_> {
     #[inline]
     pub(super) const fn hop_limit(self) -> u8 {
         self.segment.hop_limit
-    }
-
-    /// The MAC that it came from.
-    #[inline]
-    pub(super) fn mac(self) -> Option<MacWord> {
-        MacWord::of(self.segment.link)
     }
 
     /// It begins a flow.
@@ -40,11 +50,5 @@ impl Learned<'_> {
     #[inline]
     pub(super) const fn is_first(self) -> bool {
         self.opens_flow() && !self.segment.flags.ack()
-    }
-
-    /// What was heard before that is stale: one comparison for each that is asked.
-    #[inline]
-    pub(super) const fn fresh_from(self) -> Timestamp {
-        Timestamp::from_nanos(self.now.as_nanos().saturating_sub(STALE_AFTER_NS - 1))
     }
 }

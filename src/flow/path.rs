@@ -69,7 +69,7 @@ impl Entry {
         Self {
             address: learned.source(),
             hop_limits: HopLimits::of(learned.hop_limit()),
-            mac: learned.mac(),
+            mac: learned.mac,
             mac_count: 1,
             opened_at: opened_at(learned),
             flows: u32::from(learned.opens_flow()),
@@ -106,14 +106,14 @@ fn opened_at(learned: Learned<'_>) -> u8 {
 #[inline(never)]
 fn learn_anew(entry: &mut Entry, learned: Learned<'_>) {
     // What it looked like then witnesses nothing now.
-    if !entry.is_fresh(learned.fresh_from()) {
+    if !entry.is_fresh(learned.fresh_from) {
         entry.hop_limits = HopLimits::default();
         entry.flows = 0;
         entry.mac_count = 0;
     }
     entry.hop_limits.note(learned.hop_limit());
-    if entry.mac != learned.mac() {
-        entry.mac = learned.mac();
+    if entry.mac != learned.mac {
+        entry.mac = learned.mac;
         entry.mac_count = 0;
     }
     entry.count(learned);
@@ -242,16 +242,15 @@ impl PathTable {
     /// Learns from one segment of a connection's start or end.
     pub fn learn(&mut self, segment: &Segment, now: Timestamp) {
         let places = self.places(segment.tuple.src);
-        let learned = Learned {
-            segment: &Glance::of(segment),
-            now,
-        };
-        self.learn_at(places, learned);
+        let glance = Glance::of(segment);
+        self.learn_at(places, &glance, now);
     }
 
     /// The same, where the places of its source are known.
-    #[inline]
-    pub(super) fn learn_at(&mut self, places: Places, learned: Learned<'_>) {
+    // Not a part of the loop over a batch: there the registers would not last.
+    #[inline(never)]
+    pub(super) fn learn_at(&mut self, places: Places, segment: &Glance, now: Timestamp) {
+        let learned = Learned::new(segment, now);
         self.prefixes.learn(places.network as usize, learned);
         self.carriers.learn(learned);
         let Some(place) = self.entries.get_mut(places.address as usize) else {
@@ -259,12 +258,12 @@ impl PathTable {
         };
         match place {
             Some(entry) if entry.address == learned.source() => {
-                let is_fresh = entry.is_fresh(learned.fresh_from());
+                let is_fresh = entry.is_fresh(learned.fresh_from);
                 if is_fresh && !learned.opens_flow() {
                     self.closings.note(entry.opened_at, learned);
                 }
                 if is_fresh
-                    && entry.mac == learned.mac()
+                    && entry.mac == learned.mac
                     && entry.hop_limits.note_first(learned.hop_limit())
                 {
                     return entry.count(learned);
@@ -272,7 +271,7 @@ impl PathTable {
                 learn_anew(entry, learned);
             }
             // A busy address keeps its slot; one that was heard once or long ago gives way.
-            Some(entry) if entry.flows > 1 && entry.is_fresh(learned.fresh_from()) => {}
+            Some(entry) if entry.flows > 1 && entry.is_fresh(learned.fresh_from) => {}
             _ => *place = Some(Entry::of(learned)),
         }
     }

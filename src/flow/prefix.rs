@@ -8,6 +8,7 @@ use std::num::NonZeroU64;
 
 use super::HopLimits;
 use super::hash::fold;
+use super::key::halves;
 use super::learned::Learned;
 use super::path::{empty_places, number_of};
 use crate::sys::bring_line_near_at;
@@ -19,9 +20,8 @@ use crate::wire::{Link, Mac};
 /// pauses of a busy peer.
 pub(super) const STALE_AFTER_NS: u64 = 900 * SECOND;
 
-/// The same in whole seconds.
-const STALE_SECONDS: u64 = 900;
-const _: () = assert!(STALE_AFTER_NS == STALE_SECONDS * SECOND);
+/// The same in [`spans`], give or take one.
+const STALE_SPANS: u32 = halves(STALE_AFTER_NS >> SPAN_SHIFT).0 + 1;
 
 /// MACs that are remembered of a network: two routers of a redundant pair, each with its virtual
 /// address (VRRP, HSRP) or as two members of an ECMP group.
@@ -110,7 +110,7 @@ struct MacUse {
     /// The address that it was first seen with, as [`tag`] writes it; [`SEVERAL`] once it carried
     /// others: a router's, not a neighbor's own.
     address: u32,
-    /// Whole seconds: until the year 2106 in captures.
+    /// In [`spans`].
     last_seen: u32,
 }
 
@@ -123,15 +123,17 @@ impl MacUse {
     }
 
     fn is_fresh(&self, now: Timestamp) -> bool {
-        let silent = seconds(now).saturating_sub(self.last_seen);
-        u64::from(silent) * SECOND < STALE_AFTER_NS
+        spans(now).saturating_sub(self.last_seen) < STALE_SPANS
     }
 }
 
+/// A span is 2³² ns, 4.3 seconds: found without a division, and a word holds all that a time has.
+const SPAN_SHIFT: u32 = 32;
+
+/// Whole spans.
 #[inline]
-fn seconds(time: Timestamp) -> u32 {
-    let whole = (time.as_nanos() / SECOND).min(u64::from(u32::MAX));
-    u32::try_from(whole).unwrap_or(u32::MAX)
+const fn spans(time: Timestamp) -> u32 {
+    halves(time.as_nanos() >> SPAN_SHIFT).0
 }
 
 /// Two cache lines. What nearly all segments need stands in the first.
@@ -144,7 +146,7 @@ struct Entry {
     flows: u32,
     /// The tag of its address, or [`SEVERAL`].
     address: u32,
-    /// Whole seconds.
+    /// In [`spans`].
     halved: u32,
     is_crowded: bool,
     macs: [Option<MacUse>; MACS_OF_NETWORK],
@@ -266,7 +268,7 @@ fn learn_anew(place: &mut Option<Entry>, network: u64, learned: Learned<'_>, key
             hop_limits: HopLimits::default(),
             flows: 0,
             address: tag(learned.source(), key),
-            halved: seconds(now),
+            halved: spans(now),
             is_crowded: false,
             macs: [None; MACS_OF_NETWORK],
         }),
@@ -278,19 +280,19 @@ fn learn_anew(place: &mut Option<Entry>, network: u64, learned: Learned<'_>, key
 impl Entry {
     #[inline]
     fn is_fresh(&self, learned: Learned<'_>) -> bool {
-        self.last_seen >= learned.fresh_from()
+        self.last_seen >= learned.fresh_from
     }
 
     /// One more segment that shows what most have shown; `false` when it is not one, and nothing was
     /// done. The same as [`Entry::note`] does then.
     #[inline]
     fn note_again(&mut self, learned: Learned<'_>, key: u64) -> bool {
-        let second = seconds(learned.now);
-        let is_to_be_halved = self.is_to_be_halved(second);
+        let span = spans(learned.now);
+        let is_to_be_halved = self.is_to_be_halved(span);
         let [Some(used), ..] = &mut self.macs else {
             return false;
         };
-        if !used.mac.is(learned.mac()) || is_to_be_halved {
+        if !used.mac.is(learned.mac) || is_to_be_halved {
             return false;
         }
         if (self.address | used.address) != SEVERAL {
@@ -303,21 +305,21 @@ impl Entry {
         if !self.hop_limits.note_first(learned.hop_limit()) {
             return false;
         }
-        used.last_seen = second;
+        used.last_seen = span;
         self.flows = self.flows.saturating_add(u32::from(learned.opens_flow()));
         self.last_seen = learned.now;
         true
     }
 
     #[inline]
-    fn is_to_be_halved(&self, second: u32) -> bool {
-        u64::from(second) >= u64::from(self.halved) + STALE_SECONDS
+    const fn is_to_be_halved(&self, span: u32) -> bool {
+        span as u64 >= self.halved as u64 + STALE_SPANS as u64
     }
 
     fn note(&mut self, learned: Learned<'_>, key: u64) {
-        let second = seconds(learned.now);
-        if self.is_to_be_halved(second) {
-            self.halved = second;
+        let span = spans(learned.now);
+        if self.is_to_be_halved(span) {
+            self.halved = span;
             self.is_crowded = false;
             for mode in &mut self.hop_limits.0 {
                 mode.count /= 2;
@@ -332,14 +334,14 @@ impl Entry {
         if self.address != tag {
             self.address = SEVERAL;
         }
-        if let Some(mac) = learned.mac() {
-            self.note_mac(mac, tag, second);
+        if let Some(mac) = learned.mac {
+            self.note_mac(mac, tag, span);
         }
     }
 
-    fn note_mac(&mut self, mac: MacWord, tag: u32, second: u32) {
+    fn note_mac(&mut self, mac: MacWord, tag: u32, span: u32) {
         if let Some(used) = self.macs.iter_mut().flatten().find(|used| used.mac == mac) {
-            used.last_seen = second;
+            used.last_seen = span;
             if used.address != tag {
                 used.address = SEVERAL;
             }
@@ -351,7 +353,7 @@ impl Entry {
             *place = Some(MacUse {
                 mac,
                 address: tag,
-                last_seen: second,
+                last_seen: span,
             });
         }
     }
@@ -387,8 +389,8 @@ impl Carriers {
     #[inline]
     pub(super) fn learn(&mut self, learned: Learned<'_>) {
         if let Some(recent) = &mut self.recent
-            && recent.mac.is(learned.mac())
-            && recent.last_seen >= learned.fresh_from()
+            && recent.mac.is(learned.mac)
+            && recent.last_seen >= learned.fresh_from
             && recent
                 .network
                 .is_none_or(|known| known == network(learned.source()))
@@ -414,7 +416,7 @@ impl Carriers {
 
     #[inline(never)]
     fn learn_any(&mut self, learned: Learned<'_>) {
-        let Some(mac) = learned.mac() else {
+        let Some(mac) = learned.mac else {
             return;
         };
         self.settle();
@@ -552,14 +554,11 @@ mod tests {
                 link: Link::new((bits != 255).then_some(mac), None),
                 ..Glance::BLANK
             };
-            let learned = Learned {
-                segment: &segment,
-                now,
-            };
+            let learned = Learned::new(&segment, now);
             quick.learn(learned);
             full.learn_any(learned);
             // Then its place does not know of it yet.
-            let lags = |c: &Carrier| Some(c.mac) == learned.mac() && c.last_seen != now;
+            let lags = |c: &Carrier| Some(c.mac) == learned.mac && c.last_seen != now;
             short += u32::from(quick.known.iter().flatten().any(lags));
             assert_eq!(quick.routers(now), full.routers(now));
             assert_eq!(

@@ -5,7 +5,6 @@
 
 use super::ahead::{Announced, Finder, Whose};
 use super::fold;
-use super::learned::Learned;
 use super::store::FlowStore;
 use super::tracker::{Live, Seen, Tables, Tracker};
 use super::{FlowKey, PathTable, Side, Sighting};
@@ -86,11 +85,7 @@ impl Tracker {
         };
         let flags = glance.flags;
         if (flags.syn() || flags.fin() || is_new) && vantage.path != outbound() {
-            let learned = Learned {
-                segment: glance,
-                now: time,
-            };
-            self.paths.learn_at(found.places, learned);
+            self.paths.learn_at(found.places, glance, time);
         }
         true
     }
