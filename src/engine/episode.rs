@@ -267,25 +267,35 @@ impl Episode {
         answers.collect()
     }
 
-    /// Whether an abort of the sender's own overtook the segment.
-    fn is_overtaken(&self, sender: Side, segment: &Segment) -> bool {
-        self.of_side(sender)
-            .any(|reset| overtaken::is_sent_before(segment, &reset.segment))
+    /// Whether an abort of the sender's own overtook the segment, which came after the reset `first`.
+    fn is_overtaken(&self, sender: Side, first: &Segment, segment: &Segment) -> bool {
+        !overtaken::is_beyond(segment.end(), first)
+            && self
+                .of_side(sender)
+                .any(|reset| overtaken::is_sent_before(segment, &reset.segment))
     }
 
-    /// Whether what was answered had been sent before an abort of the sender's own: by its copies, or, where
-    /// there is none, by its number.
-    fn answers_overtaken(&self, sender: Side, answer: &AnsweredAfterReset) -> bool {
+    /// Whether what was answered after `first` had been sent before an abort of the sender's own: by its copies,
+    /// or, where there is none, by its number.
+    fn answers_overtaken(
+        &self,
+        sender: Side,
+        first: &Segment,
+        answer: &AnsweredAfterReset,
+    ) -> bool {
         let Some((seq, len)) = answer.seq.zip(answer.len) else {
             return false;
         };
+        if overtaken::is_beyond(seq.plus(len), first) {
+            return false;
+        }
         let mut copies = self
             .after
             .iter()
             .filter(|(side, seen)| *side == sender && seen.segment.seq == seq)
             .peekable();
         if copies.peek().is_some() {
-            return copies.all(|(_, seen)| self.is_overtaken(sender, &seen.segment));
+            return copies.all(|(_, seen)| self.is_overtaken(sender, first, &seen.segment));
         }
         self.of_side(sender)
             .any(|reset| overtaken::is_below(seq.plus(len), &reset.segment))
@@ -320,11 +330,11 @@ impl Episode {
             .iter()
             .filter(|(side, seen)| *side == sender && seen.time > first.time)
             .filter(|(_, seen)| self.is_of_old(seen.time))
-            .filter(|(_, seen)| !self.is_overtaken(sender, &seen.segment))
+            .filter(|(_, seen)| !self.is_overtaken(sender, &first.segment, &seen.segment))
             .map(|(_, seen)| *seen)
             .collect();
         let mut answered = self.answers_to(sender, first.time);
-        answered.retain(|answer| !self.answers_overtaken(sender, answer));
+        answered.retain(|answer| !self.answers_overtaken(sender, &first.segment, answer));
         Some(View {
             sender,
             first,

@@ -22,6 +22,14 @@ pub fn is_sent_before(segment: &Segment, abort: &Segment) -> bool {
         && stamps.is_some_and(|(sent, aborted)| !SeqNum(sent.value).is_after(SeqNum(aborted.value)))
 }
 
+/// Whether what ends there was sent after `abort`, if by one sender: a socket aborts once, at SND.NXT. Another abort
+/// farther on excuses no such segment: who forged the one may have forged the other behind what the peer sent
+/// meanwhile, as who misses RCV.NXT does.
+#[must_use]
+pub fn is_beyond(end: SeqNum, abort: &Segment) -> bool {
+    is_active(abort) && end != abort.seq && is_at_or_beyond(end, abort.seq)
+}
+
 /// Whether what ends there had been sent when its sender aborted.
 #[must_use]
 pub fn is_below(end: SeqNum, abort: &Segment) -> bool {
@@ -37,6 +45,7 @@ pub(super) fn closes_soon(case: &Case<'_>, first: &ResetSeen, guard: u64) -> boo
 
 #[cfg(test)]
 mod tests {
+    use super::{is_below, is_beyond};
     use crate::evidence::race::{answered, sends_on};
     use crate::evidence::testing::{Scene, name};
     use crate::wire::{Flags, Segment};
@@ -62,5 +71,19 @@ mod tests {
             closing.answered(100, seq, 100).check(answered),
             name("kernel_answered_new_data")
         );
+    }
+    #[test]
+    fn what_ends_at_an_abort_was_sent_before_it_and_what_ends_farther_was_not() {
+        let abort = Scene::established().resets[0].segment;
+        for (end, beyond) in [
+            (abort.seq, false),
+            (abort.seq.plus(1), true),
+            (abort.seq.plus(u32::MAX), false),
+        ] {
+            assert_eq!(is_beyond(end, &abort), beyond);
+            assert_eq!(is_below(end, &abort), !beyond);
+        }
+        let bare = Scene::established().passive().resets[0].segment;
+        assert!(!is_beyond(bare.seq.plus(1), &bare));
     }
 }

@@ -23,8 +23,13 @@ fn by_clock(flags: u8, seq: u32, value: u32) -> Segment {
 /// The peer's bare reset is taken; 2 ms later 100 bytes of it come, which this kernel answers; then what
 /// `follows`.
 fn raced(follows: Option<Segment>) -> ResetRecord {
+    raced_after(incoming(10, tuple(), 5, established(5)), follows)
+}
+
+/// The same after a reset of any kind.
+fn raced_after(reset: Sighting, follows: Option<Segment>) -> ResetRecord {
     let mut told = records(|engine, _| {
-        engine.sight(&incoming(10, tuple(), 5, established(5)));
+        engine.sight(&reset);
         let taken = KernelEventKind::ResetAccepted { state: None };
         engine.kernel_event(&event(10, tuple().reversed(), taken));
         let late = Segment {
@@ -76,4 +81,17 @@ fn what_the_peer_sent_before_its_own_abort_is_no_sign_of_life() {
         ..abort(105, 40)
     };
     assert!(lives(&raced(Some(far))));
+}
+
+#[test]
+fn of_two_aborts_the_later_one_excuses_nothing_that_lies_beyond_the_first() {
+    let abort = |seq, value| by_clock(Flags::RST | Flags::ACK, seq, value);
+    let first = |seq| Sighting {
+        segment: abort(seq, 39),
+        ..incoming(10, tuple(), 5, established(5))
+    };
+    // Right in everything, and again behind what the peer sent in between.
+    assert!(lives(&raced_after(first(5), Some(abort(105, 40)))));
+    // What the first one itself had overtaken: data that was lost and is sent again.
+    assert!(!lives(&raced_after(first(105), Some(abort(105, 40)))));
 }
