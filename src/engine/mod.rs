@@ -223,6 +223,7 @@ impl Engine {
     pub fn tick(&mut self, now: Timestamp, emit: &mut impl FnMut(ResetRecord)) {
         self.resting.expire(now);
         self.unfold(Some(now), emit);
+        self.legs.learn(now);
         while let Some(key) = self.queue.pop(now) {
             match self.episodes.get(&key).map(|episode| episode.due) {
                 Some(later) if later > now => self.queue.push(later, key),
@@ -234,7 +235,9 @@ impl Engine {
 
     /// The end: everything that is open is judged.
     pub fn finish(&mut self, emit: &mut impl FnMut(ResetRecord)) {
-        while let Some(key) = self.queue.pop(Timestamp::from_nanos(u64::MAX)) {
+        let end = Timestamp::from_nanos(u64::MAX);
+        self.legs.learn(end);
+        while let Some(key) = self.queue.pop(end) {
             self.close(&key, true, emit);
         }
         self.unfold(None, emit);

@@ -8,6 +8,7 @@ mod distance;
 mod ending;
 #[cfg(test)]
 mod fixtures;
+mod habit;
 mod reading;
 mod turn;
 
@@ -17,6 +18,7 @@ use crate::flow::FlowKey;
 use crate::time::{MILLISECOND, SECOND, Timestamp};
 use distance::Distance;
 pub(super) use ending::{Call, Leg, Passed, is_outbound};
+use habit::{First, Habits, Service};
 use reading::Reading;
 use turn::{End, Turn};
 
@@ -26,6 +28,9 @@ const REMEMBERED: usize = 16 * 1024;
 
 /// How far around an end its other leg is looked for.
 const QUIET_NS: u64 = 50 * MILLISECOND;
+
+/// How long after an end all that was ended around it has been heard of: its turn's, and what threads held back.
+const HEARD_NS: u64 = 2 * QUIET_NS;
 
 /// That a lone leg within that time is the other one: by choice, too few in any run to be measured.
 const BY_TIME: f32 = 0.7;
@@ -73,6 +78,10 @@ pub(super) struct Legs {
     sent: VecDeque<Passed>,
     /// Orderly closings, by time; only those soon after some reset, as `bpf/sockets` tells them.
     closings: VecDeque<Passed>,
+    /// Which of two legs a process ends first.
+    habits: Habits,
+    /// Legs that ended until then were learned from.
+    learned: Timestamp,
 }
 
 impl Legs {
@@ -126,6 +135,28 @@ impl Legs {
         })
     }
 
+    /// Learns in which order processes end two legs from all resets around which nothing more will be heard of by
+    /// `now`: before the first of them is judged, so that what comes first on a busy host finds its order known.
+    pub(super) fn learn(&mut self, now: Timestamp) {
+        let until = Timestamp::from_nanos(now.as_nanos().saturating_sub(HEARD_NS));
+        let start = self
+            .recent
+            .partition_point(|leg| leg.ended() <= self.learned);
+        let end = self.recent.partition_point(|leg| leg.ended() <= until);
+        for at in start..end {
+            if let Some((service, first)) = self.order_of(at) {
+                self.habits.note(service, first);
+            }
+        }
+        self.learned = self.learned.max(until);
+    }
+
+    fn order_of(&self, at: usize) -> Option<(Service, First)> {
+        let leg = self.recent.get(at)?;
+        let turn = self.turn(&leg.closed?, None);
+        turn.order_at(turn.place_of(&leg.key)?)
+    }
+
     /// What its process made of a reset that ended the local socket of `key` at or after `time`.
     pub(super) fn answer_to(&self, key: &FlowKey, time: Timestamp) -> Option<Answer> {
         let start = self.recent.partition_point(|leg| leg.ended() < time);
@@ -148,7 +179,7 @@ impl Legs {
         let turn = self.turn(&call, Some(own));
         if let Some(at) = turn.place_of(&to.key) {
             let reading = Reading::of(&turn, at);
-            if reading.is_some() || turn.fitting(at).next().is_some() {
+            if reading.is_some() || turn.fitting_in_any_order(at).next().is_some() {
                 return reading;
             }
         }
@@ -165,7 +196,7 @@ impl Legs {
         let turn = self.turn(&leg.closed?, None);
         if let Some(at) = turn.place_of(&leg.key) {
             let answer = reading::answer_to(&turn, at);
-            if answer.is_some() || turn.fitting(at).next().is_some() {
+            if answer.is_some() || turn.fitting_in_any_order(at).next().is_some() {
                 return answer;
             }
         }
@@ -189,7 +220,7 @@ impl Legs {
             by_reset,
             passed: *passed,
         });
-        Turn::of(call, legs.chain(ends).chain(own))
+        Turn::of(call, legs.chain(ends).chain(own), &self.habits)
     }
 
     /// The ends that may belong to a leg, each connection once.
@@ -455,5 +486,33 @@ mod tests {
         assert!(legs.cause_of(&own).is_some());
         legs.note_closed(sent(10, 90, PROXY));
         assert!(legs.cause_of(&own).is_none());
+    }
+
+    #[test]
+    fn an_order_that_was_seen_again_and_again_tells_which_neighbor_it_is() {
+        let own = sent(9, 100, PROXY);
+        let mut legs = legs([leg(1, 20, 72, PROXY), leg(2, 20, 113, PROXY)], [own]);
+        // A client's leg and then its upstream's, each in a turn of its own.
+        for port in 100..108 {
+            let process = Process {
+                sleeps: u64::from(port),
+                ..PROXY
+            };
+            let us = 200_000 * u64::from(port - 99);
+            legs.remember(leg(port, us, us + 10, process));
+            legs.note_sent(sent(200 + port, us + 40, process));
+        }
+        let near = legs.cause_of(&own).unwrap();
+        assert_eq!((near.leg.key, near.confidence), (key(2), 0.9));
+        // The first of them five times: what is learned, is learned once.
+        (0..5).for_each(|_| legs.learn(at(400_000)));
+        assert_eq!(legs.cause_of(&own).unwrap().leg.key, key(2));
+        // Of the last one not all may have been heard.
+        legs.learn(at(1_650_000));
+        assert_eq!(legs.learned, at(1_550_000));
+        let usual = legs.cause_of(&own).unwrap();
+        assert_eq!((usual.leg.key, usual.confidence), (key(1), 0.99));
+        assert!(legs.answer_to(&key(2), at(20)).is_none());
+        assert_eq!(legs.answer_to(&key(1), at(20)).unwrap().passed.key, own.key);
     }
 }

@@ -3,9 +3,11 @@
 //! turn reads `client, upstream, client, upstream, …`, with a lone one now and then; the distance
 //! between two pairs may be shorter than that within one. Hence not the nearest two are paired, but
 //! all neighbors of the turn at once, in the way that costs least. Resets that came in, resets that
-//! went out and orderly closings take part alike: each explains its neighbor.
+//! went out and orderly closings take part alike: each explains its neighbor, unless the process is known
+//! to end the two legs of a connection the other way round.
 
 use super::ending::{Call, Leg, Passed};
+use super::habit::{First, Habits, Service};
 use crate::flow::FlowKey;
 use crate::time::{MICROSECOND, Timestamp};
 
@@ -64,6 +66,24 @@ impl End {
         }
     }
 
+    /// The service whose client's connection this is; `None` for one that this host opened, or may have.
+    fn service(&self) -> Option<Service> {
+        let (key, local, by_client) = match self {
+            Self::Leg(leg) => (leg.key, leg.sender.other(), true),
+            Self::Passed { passed, .. } => (passed.key, passed.local, false),
+        };
+        let pid = self.call()?.process.pid;
+        self.is_clients().then(|| Service {
+            pid,
+            end: key.endpoint(local),
+            by_client,
+        })
+    }
+
+    fn is_clients(&self) -> bool {
+        matches!(self.origin(), (Some(false), _))
+    }
+
     /// How far apart two neighbors are, and whether one of them would be lent; `None`: they cannot be
     /// one connection's legs.
     fn fits(&self, next: &Self) -> Option<(u64, bool)> {
@@ -85,22 +105,45 @@ impl End {
         let gap = self.time().distance(next.time());
         (is_possible && roles_differ).then_some((gap, is_lent))
     }
+}
+
+/// An end at its place in a turn.
+#[derive(Debug)]
+struct Placed {
+    end: End,
+    /// Of a client's: which leg its service ends first when this one was reset, or else when the other one was.
+    usual: Option<First>,
+}
+
+impl Placed {
+    /// Whether the process ends a client's leg and an upstream's in this order; `None`: that is not known.
+    fn is_usual(&self, next: &Self) -> Option<bool> {
+        let is_reset = |placed: &Self| matches!(placed.end, End::Leg(_));
+        if !is_reset(self) && !is_reset(next) {
+            return None;
+        }
+        let (client, first) = match self.end.is_clients() {
+            true => (self, First::Client),
+            false => (next, First::Upstream),
+        };
+        client.usual.map(|usual| usual == first)
+    }
 
     /// What it costs to pair two neighbors; `None`: they are not to be paired.
     fn cost(&self, next: &Self) -> Option<u64> {
-        let (gap, is_lent) = self.fits(next)?;
+        let (gap, is_lent) = self.end.fits(&next.end)?;
         let cost = gap + if is_lent { LENT_NS } else { 0 };
-        (cost < 2 * ALONE_NS).then_some(cost)
+        (cost < 2 * ALONE_NS && self.is_usual(next) != Some(false)).then_some(cost)
     }
 }
 
 /// The ends of one turn, in order of time.
 #[derive(Debug)]
-pub(super) struct Turn(Vec<End>);
+pub(super) struct Turn(Vec<Placed>);
 
 impl Turn {
     /// The turn in which `call` was made, out of ends in any order.
-    pub(super) fn of(call: &Call, ends: impl Iterator<Item = End>) -> Self {
+    pub(super) fn of(call: &Call, ends: impl Iterator<Item = End>, habits: &Habits) -> Self {
         let same = |other: &Call| call.process.is_in_turn_of(&other.process);
         let mut all: Vec<_> = ends
             .filter(|end| end.call().as_ref().is_some_and(same))
@@ -115,7 +158,11 @@ impl Turn {
                 Some(at) => Self::merge(&mut turn, at, end),
             }
         }
-        Self(turn)
+        let placed = turn.into_iter().map(|end| Placed {
+            usual: end.service().and_then(|service| habits.of(&service)),
+            end,
+        });
+        Self(placed.collect())
     }
 
     /// One connection is ended once. That a reset ended it says more than that its process had
@@ -135,12 +182,12 @@ impl Turn {
 
     /// Where a connection's end stands.
     pub(super) fn place_of(&self, key: &FlowKey) -> Option<usize> {
-        self.0.iter().position(|end| end.key() == *key)
+        self.0.iter().position(|placed| placed.end.key() == *key)
     }
 
     /// The end at that place.
     pub(super) fn end(&self, at: usize) -> Option<&End> {
-        self.0.get(at)
+        self.0.get(at).map(|placed| &placed.end)
     }
 
     /// Where its partner in the best pairing of the whole turn stands, and by how much time the
@@ -154,12 +201,44 @@ impl Turn {
     /// The neighbors of an end that may be its other leg, be it that its thread was interrupted for
     /// long in between; and whether a pool would have lent one of the two.
     pub(super) fn fitting(&self, at: usize) -> impl Iterator<Item = (usize, bool)> {
-        let own = self.0.get(at);
+        self.fitting_in_any_order(at)
+            .filter(move |(other, _)| self.is_usual(at, *other) != Some(false))
+    }
+
+    /// The same, also those that the process is known to end the other way round.
+    pub(super) fn fitting_in_any_order(&self, at: usize) -> impl Iterator<Item = (usize, bool)> {
+        let own = self.end(at);
         let neighbors = [at.checked_sub(1), Some(at + 1)].into_iter().flatten();
         neighbors.filter_map(move |other| {
-            let (gap, is_lent) = own?.fits(self.0.get(other)?)?;
+            let (gap, is_lent) = own?.fits(self.end(other)?)?;
             (gap < INTERRUPTED_NS).then_some((other, is_lent))
         })
+    }
+
+    /// Whether the process ends two neighbors in this order, where that is known.
+    pub(super) fn is_usual(&self, one: usize, other: usize) -> Option<bool> {
+        let first = one.min(other);
+        self.0.get(first)?.is_usual(self.0.get(first + 1)?)
+    }
+
+    /// What the end at that place and its neighbor show of their service's order, where nothing else may
+    /// explain either.
+    pub(super) fn order_at(&self, at: usize) -> Option<(Service, First)> {
+        let other = self.only_fitting(at)?;
+        let first = at.min(other);
+        let (one, next) = (self.end(first)?, self.end(first + 1)?);
+        let (gap, is_lent) = one.fits(next)?;
+        if is_lent || gap >= 2 * ALONE_NS || self.only_fitting(other) != Some(at) {
+            return None;
+        }
+        let of_one = one.service().map(|service| (service, First::Client));
+        of_one.or_else(|| Some((next.service()?, First::Upstream)))
+    }
+
+    fn only_fitting(&self, at: usize) -> Option<usize> {
+        let mut fitting = self.fitting_in_any_order(at);
+        let (other, _) = fitting.next()?;
+        fitting.next().is_none().then_some(other)
     }
 
     /// By how much leaving the pair (`first`, its neighbor) out costs more than having it; `None`
@@ -175,10 +254,10 @@ impl Turn {
     fn cheapest(&self, from: usize, to: usize) -> u64 {
         let ends = self.0.get(from..to).unwrap_or_default();
         let (mut before, mut best) = (0, 0);
-        for (index, end) in ends.iter().enumerate() {
+        for (index, placed) in ends.iter().enumerate() {
             let pair = index
                 .checked_sub(1)
-                .and_then(|previous| ends.get(previous)?.cost(end));
+                .and_then(|previous| ends.get(previous)?.cost(placed));
             let alone = best + ALONE_NS;
             let paired = pair.map_or(alone, |cost| before + cost);
             (before, best) = (best, alone.min(paired));
@@ -190,7 +269,7 @@ impl Turn {
 #[cfg(test)]
 mod tests {
     use super::super::fixtures::{PROXY, at, key, leg, sent};
-    use super::{Call, End, Passed, Turn};
+    use super::{Call, End, First, Habits, Passed, Turn};
     use crate::flow::FlowKey;
 
     /// A client that closes in order, at that time in microseconds.
@@ -212,16 +291,20 @@ mod tests {
     }
 
     fn turn(ends: &[End]) -> Turn {
+        turn_by(ends, &Habits::default())
+    }
+
+    fn turn_by(ends: &[End], habits: &Habits) -> Turn {
         let call = Call {
             process: PROXY,
             time: at(100),
         };
-        Turn::of(&call, ends.iter().copied())
+        Turn::of(&call, ends.iter().copied(), habits)
     }
 
     fn pair(turn: &Turn, port: u16) -> Option<(FlowKey, u64)> {
         let (other, margin) = turn.pair_of(turn.place_of(&key(port))?)?;
-        Some((turn.0.get(other)?.key(), margin))
+        Some((turn.end(other)?.key(), margin))
     }
 
     fn partner(turn: &Turn, port: u16) -> Option<FlowKey> {
@@ -270,5 +353,44 @@ mod tests {
         ]);
         assert_eq!(partner(&turn, 2), Some(key(11)));
         assert_eq!(turn.0.len(), 2);
+    }
+
+    #[test]
+    fn a_pair_that_nothing_else_explains_shows_the_order_of_its_service() {
+        let client = End::Leg(leg(1, 90, 100, PROXY));
+        let shown = |ends: &[End], port| {
+            let turn = turn(ends);
+            turn.order_at(turn.place_of(&key(port)).unwrap())
+        };
+        let (service, first) = shown(&[client, upstream(11, 128)], 1).unwrap();
+        assert_eq!((first, service.by_client), (First::Client, true));
+        let (same, first) = shown(&[upstream(11, 95), client], 1).unwrap();
+        assert_eq!((first, same), (First::Upstream, service));
+        // Another end may belong to one of the two, or they are too far apart.
+        let third = upstream(12, 140);
+        assert_eq!(shown(&[upstream(11, 95), client, third], 1), None);
+        let other = End::Leg(leg(2, 90, 140, PROXY));
+        assert_eq!(shown(&[client, upstream(11, 128), other], 1), None);
+        assert_eq!(shown(&[client, upstream(11, 900)], 1), None);
+    }
+
+    #[test]
+    fn a_row_whose_first_pair_was_interrupted_is_not_read_one_off() {
+        let unrelated = End::Leg(leg(9, 90, 1_205, PROXY));
+        // For 1 ms the thread did not run between the first two.
+        let row = [
+            client(1, 100),
+            upstream(11, 1_100),
+            client(2, 1_140),
+            upstream(12, 1_165),
+            unrelated,
+        ];
+        assert_eq!(partner(&turn(&row), 12), Some(key(9)));
+        let mut habits = Habits::default();
+        let (service, _) = turn(&[unrelated, upstream(8, 1_220)]).order_at(0).unwrap();
+        (0..8).for_each(|_| habits.note(service, First::Client));
+        let turn = turn_by(&row, &habits);
+        assert_eq!(partner(&turn, 9), None);
+        assert_eq!(partner(&turn, 12), Some(key(2)));
     }
 }
