@@ -43,6 +43,11 @@ impl Distance {
         })
     }
 
+    /// Whether a turn of the thread holds both, so that what else it ended tells more than the distance.
+    pub(super) const fn is_within_a_turn(self) -> bool {
+        !self.on_another_thread && !self.in_another_turn
+    }
+
     /// How sure a join at this distance is, where there is no other candidate for either. A lone pair
     /// of a quiet host; too few in any run to be measured, so that these stay modest.
     pub(super) fn confidence(self) -> Option<f32> {

@@ -187,7 +187,9 @@ impl Legs {
             .legs_near(call.time)
             .filter_map(|leg| Some((Distance::of(to, leg)?, *leg)));
         let (distance, leg) = near.next()?;
-        let is_alone = near.next().is_none() && self.possible_ends(&leg).count() <= 1;
+        let is_alone = near.next().is_none()
+            && self.possible_ends(&leg).count() <= 1
+            && (turn.is_quiet() || !distance.is_within_a_turn());
         let confidence = distance.confidence().filter(|_| is_alone)?;
         Some(Reading::sure(leg, confidence))
     }
@@ -203,8 +205,9 @@ impl Legs {
         let mut near = self.possible_ends(leg);
         let (distance, by_reset, passed) = near.next()?;
         let legs = self.legs_near(passed.sent?.time);
-        let is_alone =
-            near.next().is_none() && legs.filter_map(|leg| Distance::of(&passed, leg)).count() == 1;
+        let is_alone = near.next().is_none()
+            && legs.filter_map(|leg| Distance::of(&passed, leg)).count() == 1
+            && (turn.is_quiet() || !distance.is_within_a_turn());
         Some((
             by_reset,
             passed,
@@ -486,6 +489,21 @@ mod tests {
         assert!(legs.cause_of(&own).is_some());
         legs.note_closed(sent(10, 90, PROXY));
         assert!(legs.cause_of(&own).is_none());
+    }
+
+    #[test]
+    fn a_thread_that_was_stopped_for_long_joins_what_it_ended_only_where_that_is_all() {
+        let own = sent(9, 100, PROXY);
+        let mut legs = legs([leg(1, 20, 20_100, PROXY)], [own]);
+        assert_eq!(legs.cause_of(&own).unwrap().confidence, 0.8);
+        assert!(legs.answer_to(&key(1), at(20)).is_some());
+        // The other end is a client's that closed in order.
+        legs.note_closed(Passed {
+            is_outbound: Some(false),
+            ..sent(8, 60, PROXY)
+        });
+        assert!(legs.cause_of(&own).is_none());
+        assert!(legs.answer_to(&key(1), at(20)).is_none());
     }
 
     #[test]

@@ -190,6 +190,11 @@ impl Turn {
         self.0.get(at).map(|placed| &placed.end)
     }
 
+    /// Whether two connections at most were ended in it.
+    pub(super) const fn is_quiet(&self) -> bool {
+        self.0.len() <= 2
+    }
+
     /// Where its partner in the best pairing of the whole turn stands, and by how much time the
     /// pairing would cost more without the two.
     pub(super) fn pair_of(&self, at: usize) -> Option<(usize, u64)> {
