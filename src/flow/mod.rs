@@ -5,6 +5,7 @@
 mod ahead;
 mod baseline;
 mod capture;
+mod carriers;
 mod closings;
 mod family;
 mod fold;

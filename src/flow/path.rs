@@ -4,11 +4,12 @@
 
 use std::net::IpAddr;
 
+use super::carriers::Carriers;
 use super::closings::Closings;
 use super::hash::{fold, fold_mixed, mixed};
 use super::key::halves;
 use super::learned::Learned;
-use super::prefix::{Carriers, MacWord, PrefixTable, STALE_AFTER_NS, network_of_ipv4};
+use super::prefix::{MacWord, PrefixTable, STALE_AFTER_NS, network_of_ipv4};
 use super::{HopLimits, MacSet, PrefixFacts};
 use crate::sys::{advise_huge_pages, bring_line_near_at};
 use crate::time::Timestamp;
