@@ -72,6 +72,7 @@ mod tests {
             name("kernel_answered_new_data")
         );
     }
+
     #[test]
     fn what_ends_at_an_abort_was_sent_before_it_and_what_ends_farther_was_not() {
         let abort = Scene::established().resets[0].segment;

@@ -316,6 +316,7 @@ impl Glance {
         if !is_usual {
             return None;
         }
+        // Turned so that both lie as they are kept, and the compiler stores them as one.
         let [a, b, c, d] = u32_at(fixed, 0).rotate_left(16).to_le_bytes();
         self.tuple.src_port = u16::from_le_bytes([a, b]);
         self.tuple.dst_port = u16::from_le_bytes([c, d]);

@@ -8,13 +8,15 @@ use std::collections::VecDeque;
 
 use crate::flow::Endpoint;
 
-/// Services whose order is known at a time; the one that was not heard of for longest makes room.
+/// Services whose order is known at a time; the one that was not heard of for longest makes room. One a process, frontend
+/// and kind of reset: 32 frontends of one process. By choice; each is looked for one by one, so that they stay few.
 const SERVICES: usize = 64;
 
 /// How many pairs make an order: by chance so many are alike once in 32 times.
 const PAIRS: u8 = 6;
 
-/// How many pairs are remembered, all of which have to be alike.
+/// How many pairs are remembered, all of which have to be alike: the bits of a byte, and more than make an order, so that
+/// one that was by chance must stand two more.
 const REMEMBERED: u8 = 8;
 
 /// What has an order of its own: a program may take another one when its upstream resets a connection.

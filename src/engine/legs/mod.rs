@@ -29,7 +29,8 @@ const REMEMBERED: usize = 16 * 1024;
 /// How far around an end its other leg is looked for.
 const QUIET_NS: u64 = 50 * MILLISECOND;
 
-/// How long after an end all that was ended around it has been heard of: its turn's, and what threads held back.
+/// How long after an end all that was ended around it has been heard of: what is looked for so far around it, and as long
+/// for the kernel's events to come here.
 const HEARD_NS: u64 = 2 * QUIET_NS;
 
 /// That a lone leg within that time is the other one: by choice, too few in any run to be measured.
