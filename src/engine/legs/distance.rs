@@ -3,6 +3,7 @@
 //! else happens near does the distance alone say that they are the legs of one.
 
 use super::ending::{Call, Leg, Passed};
+use super::turn::Turn;
 use crate::time::MILLISECOND;
 
 /// It slept between two calls this near: it waited for a lock or a page.
@@ -43,9 +44,10 @@ impl Distance {
         })
     }
 
-    /// Whether a turn of the thread holds both, so that what else it ended tells more than the distance.
-    pub(super) const fn is_within_a_turn(self) -> bool {
-        !self.on_another_thread && !self.in_another_turn
+    /// Whether it tells anything of two ends, of which one is in that turn: where both are and others too, the row
+    /// of these tells more.
+    pub(super) const fn counts_in(self, turn: &Turn) -> bool {
+        turn.is_quiet() || self.on_another_thread || self.in_another_turn
     }
 
     /// How sure a join at this distance is, where there is no other candidate for either. A lone pair

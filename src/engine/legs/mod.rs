@@ -190,7 +190,7 @@ impl Legs {
         let (distance, leg) = near.next()?;
         let is_alone = near.next().is_none()
             && self.possible_ends(&leg).count() <= 1
-            && (turn.is_quiet() || !distance.is_within_a_turn());
+            && distance.counts_in(&turn);
         let confidence = distance.confidence().filter(|_| is_alone)?;
         Some(Reading::sure(leg, confidence))
     }
@@ -208,7 +208,7 @@ impl Legs {
         let legs = self.legs_near(passed.sent?.time);
         let is_alone = near.next().is_none()
             && legs.filter_map(|leg| Distance::of(&passed, leg)).count() == 1
-            && (turn.is_quiet() || !distance.is_within_a_turn());
+            && distance.counts_in(&turn);
         Some((
             by_reset,
             passed,
