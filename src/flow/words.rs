@@ -179,7 +179,7 @@ impl<F: Family> Words<F> {
         [first, first + flow_words::<F>() - 1]
     }
 
-    /// The same, to change it.
+    /// A flow, to change it.
     #[inline]
     pub(super) fn flow_mut(&mut self, slot: Slot) -> &mut [u32] {
         let start = slot.way % WAYS * flow_words::<F>();
