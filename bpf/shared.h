@@ -145,7 +145,8 @@ struct socket_event {
  */
 struct gate {
 	__u64 produced; /* frames redirected; only `steer` writes it */
-	__u64 pad_kernel[7];
+	__u64 cpu;	/* that redirected the last of them; only `steer` writes it */
+	__u64 pad_kernel[6];
 	__u64 consumed;	    /* frames given back to the fill ring; only the worker writes it */
 	__u64 heartbeat_ns; /* CLOCK_MONOTONIC of the worker's last turn */
 	__u64 limit;	    /* frames that may be under way; 0 closes the gate */

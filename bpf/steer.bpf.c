@@ -154,6 +154,7 @@ static __always_inline int steer_control(struct xdp_md *ctx, const struct segmen
 	action = bpf_redirect_map(&xsks, queue, XDP_PASS);
 	if (action == XDP_REDIRECT) {
 		gate->produced++;
+		gate->cpu = bpf_get_smp_processor_id();
 		count(ctx, STEER_REDIRECTED);
 		return action;
 	}

@@ -211,12 +211,8 @@ fn a_frame_comes_back_when_the_stack_has_it_and_no_sooner() {
     });
 }
 
-/// Moves the one worker of this process to any CPU but those in `but`; `false` where there is no other.
-fn move_worker(but: &CpuSet) -> bool {
-    let mut others = rustix::thread::sched_getaffinity(None).unwrap();
-    for cpu in (0..CpuSet::MAX_CPU).filter(|cpu| but.is_set(*cpu)) {
-        others.unset(cpu);
-    }
+/// The one worker of this process.
+fn worker() -> Pid {
     let task = std::fs::read_dir("/proc/self/task")
         .unwrap()
         .find_map(|task| {
@@ -225,7 +221,16 @@ fn move_worker(but: &CpuSet) -> bool {
             let number = path.file_name()?.to_str()?.parse().ok()?;
             name.starts_with("bench-q").then(|| Pid::from_raw(number))?
         });
-    rustix::thread::sched_setaffinity(Some(task.expect("a worker")), &others).is_ok()
+    task.expect("a worker")
+}
+
+/// Moves it to any CPU but those in `but`; `false` where there is no other.
+fn move_worker(but: &CpuSet) -> bool {
+    let mut others = rustix::thread::sched_getaffinity(None).unwrap();
+    for cpu in (0..CpuSet::MAX_CPU).filter(|cpu| but.is_set(*cpu)) {
+        others.unset(cpu);
+    }
+    rustix::thread::sched_setaffinity(Some(worker()), &others).is_ok()
 }
 
 /// Whether frames of a flood go back live from a worker that `prepare` was called with.
@@ -249,15 +254,74 @@ fn goes_live(is_pinned: bool, prepare: impl FnOnce() + Send) -> bool {
 fn only_a_worker_that_is_bound_to_a_cpu_gives_bursts_live() {
     assert!(goes_live(true, || {}));
     assert!(!goes_live(false, || {}));
-    let allowed = rustix::thread::sched_getaffinity(None).unwrap();
-    let first = (0..CpuSet::MAX_CPU).find(|cpu| allowed.is_set(*cpu));
-    let mut own = CpuSet::new();
-    own.set(first.expect("this thread has a CPU"));
-    if allowed.count() < 2 {
+    let [own, _, ..] = cpus()[..] else {
         println!("skipped: there is one CPU only to move a worker to");
         return;
-    }
+    };
     assert!(!goes_live(true, || assert!(move_worker(&own))));
+}
+
+/// Each of the CPUs that this thread may use by itself.
+fn cpus() -> Vec<CpuSet> {
+    let allowed = rustix::thread::sched_getaffinity(None).unwrap();
+    let cpus = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu));
+    cpus.map(|cpu| {
+        let mut one = CpuSet::new();
+        one.set(cpu);
+        one
+    })
+    .collect()
+}
+
+/// A veth's frames are polled by the CPU that sends them.
+#[test]
+#[ignore = "needs root"]
+fn a_worker_goes_where_its_queue_is_polled_and_from_there_in_a_rush() {
+    let cpus = cpus();
+    let [own, other, ..] = cpus[..] else {
+        println!("skipped: there is one CPU only");
+        return;
+    };
+    let network = Namespaces::new(&["p-follow-a", "p-follow-b"]);
+    network.cable(52, 1);
+    inside(network.name(1), || {
+        let mac = Interface::find("sv52").unwrap().mac();
+        let mac = mac.expect("a veth has an address").0;
+        let socket = listen();
+        let sensor = Sensor::start("sv52", 1);
+        let worker = worker();
+        let is_on = |cpu: CpuSet| rustix::thread::sched_getaffinity(Some(worker)).unwrap() == cpu;
+        assert!(is_on(own));
+        let mut generator = inside(network.name(0), || Generator::open("cl52", 0));
+        rustix::thread::sched_setaffinity(None, &other).unwrap();
+        let (mut next, mut seqs) = (0, Vec::new());
+        // Less at once than the credit, so that none passes by the sensor.
+        let mut send_until_on = |cpu: CpuSet, count: u32, pause: Duration| {
+            let begun = Instant::now();
+            while !is_on(cpu) && begun.elapsed() < Duration::from_secs(20) {
+                let sent = generator.send_each(count, |number, frame| {
+                    numbered(mac, FIN, 0, next + number, frame);
+                });
+                assert_eq!(sent, count, "the generator lost frames");
+                next += count;
+                while sensor.received() + sensor.bypassed() + 100 < u64::from(next) {
+                    thread::sleep(Duration::from_micros(100));
+                }
+                thread::sleep(pause);
+                seqs.extend(heard(&socket));
+            }
+            assert!(is_on(cpu), "after {next} frames");
+        };
+        send_until_on(other, 2, Duration::from_millis(10));
+        send_until_on(own, 200, Duration::ZERO);
+        thread::sleep(Duration::from_millis(200));
+        let (counters, bypassed) = settle(sensor);
+        seqs.extend(heard(&socket));
+        assert_eq!(seqs.len(), next as usize, "{counters:?} {bypassed}");
+        if bypassed == 0 {
+            assert!(seqs.windows(2).all(|pair| pair[0] + 1 == pair[1]));
+        }
+    });
 }
 
 /// Then the hand-back veth's frames are received on other CPUs than the worker's.

@@ -34,6 +34,7 @@ use rig::{Rig, meta_len};
 use rstscope::events::FrameOrigin;
 use rstscope::host::SocketView;
 use rstscope::host_bytes::frame_meta;
+use rustix::thread::CpuSet;
 
 const XDP_PASS: u32 = 2;
 const XDP_REDIRECT: u32 = 4;
@@ -229,6 +230,14 @@ fn the_gate_decides_and_the_host_keeps_what_it_refuses() {
     refused(&mut rig, "no_socket");
     assert_eq!(rig.gate(0), 0, "nothing was produced");
 
+    // The last one that this thread may use: a word that is never written says 0.
+    let allowed = rustix::thread::sched_getaffinity(None).unwrap();
+    let here = (0..CpuSet::MAX_CPU)
+        .rfind(|cpu| allowed.is_set(*cpu))
+        .unwrap();
+    let mut only = CpuSet::new();
+    only.set(here);
+    rustix::thread::sched_setaffinity(None, &only).unwrap();
     let socket = rig.insert_socket();
     for produced in 1..=8 {
         let outcome = rig.run(&frame);
@@ -237,6 +246,7 @@ fn the_gate_decides_and_the_host_keeps_what_it_refuses() {
             (XDP_REDIRECT, vec!["redirected"])
         );
         assert_eq!((outcome.copies.len(), rig.gate(0)), (0, produced));
+        assert_eq!(rig.gate(8), here as u64, "the CPU that redirected");
         let (meta, bytes) = outcome.out.split_at(outcome.out.len() - frame.len());
         let (time, view) = frame_meta(meta).expect("metadata");
         assert_eq!(

@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[repr(C)]
 pub struct Words {
     produced: AtomicU64,
-    pad_kernel: [u64; 7],
+    cpu: AtomicU64,
+    pad_kernel: [u64; 6],
     consumed: AtomicU64,
     heartbeat_ns: AtomicU64,
     limit: AtomicU64,
@@ -67,6 +68,11 @@ impl Words {
         self.produced.load(Ordering::Acquire)
     }
 
+    /// The CPU that redirected the last of them; 0 before there was one.
+    pub fn cpu(&self) -> u64 {
+        self.cpu.load(Ordering::Relaxed)
+    }
+
     /// Frames that were redirected and for which no credit was given back yet; negative when more
     /// was given back than taken.
     pub fn in_flight(&self) -> i64 {
@@ -96,7 +102,8 @@ impl Words {
     pub fn new() -> Self {
         Self {
             produced: AtomicU64::new(0),
-            pad_kernel: [0; 7],
+            cpu: AtomicU64::new(0),
+            pad_kernel: [0; 6],
             consumed: AtomicU64::new(0),
             heartbeat_ns: AtomicU64::new(0),
             limit: AtomicU64::new(0),

@@ -151,6 +151,14 @@ impl Gate {
         self.shared().map_or(0, SharedGate::produced)
     }
 
+    /// The CPU on which `steer` redirected the last of them: the one that polls the queue. 0 before
+    /// there was one.
+    #[must_use]
+    pub fn cpu(&self) -> u32 {
+        let cpu = self.shared().map_or(0, SharedGate::cpu);
+        u32::try_from(cpu).unwrap_or(u32::MAX)
+    }
+
     /// Frames that were redirected and for which no credit was given back yet. Negative when more
     /// was given back than taken, which [`Self::resync`] heals.
     #[must_use]

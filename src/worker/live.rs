@@ -46,6 +46,11 @@ impl<F> Live<F> {
         }
     }
 
+    /// The worker's thread is bound to `cpu` from now on.
+    pub(super) const fn follow(&mut self, cpu: u32) {
+        self.cpu = Some(cpu);
+    }
+
     /// Chooses the frames of a batch that may go back live, from what was read of them.
     pub(super) fn choose<R: Rings<Frame = F>>(&mut self, rings: &R, batch: &[F], read: &[Parsed]) {
         if self.may_give(rings, batch.len()) {
@@ -78,8 +83,9 @@ impl<F> Live<F> {
     /// or whoever frees it. What still waits in a backlog, or in a queue that somebody put behind the
     /// interface's ingress, counts as sending (tests/path.rs holds a frame there). From `ip_rcv_core` on a
     /// frame goes through the stack in one go, with softirqs off, on the CPU that sent it. This worker is
-    /// bound to that CPU, so that it cannot have seen the completion before the frame was through; one that
-    /// is not bound gives nothing live ([`Self::start`]), nor does one that was moved.
+    /// bound to that CPU, so that it cannot have seen the completion before the frame was through, and goes to
+    /// another one only when it has seen all of them; one that is not bound gives nothing live
+    /// ([`Self::start`]), nor does one that somebody else moved.
     pub(super) fn give<R: Rings<Frame = F>>(
         &mut self,
         rings: &mut R,

@@ -56,7 +56,7 @@ use crate::vantage::{InterfaceId, Path, Vantage};
 use credit::Credit;
 use latency::Latency;
 use live::Live;
-use place::pin;
+use place::Place;
 use received::Received;
 use rest::Rest;
 
@@ -72,7 +72,8 @@ const GRACE_NS: u64 = 5 * MILLISECOND;
 pub struct WorkerConfig {
     /// The interface that its sightings name.
     pub interface: InterfaceId,
-    /// The CPU for its thread: best the one that serves the queue's interrupt. `None`: any.
+    /// The CPU that its thread is bound to at first; while few frames come, it moves to where they come
+    /// from. `None`: any, and it is never bound.
     pub cpu: Option<u32>,
     /// Frames that may be under way at once. Less than a batch below the UMEM's frame count, and
     /// less than net.core.netdev_max_backlog (1000), which all of them may enter at once.
@@ -137,6 +138,8 @@ pub struct Worker<R: Rings, O> {
     /// When the oldest frame of this turn was taken.
     oldest_ns: Option<u64>,
     rest: Rest,
+    /// Where its thread is bound, if it is.
+    place: Option<Place>,
     batch: Vec<R::Frame>,
     live: Live<R::Frame>,
     /// What was read of the frames of the last batch: places that the next one is read over.
@@ -146,6 +149,8 @@ pub struct Worker<R: Rings, O> {
     /// When the TX ring last got shorter, or was empty.
     progress_ns: u64,
     cared_ns: u64,
+    /// Frames that had been redirected then.
+    cared_produced: u64,
     credit: Credit,
 }
 
@@ -171,6 +176,7 @@ impl<R: Rings, O: Observe> Worker<R, O> {
             latency: Latency::new(),
             oldest_ns: None,
             rest: Rest::new(config.rest_ns),
+            place: None,
             batch: Vec::with_capacity(BATCH_FRAMES),
             live: Live::new(config.cpu),
             parsed: vec![Parsed::BLANK; BATCH_FRAMES],
@@ -178,6 +184,7 @@ impl<R: Rings, O: Observe> Worker<R, O> {
             is_stopping: false,
             progress_ns: 0,
             cared_ns: 0,
+            cared_produced: 0,
             credit: Credit::default(),
         }
     }
@@ -204,11 +211,11 @@ impl<R: Rings, O: Observe> Worker<R, O> {
 
     /// Runs in this thread until [`Shared::stop`]. Sockets and gate close when it returns.
     pub fn run(mut self) -> Finished {
-        let is_pinned = self.config.cpu.is_some_and(pin);
-        self.shared.set_pinned(is_pinned);
+        self.place = self.config.cpu.and_then(Place::take);
+        self.shared.set_pinned(self.place.is_some());
         // This thread's own memory: the allocator gives no two threads parts of one page.
         self.batch = Vec::with_capacity(BATCH_FRAMES);
-        self.live.start(is_pinned);
+        self.live.start(self.place.is_some());
         // Without either, frames wait longer where the CPU is busy; nothing else changes.
         let _ = sys::ask_for_short_slice();
         hurry();
@@ -236,6 +243,9 @@ impl<R: Rings, O: Observe> Worker<R, O> {
         let told = self.counters.sightings;
         self.gate.heartbeat(now_ns);
         self.counters.completed += u64::from(self.rings.reclaim());
+        if self.place.as_ref().is_some_and(Place::is_to_move) {
+            self.change_cpu();
+        }
         let refilled = self.rings.refill();
         if refilled > 0 {
             self.gate.consumed(refilled);
@@ -303,9 +313,28 @@ impl<R: Rings, O: Observe> Worker<R, O> {
         received
     }
 
+    /// Moves this thread, once the host's stack has all that it was given: what is sent from there could
+    /// overtake what waits here.
+    #[cold]
+    fn change_cpu(&mut self) {
+        if self.rings.balance(self.batch.len()).sending > 0 {
+            return;
+        }
+        match self.place.as_mut().and_then(Place::go) {
+            Some(cpu) => self.live.follow(cpu),
+            None => self.place = None,
+        }
+    }
+
     /// What need not be done every turn.
     fn care(&mut self, now_ns: u64) {
         self.cared_ns = now_ns;
+        if let Some(place) = &mut self.place {
+            let produced = self.gate.produced();
+            let frames = produced.wrapping_sub(self.cared_produced);
+            self.cared_produced = produced;
+            place.note(frames, self.gate.cpu());
+        }
         if self.rings.is_gone() {
             self.part();
         } else if self.health == Health::Running && !self.rings.is_ready() {
