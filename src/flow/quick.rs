@@ -16,7 +16,7 @@ use super::index::Rank;
 use super::looks::{Links, Look};
 use super::packed::{Dictionaries, Packed};
 use super::store::FlowStore;
-use super::words::FlowWords;
+use super::words::{FlowWords, Opened};
 use crate::time::Timestamp;
 use crate::wire::{Glance, Link, SeqNum};
 
@@ -47,14 +47,15 @@ impl<F: Family> Packed<F> {
         };
         let mut flow = self.words.apart(slot)?;
         if is_new {
-            flow.begin::<F>(&key, found.side, time);
-            open::<F>(&mut flow, shared, found.side, segment);
+            let opened = open(&mut flow, shared, found.side, segment);
+            flow.begin::<F>(&key, found.side, time, opened);
         } else if !segment.flags.syn() && flow.is_of_one_end(found.side) {
             follow::<F>(&mut flow, &mut shared.links, segment, time);
         } else {
             return None;
         }
-        if flow.end[LOOK] & (HAS_FIN | HAS_DATA) != 0 || flow.is_established() {
+        let is_connection = flow.end[LOOK] & (HAS_FIN | HAS_DATA) != 0;
+        if is_connection || (!is_new && flow.is_established()) {
             self.raise(slot, Rank::Connection);
         }
         Some(is_new)
@@ -67,12 +68,12 @@ const fn flag(is_set: bool, bit: u32) -> u32 {
 
 /// The first segment of a flow, whose end is all zeroes.
 #[inline]
-fn open<F: Family>(
+fn open(
     flow: &mut FlowWords<'_>,
     shared: &mut Dictionaries,
     side: Side,
     segment: &Glance,
-) {
+) -> Opened {
     let end = &mut *flow.end;
     let mut flags = segment.marks;
     let ip_id = segment.ip_id;
@@ -101,12 +102,12 @@ fn open<F: Family>(
     end[WINDOW] = u32::from(ip_id) << 16 | u32::from(segment.window);
     let number = shared.links.number(segment.link);
     end[HOPS] = u32::from_le_bytes([segment.hop_limit, 0, 1, number]);
-    if segment.flags.syn() {
-        let (originator, opening) = match is_syn_ack {
-            true => (side.other(), 0),
-            false => (side, ip_id),
-        };
-        flow.begin_with_syn(originator, opening);
+    if !segment.flags.syn() {
+        return Opened::OTHERWISE;
+    }
+    match is_syn_ack {
+        true => Opened::with_syn(side.other(), 0),
+        false => Opened::with_syn(side, ip_id),
     }
 }
 

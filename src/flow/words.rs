@@ -56,28 +56,43 @@ pub(super) struct FlowWords<'a> {
     pub(super) label: Option<&'a mut u32>,
 }
 
+/// What a flow was opened by, as its state has it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Opened(u32);
+
+impl Opened {
+    /// Neither a SYN nor a SYN-ACK.
+    pub(super) const OTHERWISE: Self = Self(0);
+
+    /// A SYN or a SYN-ACK. `ip_id` is a SYN's.
+    #[inline]
+    pub(super) fn with_syn(originator: Side, ip_id: u16) -> Self {
+        let high = ORIGINATOR_HIGH * u32::from(originator == Side::High);
+        Self(HAS_ORIGINATOR | high | u32::from(ip_id) << 16)
+    }
+}
+
 impl FlowWords<'_> {
     /// Whether the handshake is known to be complete.
     pub(super) const fn is_established(&self) -> bool {
         *self.flags & ESTABLISHED != 0
     }
 
-    /// It begins, with nothing known of it, in words that are zeroes but for what is written here. Its first
-    /// end is `side`'s.
+    /// It begins, with nothing known of it but what it was opened by, in words that are zeroes but for what is
+    /// written here. Its first end is `side`'s.
     #[inline]
-    pub(super) fn begin<F: Family>(&mut self, key: &F::Key, side: Side, now: Timestamp) {
+    pub(super) fn begin<F: Family>(
+        &mut self,
+        key: &F::Key,
+        side: Side,
+        now: Timestamp,
+        Opened(opened): Opened,
+    ) {
         F::write_key(self.key, key);
         let [first, high] = first_ticks(now);
         (*self.first, *self.last) = (first, last_ticks(now));
         let is_high = u32::from(side == Side::High);
-        *self.flags = high | (FIRST_IS_HIGH * is_high);
-    }
-
-    /// It begins with a SYN or a SYN-ACK. `ip_id` is a SYN's.
-    #[inline]
-    pub(super) fn begin_with_syn(&mut self, originator: Side, ip_id: u16) {
-        let high = ORIGINATOR_HIGH * u32::from(originator == Side::High);
-        *self.flags |= HAS_ORIGINATOR | high | u32::from(ip_id) << 16;
+        *self.flags = opened | high | (FIRST_IS_HIGH * is_high);
     }
 
     /// Whether `side` alone was heard, and no reset of it.
