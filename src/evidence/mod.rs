@@ -269,7 +269,7 @@ pub const TESTS: &[(Needs, Test)] = &[
     (Needs::SENDER.and(Needs::ACK), timing::first_flight),
     (Needs::NOTHING, timing::idle_timer),
     (Needs::OTHERS, injectors::residual),
-    (Needs::SOCKET, acceptance::kernel),
+    (Needs::TOLD, acceptance::kernel),
 ];
 
 /// Facts that a usual case has room for.

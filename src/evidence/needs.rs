@@ -45,6 +45,8 @@ impl Needs {
 
     /// Two resets of the sender that a stack sends once at most.
     pub const TRAIN: Self = Self(1 << 14);
+    /// The kernel's word on whether it accepted the first reset.
+    pub const TOLD: Self = Self(1 << 15);
 
     /// These and those.
     #[must_use]
@@ -90,6 +92,7 @@ impl Needs {
             Self::NO_HOPS.if_so(hops(segment.hop_limit) == 0),
             Self::REFUSAL.if_so(refuses),
             Self::OTHERS.if_so(others),
+            Self::TOLD.if_so(case.accepted.is_some()),
         ];
         Some(all.into_iter().fold(Self::NOTHING, Self::and))
     }

@@ -415,6 +415,22 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_that_took_the_only_number_was_there_though_its_addresses_are_translated() {
+        let mut scene = Scene::established().no_sender();
+        scene.resets[0].socket = Some(SocketView::Absent);
+        assert_eq!(verdict(&scene).0, Verdict::Undetermined);
+        scene.accepted = Some(true);
+        assert_eq!(verdict(&scene), (Verdict::Remote, Some(Cause::Abort)));
+        // Guesses, of which it took one, and a jump are held against the first as they were.
+        let guessed = scene.clone().again(100, |r| r.seq = r.seq.plus(9));
+        assert_eq!(verdict(&guessed).0, Verdict::Undetermined);
+        let mut jumps = Scene::well_known(31);
+        jumps.resets[0].socket = Some(SocketView::Absent);
+        jumps.accepted = Some(true);
+        assert_eq!(verdict(&jumps), (Verdict::Injected, Some(Cause::OnPath)));
+    }
+
+    #[test]
     fn without_anything_to_compare_nothing_is_claimed() {
         let mut scene = Scene::established()
             .no_sender()

@@ -1,8 +1,11 @@
 //! Resets and what the kernel said of them: which event is whose, and what its absence means.
 
 use crate::engine::testing::{
-    OUT, PROXY, at, backend, established, event, incoming, observe, records, segment, sent, tuple,
+    OUT, PROXY, at, backend, config, established, event, incoming, observe, records, segment, sent,
+    tuple,
 };
+use crate::engine::{Engine, EngineConfig};
+use crate::flow::FlowKey;
 use crate::host::{KernelEvent, KernelEventKind, KnownReason, ResetReason, SocketView};
 use crate::record::ResetRecord;
 use crate::time::{MILLISECOND, Timestamp};
@@ -124,6 +127,35 @@ fn a_translated_socket_is_found_by_its_peer_and_number() {
     });
     assert_eq!(records.len(), 1);
     assert_eq!(records[0].process, Some(PROXY));
+}
+
+#[test]
+fn a_translated_socket_that_took_the_reset_was_there_to_measure_it_by() {
+    let inner = FourTuple {
+        dst_port: 9999,
+        ..tuple()
+    };
+    let told = |is_taken: bool| {
+        let older = EngineConfig {
+            older: std::iter::once(FlowKey::of(tuple()).0).collect(),
+            ..config()
+        };
+        let mut engine = Engine::new(older);
+        if is_taken {
+            let taken = KernelEventKind::ResetAccepted { state: None };
+            engine.kernel_event(&event(10, inner.reversed(), taken));
+        }
+        let mut abort = incoming(10, tuple(), 5, SocketView::Absent);
+        (abort.segment.flags, abort.segment.window) = (Flags(Flags::RST | Flags::ACK), 64);
+        engine.sight(&abort);
+        let mut records = Vec::new();
+        engine.finish(&mut |record| records.push(record));
+        let of_frame = records.first().unwrap();
+        (of_frame.verdict, of_frame.kernel.accepted)
+    };
+    // Nothing of its sender was heard before.
+    assert_eq!(told(true), (Verdict::Remote, Some(true)));
+    assert_eq!(told(false), (Verdict::Undetermined, None));
 }
 
 #[test]
