@@ -4,7 +4,8 @@
 
 use super::Engine;
 use super::openings::{How, Opening};
-use crate::flow::{FlowKey, PassedFlow, Side, Sighting};
+use crate::evidence::AfterReset;
+use crate::flow::{FlowKey, PassedFlow, PassedReset, Side, Sighting};
 use crate::host::SocketView;
 use crate::record::ResetRecord;
 use crate::time::Timestamp;
@@ -152,8 +153,18 @@ impl Engine {
 
     /// Takes in what the worker whose flow it is knew of a reset that only we saw.
     pub fn complete(&mut self, known: &PassedFlow) {
-        if let Some(episode) = self.episodes.get_mut(&known.reset.key) {
-            episode.complete(known.reset.side, known.reset.time, &known.flow);
+        let PassedReset {
+            key, side, time, ..
+        } = known.reset;
+        let Some(episode) = self.episodes.get_mut(&key) else {
+            return;
+        };
+        episode.complete(side, time, &known.flow);
+        if let Some(answer) = &known.answer
+            && let Some(segment) = answer.as_syn_ack(key.tuple_from(side))
+        {
+            let time = answer.time;
+            episode.add_after(side, AfterReset { time, segment });
         }
     }
 }

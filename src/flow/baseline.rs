@@ -4,7 +4,7 @@
 use super::PathFacts;
 use super::prefix::STALE_AFTER_NS;
 use crate::time::Timestamp;
-use crate::wire::{Mac, Options, SeqNum, Timestamps};
+use crate::wire::{Flags, FourTuple, Mac, Options, Segment, SeqNum, Timestamps};
 
 /// How many different hop limits of one end are remembered. Anycast and load balancer fronts show
 /// two or three (evidence notes §12: at most four modes); a fifth replaces the rarest.
@@ -120,6 +120,27 @@ pub struct SynFacts {
     pub flow_label: Option<u32>,
     /// How many copies were seen, retransmissions included.
     pub count: u16,
+}
+
+impl SynFacts {
+    /// The SYN-ACK that it was, as far as it is remembered; `None` for a SYN, and where it is not known what it
+    /// acknowledged.
+    #[must_use]
+    pub fn as_syn_ack(&self, tuple: FourTuple) -> Option<Segment> {
+        Some(Segment {
+            tuple,
+            hop_limit: self.hop_limit,
+            ip_id: self.ip_id,
+            dont_fragment: self.dont_fragment,
+            flow_label: self.flow_label,
+            seq: self.isn,
+            ack: self.ack.filter(|_| self.is_syn_ack)?,
+            flags: Flags(Flags::SYN | Flags::ACK),
+            window: self.window,
+            options: self.options,
+            ..Segment::BLANK
+        })
+    }
 }
 
 /// What one end looked like, from its SYN, SYN-ACK and FIN, and from other segments where the

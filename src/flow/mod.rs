@@ -72,6 +72,8 @@ pub struct PassedFlow {
     pub reset: PassedReset,
     /// The flow as the reset met it.
     pub flow: FlowFacts,
+    /// The SYN-ACK that came after the reset, and before the worker was told of that.
+    pub answer: Option<SynFacts>,
 }
 
 /// A segment that a verdict may need: a reset, or what follows one on its flow. A plain value of

@@ -215,13 +215,29 @@ impl Tracker {
     }
 
     /// A reset came in past this tracker; what its purported sender says next is answered with
-    /// sightings, as if it had not. Answers what the reset would have met, where that sender is known.
+    /// sightings, as if it had not. Answers what the reset would have met, where that sender is known, or
+    /// its SYN-ACK, where that came first of all and only then the word of the reset before it.
     pub fn note_passed(&mut self, reset: &PassedReset) -> Option<PassedFlow> {
-        let flow = self.facts(&reset.key, reset.side, reset.time);
+        let mut flow = self.facts(&reset.key, reset.side, reset.time);
         let hash = hash(&reset.key, self.secret);
         self.note_meeting((&reset.key, hash), reset.side, reset.time, reset.is_living);
         let reset = *reset;
-        flow.sender.map(|_| PassedFlow { reset, flow })
+        let mut answer = None;
+        // A time is rounded down when it is kept: what began before the reset is never taken for later.
+        if flow.first_seen.is_some_and(|began| began > reset.time) {
+            answer = flow.sender.and_then(|sender| sender.syn);
+            let path = flow.path;
+            flow = FlowFacts {
+                path,
+                ..FlowFacts::default()
+            };
+        }
+        let answer = answer.filter(|syn| syn.is_syn_ack);
+        (flow.sender.is_some() || answer.is_some()).then_some(PassedFlow {
+            reset,
+            flow,
+            answer,
+        })
     }
 
     /// The flow as `side`'s segment meets it.
@@ -369,7 +385,7 @@ fn note_reset_at<S: FlowStore>(store: &mut S, (place, side): (S::Place, Side), t
 #[cfg(test)]
 mod tests {
     use super::{Tracker, TrackerConfig};
-    use crate::flow::FlowKey;
+    use crate::flow::{FlowKey, PassedReset};
     use crate::host::{SocketSequence, SocketView, TcpState};
     use crate::time::{SECOND, Timestamp};
     use crate::vantage::{InterfaceId, Path, Vantage};
@@ -499,6 +515,33 @@ mod tests {
         );
         let syn_ack = segment(Flags::SYN | Flags::ACK, 9, 52);
         assert!(tracker.observe(at(2), IN, &syn_ack, None).is_some());
+    }
+
+    #[test]
+    fn a_syn_ack_that_came_before_the_word_of_a_reset_that_went_past_is_told_and_no_baseline() {
+        let syn_ack = segment(Flags::SYN | Flags::ACK, 9, 52);
+        let (key, side) = FlowKey::of(syn_ack.tuple);
+        let told = |reset_at: u64, first: &Segment| {
+            let mut tracker = tracker();
+            tracker.observe(at(200_000), IN, first, None);
+            tracker.note_passed(&PassedReset {
+                key,
+                side,
+                time: at(reset_at),
+                is_living: true,
+            })
+        };
+        let late = told(100_000, &syn_ack).unwrap();
+        assert_eq!(late.flow.sender, None);
+        let answer = late.answer.unwrap().as_syn_ack(syn_ack.tuple).unwrap();
+        let seen = |s: &Segment| (s.tuple, s.flags, s.seq, s.ack, s.hop_limit, s.dont_fragment);
+        assert_eq!(seen(&answer), seen(&syn_ack));
+        // A peer that answers and aborts at once has its SYN-ACK for a baseline.
+        let own = told(300_000, &syn_ack).unwrap();
+        assert_eq!(own.flow.sender.unwrap().hop_limits.usual(), Some(52));
+        assert_eq!(own.answer, None);
+        // What else came first answers nothing.
+        assert_eq!(told(100_000, &segment(Flags::SYN, 9, 52)), None);
     }
 
     #[test]

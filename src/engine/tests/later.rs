@@ -300,8 +300,11 @@ fn a_reset_that_went_past_its_worker_meets_what_the_worker_knew() {
                 is_living: true,
             };
             if completes {
-                let flow = met.flow;
-                engine.complete(&PassedFlow { reset, flow });
+                engine.complete(&PassedFlow {
+                    reset,
+                    flow: met.flow,
+                    answer: None,
+                });
             }
         })
     };
@@ -311,4 +314,66 @@ fn a_reset_that_went_past_its_worker_meets_what_the_worker_knew() {
     };
     assert!(!names(&judged(false)).contains(&"hop_limit_mismatch"));
     assert!(names(&judged(true)).contains(&"hop_limit_mismatch"));
+}
+
+/// This host asks at 1 ms, a refusal goes past the worker at 2 ms, the SYN-ACK does not, and is there before
+/// the worker is told.
+fn refused_and_answered(refusal_hop_limit: u8, acked: u32) -> ResetRecord {
+    let asked = segment(tuple().reversed(), Flags::SYN, 700);
+    let numbered = |flags, acked: u32, hop_limit| Segment {
+        ack: SeqNum(acked),
+        hop_limit,
+        ..segment(tuple(), flags | Flags::ACK, 0)
+    };
+    let refusal = numbered(Flags::RST, 701, refusal_hop_limit);
+    let syn_ack = numbered(Flags::SYN, acked, 63);
+    let (key, side) = FlowKey::of(tuple());
+    let reset = PassedReset {
+        key,
+        side,
+        time: at(2),
+        is_living: true,
+    };
+    let sequence = SocketSequence {
+        write_seq: SeqNum(701),
+        snd_una: SeqNum(700),
+        ..SocketSequence::BLANK
+    };
+    let state = TcpState::SynSent;
+    let mut records = records(|engine, out| {
+        let mut hear = |ms, vantage, segment: &Segment, socket| {
+            engine.observe(at(ms), vantage, segment, socket, &mut |r| out.push(r));
+        };
+        hear(1, OUT, &asked, None);
+        let socket = Some(SocketView::Full { state, sequence });
+        hear(2, IN, &refusal, socket);
+        let mut worker = Tracker::new(TrackerConfig {
+            capacity: 64,
+            key: [3, 5],
+        });
+        worker.observe(at(9), IN, &syn_ack, None);
+        engine.complete(&worker.note_passed(&reset).unwrap());
+        let taken = KernelEventKind::ResetAccepted { state: Some(state) };
+        engine.kernel_event(&event(2, tuple().reversed(), taken));
+    });
+    records.remove(0)
+}
+
+#[test]
+fn a_forged_refusal_that_went_past_the_worker_is_followed_by_the_syn_ack_that_it_overtook() {
+    let record = refused_and_answered(40, 701);
+    assert_eq!(record.verdict, Verdict::Injected);
+    let has = |name| record.evidence.iter().any(|found| found.name == name);
+    assert!(has("syn_ack_after_reset"));
+    assert_eq!(record.baseline.iter().find_map(|known| known.window), None);
+}
+
+#[test]
+fn a_port_that_opens_right_after_it_was_refused_accuses_nobody() {
+    assert_eq!(refused_and_answered(63, 701).verdict, Verdict::Remote);
+    // What another attempt is answered with, from where the refusal did not come.
+    let anew = refused_and_answered(62, 9_001);
+    let names: Vec<_> = anew.evidence.iter().map(|found| found.name).collect();
+    assert!(!names.contains(&"syn_ack_after_reset"), "{names:?}");
+    assert_ne!(anew.verdict, Verdict::Injected);
 }
