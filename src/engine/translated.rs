@@ -1,4 +1,4 @@
-//! The kernel's last word on each peer. Where this host translates addresses (DNAT, SNAT), the tuple
+//! The kernel's last words on each peer. Where this host translates addresses (DNAT, SNAT), the tuple
 //! of a socket is not that of its frames, but the peer's end is the same in both. Joins nothing that has
 //! its own frame or event.
 
@@ -14,6 +14,10 @@ use crate::wire::FourTuple;
 /// four, and an episode asks after one.
 const PEERS_MAX: usize = 4096;
 
+/// Words of one moment that are kept of a peer: of more the first ones and the last. What ended a connection is
+/// among the first; each segment that comes after it is answered, with an event of its own.
+const WORDS_MAX: usize = 4;
+
 /// Event and frame of one reset are microseconds apart, and a virtual CPU that rests in between makes it
 /// some hundred milliseconds.
 const NEAR_NS: u64 = SECOND;
@@ -27,10 +31,19 @@ enum Word {
     Accepted(Accepted),
 }
 
+impl Word {
+    const fn time(&self) -> Timestamp {
+        match self {
+            Self::Sent(sent, _) => sent.time,
+            Self::Accepted(accepted) => accepted.time,
+        }
+    }
+}
+
 /// The memory of it.
 #[derive(Debug, Default)]
 pub(super) struct Translated {
-    words: HashMap<Peer, (FourTuple, Word)>,
+    words: HashMap<Peer, Vec<(FourTuple, Word)>>,
     order: VecDeque<Peer>,
 }
 
@@ -43,9 +56,9 @@ impl Translated {
     /// A frame of this very tuple, which begins with this host's end, has come: the event is its own.
     pub(super) fn forget(&mut self, tuple: &FourTuple) {
         let peer = (tuple.dst, tuple.dst_port);
-        if self.words.get(&peer).is_some_and(|(of, _)| of == tuple) {
-            // Its place in `order` goes when its time comes.
-            self.words.remove(&peer);
+        // Its place in `order` goes when its time comes.
+        if let Some(words) = self.words.get_mut(&peer) {
+            words.retain(|(of, _)| of != tuple);
         }
     }
 
@@ -56,9 +69,13 @@ impl Translated {
 
     fn note(&mut self, tuple: FourTuple, word: Word) {
         let peer = (tuple.dst, tuple.dst_port);
-        if self.words.insert(peer, (tuple, word)).is_none() {
+        let words = self.words.entry(peer).or_insert_with(|| {
             self.order.push_back(peer);
-        }
+            Vec::new()
+        });
+        words.retain(|(_, before)| before.time().distance(word.time()) <= NEAR_NS);
+        words.truncate(WORDS_MAX - 1);
+        words.push((tuple, word));
         if self.order.len() > PEERS_MAX
             && let Some(oldest) = self.order.pop_front()
         {
@@ -66,45 +83,60 @@ impl Translated {
         }
     }
 
-    /// Gives a settled episode the event that its first reset lacks.
+    /// Gives a settled episode the events that its first reset lacks.
     pub(super) fn complete(&self, episode: &mut Episode) {
         let Some(first) = episode.first() else {
             return;
         };
-        let (tuple, time) = (&first.segment.tuple, first.time);
+        let (tuple, time) = (first.segment.tuple, first.time);
         match first.vantage.path {
-            Path::Egress { forwarded: false } if episode.sent.is_empty() => {
+            Path::Egress { forwarded: false } => {
                 let cookie = first.socket.and_then(|socket| socket.sender());
-                let sent = self.sent(tuple, time, cookie);
-                episode.sent.extend(sent);
+                // A socket's number is sure. Whose an answer is, is not: it counts where there is no other.
+                let has_event = !episode.sent.is_empty();
+                let sent = self.sent(&tuple, time, cookie);
+                episode
+                    .sent
+                    .extend(sent.filter(|sent| sent.active || !has_event));
             }
             Path::Ingress if episode.accepted.is_none() => {
-                episode.accepted = self.accepted(tuple, time);
+                episode.accepted = self.accepted(&tuple, time);
             }
             _ => {}
         }
     }
 
-    /// The event of a reset that this host sent to the end of `tuple`, from the socket of that number.
-    fn sent(&self, tuple: &FourTuple, time: Timestamp, cookie: Option<u64>) -> Option<Sent> {
-        match &self.words.get(&(tuple.dst, tuple.dst_port))?.1 {
+    /// The events of resets that this host sent to the end of `tuple` near that time, from the socket of that
+    /// number: its own, and TCP's answers to what came once it was gone.
+    fn sent(
+        &self,
+        tuple: &FourTuple,
+        time: Timestamp,
+        cookie: Option<u64>,
+    ) -> impl Iterator<Item = Sent> + use<'_> {
+        let of_peer = self.near((tuple.dst, tuple.dst_port), time);
+        of_peer.filter_map(move |word| match word {
+            // TCP's own answers belong to a socket of the kernel's or, by IPv6, to none.
             Word::Sent(sent, of) => {
-                // TCP's own answers belong to a socket of the kernel's or, by IPv6, to none.
-                let is_same = !sent.active || (cookie.is_some() && *of == cookie);
-                (is_same && sent.time.distance(time) <= NEAR_NS).then_some(*sent)
+                (!sent.active || (cookie.is_some() && *of == cookie)).then_some(*sent)
             }
             Word::Accepted(_) => None,
-        }
+        })
     }
 
     /// Whether a socket took a reset from the end at which `tuple` begins.
     fn accepted(&self, tuple: &FourTuple, time: Timestamp) -> Option<Accepted> {
-        match &self.words.get(&(tuple.src, tuple.src_port))?.1 {
-            Word::Accepted(accepted) => {
-                (accepted.time.distance(time) <= NEAR_NS).then_some(*accepted)
-            }
+        let mut of_peer = self.near((tuple.src, tuple.src_port), time);
+        of_peer.find_map(|word| match word {
+            Word::Accepted(accepted) => Some(*accepted),
             Word::Sent(..) => None,
-        }
+        })
+    }
+
+    fn near(&self, peer: Peer, time: Timestamp) -> impl Iterator<Item = &Word> {
+        let words = self.words.get(&peer).map_or(&[][..], Vec::as_slice);
+        let words = words.iter().map(|(_, word)| word);
+        words.filter(move |word| word.time().distance(time) <= NEAR_NS)
     }
 }
 
@@ -141,11 +173,31 @@ mod tests {
         let mut words = Translated::default();
         words.note_sent(tuple(80, 4000), sent(true), Some(7));
         let near = Timestamp::from_nanos(SECOND + 5);
-        assert!(words.sent(&tuple(8000, 4000), near, Some(7)).is_some());
-        assert!(words.sent(&tuple(8000, 4000), near, Some(8)).is_none());
-        assert!(words.sent(&tuple(8000, 4001), near, Some(7)).is_none());
+        assert!(
+            words
+                .sent(&tuple(8000, 4000), near, Some(7))
+                .next()
+                .is_some()
+        );
+        assert!(
+            words
+                .sent(&tuple(8000, 4000), near, Some(8))
+                .next()
+                .is_none()
+        );
+        assert!(
+            words
+                .sent(&tuple(8000, 4001), near, Some(7))
+                .next()
+                .is_none()
+        );
         let late = Timestamp::from_nanos(3 * SECOND);
-        assert!(words.sent(&tuple(8000, 4000), late, Some(7)).is_none());
+        assert!(
+            words
+                .sent(&tuple(8000, 4000), late, Some(7))
+                .next()
+                .is_none()
+        );
     }
 
     #[test]
@@ -155,6 +207,7 @@ mod tests {
         assert!(
             words
                 .sent(&tuple(8000, 4000), Timestamp::from_nanos(SECOND), Some(99))
+                .next()
                 .is_some()
         );
     }
@@ -165,9 +218,9 @@ mod tests {
         words.note_sent(tuple(80, 4000), sent(false), None);
         words.forget(&tuple(81, 4000));
         let time = Timestamp::from_nanos(SECOND);
-        assert!(words.sent(&tuple(8000, 4000), time, None).is_some());
+        assert!(words.sent(&tuple(8000, 4000), time, None).next().is_some());
         words.forget(&tuple(80, 4000));
-        assert!(words.sent(&tuple(8000, 4000), time, None).is_none());
+        assert!(words.sent(&tuple(8000, 4000), time, None).next().is_none());
     }
 
     #[test]
@@ -188,14 +241,46 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_after_a_word_of_the_same_moment_does_not_take_its_place() {
+        let mut words = Translated::default();
+        let later = |ns| Timestamp::from_nanos(SECOND + ns);
+        let (time, state) = (later(0), None);
+        words.note_accepted(tuple(80, 4000), Accepted { time, state });
+        words.note_sent(tuple(80, 4000), sent(true), Some(7));
+        for ns in 1..9 {
+            let answer = Sent {
+                time: later(ns),
+                ..sent(false)
+            };
+            words.note_sent(tuple(80, 4000), answer, None);
+        }
+        let of = tuple(8000, 4000);
+        let told: Vec<_> = words.sent(&of, later(0), Some(7)).collect();
+        let told: Vec<_> = told.iter().map(|s| (s.active, s.time)).collect();
+        assert_eq!(
+            told,
+            [(true, later(0)), (false, later(1)), (false, later(8))]
+        );
+        assert!(words.accepted(&of.reversed(), later(0)).is_some());
+        // Of another moment nothing is left.
+        let much_later = Sent {
+            time: later(9 * SECOND),
+            ..sent(false)
+        };
+        words.note_sent(tuple(80, 4000), much_later, None);
+        assert_eq!(words.sent(&of, later(0), Some(7)).count(), 0);
+        assert_eq!(words.words.values().map(Vec::len).sum::<usize>(), 1);
+    }
+
+    #[test]
     fn the_oldest_peer_goes() {
         let mut words = Translated::default();
         for port in 0..=u16::try_from(PEERS_MAX).unwrap() {
             words.note_sent(tuple(80, port), sent(true), Some(1));
         }
         let time = Timestamp::from_nanos(SECOND);
-        assert!(words.sent(&tuple(80, 0), time, Some(1)).is_none());
-        assert!(words.sent(&tuple(80, 1), time, Some(1)).is_some());
+        assert!(words.sent(&tuple(80, 0), time, Some(1)).next().is_none());
+        assert!(words.sent(&tuple(80, 1), time, Some(1)).next().is_some());
         assert_eq!(words.words.len(), PEERS_MAX);
     }
 }

@@ -6,8 +6,10 @@ import os
 import subprocess
 import time
 
+import forge
+from forge import ACK, RST
 from peer import abort, address
-from plays import free_port, scenario
+from plays import CLIENT_HOP_LIMIT, ROUTER_UP, UP0, free_port, scenario
 
 
 @contextlib.contextmanager
@@ -37,6 +39,23 @@ def translated_process_abort(play):
     with redirected(play, called, port):
         link = play.connection(port=port, called=called)
         abort(link.far)
+        play.expect(link.far_end, link.near_end, "local", "process", story="a process of this host")
+        time.sleep(0.05)
+        link.near.close()
+
+
+@scenario
+def translated_abort_overtaken(play):
+    """The same while two ACKs of the client are under way, which the kernel answers: three resets, three events."""
+    called, port = free_port(), free_port()
+    with redirected(play, called, port), play.tap("rt", "br0") as tap:
+        link = play.connection(port=port, called=called)
+        last = tap.last(link.near_end, link.far_end)
+        abort(link.far)
+        for _ in range(2):
+            tap.send(forge.build(ROUTER_UP, UP0, *link.near_end, *link.far_end, ACK,
+                                 last.seq + last.length, last.ack, last.window, CLIENT_HOP_LIMIT))
+        tap.await_flags(link.near_end, RST, RST | ACK)
         play.expect(link.far_end, link.near_end, "local", "process", story="a process of this host")
         time.sleep(0.05)
         link.near.close()

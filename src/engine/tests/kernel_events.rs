@@ -130,6 +130,47 @@ fn a_translated_socket_is_found_by_its_peer_and_number() {
 }
 
 #[test]
+fn a_translated_socket_s_abort_is_its_process_s_though_what_was_under_way_is_answered_after_it() {
+    let answers = |flags| segment(tuple().reversed(), flags, 5);
+    let own = Segment {
+        window: 64,
+        ..answers(Flags::RST | Flags::ACK)
+    };
+    let inner = FourTuple {
+        src_port: 9999,
+        ..tuple().reversed()
+    };
+    let told = |first: &Segment, answered: FourTuple| {
+        let records = records(|engine, _| {
+            let socket = Some(SocketView::Sender { cookie: 7 });
+            if first.window != 0 {
+                engine.observe(at(10), OUT, first, socket, &mut |_| ());
+                let kind = sent(true, KnownReason::AbortOnClose, Some(PROXY));
+                engine.kernel_event(&KernelEvent {
+                    cookie: Some(7),
+                    ..event(10, inner, kind)
+                });
+            }
+            // One segment of the client after the other meets nobody any more.
+            for ms in [11, 12] {
+                let kind = sent(false, KnownReason::NoSocket, None);
+                engine.kernel_event(&event(ms, answered, kind));
+                observe(engine, ms, OUT, &answers(Flags::RST));
+            }
+        });
+        assert_eq!(records.len(), 1);
+        (records[0].verdict, records[0].cause, records[0].process)
+    };
+    let process = (Verdict::Local, Some(Cause::Process), Some(PROXY));
+    assert_eq!(told(&own, inner), process);
+    // Connection tracking may take it for none of the connection's, which is not translated then.
+    assert_eq!(told(&own, tuple().reversed()), process);
+    // Without an abort they are TCP's own, and no packet filter's.
+    let kernel = (Verdict::Local, Some(Cause::Kernel), None);
+    assert_eq!(told(&answers(Flags::RST), inner), kernel);
+}
+
+#[test]
 fn a_translated_socket_that_took_the_reset_was_there_to_measure_it_by() {
     let inner = FourTuple {
         dst_port: 9999,
