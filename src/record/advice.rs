@@ -1,18 +1,93 @@
 //! What a verdict means and what a person does next: one sentence each, by the words of the record.
 
-/// What the verdict and its cause mean.
-pub(super) fn meaning(verdict: &str, cause: Option<&str>) -> &'static str {
-    match (verdict, cause) {
-        ("local", Some("process")) => {
-            "An application on this host closed or aborted the connection."
+/// What advice goes by, in the words of the record.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Judged<'a> {
+    pub(super) verdict: &'a str,
+    pub(super) cause: Option<&'a str>,
+    /// Why the kernel sent it.
+    pub(super) reason: Option<&'a str>,
+    /// It answered a SYN.
+    pub(super) answers_syn: bool,
+    /// Name of the user's own device that forged it.
+    pub(super) device: Option<&'a str>,
+}
+
+impl Judged<'_> {
+    /// What the verdict and its cause mean.
+    pub(super) fn meaning(&self) -> &'static str {
+        match (self.verdict, self.cause) {
+            ("local", Some("process" | "kernel")) => self.by_reason().0,
+            (verdict, cause) => meaning(verdict, cause),
         }
+    }
+
+    /// What to do about it.
+    pub(super) fn next_step(&self) -> String {
+        if let Some(device) = self.device {
+            return format!(
+                "Look into the logs and session timers of your own device {device} at that time."
+            );
+        }
+        match (self.verdict, self.cause) {
+            ("local", Some("process" | "kernel")) => self.by_reason().1,
+            (verdict, cause) => next_step(verdict, cause),
+        }
+        .to_owned()
+    }
+
+    /// Meaning and next step of a reset of this host's TCP. The kernel's reason says more than the cause: one that
+    /// sends a person to the listeners of a service that runs costs him the night.
+    fn by_reason(&self) -> (&'static str, &'static str) {
+        match (self.cause, self.reason) {
+            (_, Some("TCP_ABORT_ON_CLOSE")) => (
+                "An application on this host closed the connection while data of the peer's was still to be read (or, with MPTCP, aborted it).",
+                "Look into that process's log at that time for why it stopped reading: an answer that came before the whole request, a limit on its size, a crash.",
+            ),
+            (Some("process"), _) => (
+                "An application on this host aborted the connection.",
+                "Look into that process's log at that time, and hold the connection's age and idle time against its time-outs: proxies abort so when a server or client is silent for too long, and when the other leg is gone.",
+            ),
+            (_, Some("NO_SOCKET")) if self.answers_syn => (
+                "Nothing on this host listens at the address and port that was asked.",
+                "See whether the service runs and listens there (`ss -ltnp`), and whether the client means this address and port.",
+            ),
+            (_, Some("NO_SOCKET" | "TCP_FLAGS" | "TCP_TIMEWAIT_SOCKET")) => (
+                "A segment came for a connection that this host has closed, or never had.",
+                "See whether the process or the host was restarted, or an address moved here, while the connection was open; otherwise the peer went on after this host had done with it, as where its idle time-out is the longer one.",
+            ),
+            (_, Some("TCP_ABORT_ON_DATA")) => (
+                "The peer sent data after the application on this host had closed the connection: nobody would have read it.",
+                "Compare idle and request time-outs: the application's is shorter than the peer's, or it answered before the request was complete.",
+            ),
+            (_, Some("TCP_KEEPALIVE_TIMEOUT")) => (
+                "The peer answered no keepalive any more, and this host gave the connection up.",
+                "See whether the peer died at that time, or a firewall or NAT between forgot the connection while it was idle: a shorter keepalive interval holds it open.",
+            ),
+            (_, Some("TCP_ABORT_ON_MEMORY")) => (
+                "This host gave the connection up for lack of TCP memory, or for too many closed ones.",
+                "See `ss -s`, `nstat -az TcpExtTCPAbortOnMemory`, and `net.ipv4.tcp_mem` and `tcp_max_orphans`.",
+            ),
+            _ => (
+                "This host's TCP refused a segment, or gave the connection up, by itself: the message says why.",
+                "Capture the connection on both sides with `tcpdump -s 96`, and hold the segment before the reset against what the other end sent.",
+            ),
+        }
+    }
+}
+
+/// What the verdict and its cause mean, where no reason tells more.
+fn meaning(verdict: &str, cause: Option<&str>) -> &'static str {
+    match (verdict, cause) {
         ("local", Some("firewall")) => {
             "A packet filter on this host rejected it: a reset left without any socket sending it."
         }
         ("local", _) => {
-            "This host's TCP answered by itself: no listener, or a segment of an unknown connection."
+            "This host sent it; whether a process or its kernel, the kernel did not tell."
         }
-        ("remote", Some("refused")) => "Nobody listens at the address and port that was asked.",
+        ("remote", Some("refused")) => {
+            "Nobody listens at the address and port that was asked, or a packet filter there rejects it."
+        }
         ("remote", Some("answer")) => {
             "The peer's TCP answered a segment of a connection that it does not know any more."
         }
@@ -41,25 +116,17 @@ pub(super) fn meaning(verdict: &str, cause: Option<&str>) -> &'static str {
     }
 }
 
-/// What to do about it.
-pub(super) fn next_step(verdict: &str, cause: Option<&str>, device: Option<&str>) -> String {
-    if let Some(device) = device {
-        return format!(
-            "Look into the logs and session timers of your own device {device} at that time."
-        );
-    }
-    let step = match (verdict, cause) {
-        ("local", Some("process")) => {
-            "Look into that process's log at that time; unread data at close, SO_LINGER 0 and time-outs are the usual reasons."
-        }
+/// What to do about it, where no reason tells more.
+fn next_step(verdict: &str, cause: Option<&str>) -> &'static str {
+    match (verdict, cause) {
         ("local", Some("firewall")) => {
             "Look for a reject rule: `nft list ruleset`, `iptables-save | grep REJECT`."
         }
         ("local", _) => {
-            "See whether the service listens (`ss -ltn`) and did not restart while the connection was open."
+            "Look into the logs of the service at that port; newer kernels (6.10) tell the reason of each reset."
         }
         ("remote", Some("refused")) => {
-            "Ask the peer's owner whether the service ran at that time, and check address and port."
+            "Ask the peer's owner whether the service ran at that time and whether a packet filter rejects this host there, and check address and port."
         }
         ("remote", Some("answer")) => {
             "Ask the peer's owner for a restart, a failover or a shorter idle time-out than yours."
@@ -79,7 +146,7 @@ pub(super) fn next_step(verdict: &str, cause: Option<&str>, device: Option<&str>
             "Find the switch port of that MAC address, and ask the station's owner."
         }
         ("injected", Some("middlebox")) => {
-            "Count the hops from the reset's hop limit: the device stands that far from here; ask its owner for policy and idle timers, and compare them with the connection's idle time above."
+            "Count the hops from the reset's hop limit: the device stands that far from here; ask its owner for policy and idle timers, and compare them with the connection's idle time."
         }
         ("injected", _) => {
             "Count the hops from the reset's hop limit (64, 128 or 255 less what arrived) and compare with a traceroute to the peer: ask its owner, or the provider, who stands there; encryption or another path tells whether it is content."
@@ -90,18 +157,33 @@ pub(super) fn next_step(verdict: &str, cause: Option<&str>, device: Option<&str>
         _ => {
             "Leave the sensor running, so that it sees the connection's start, or capture both directions with `tcpdump -s 96`."
         }
-    };
-    step.to_owned()
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{meaning, next_step};
+    use super::Judged;
     use crate::verdict::{Cause, Verdict};
+
+    fn said(
+        verdict: Verdict,
+        cause: Option<Cause>,
+        reason: Option<&str>,
+    ) -> (&'static str, String) {
+        let judged = Judged {
+            verdict: verdict.name(),
+            cause: cause.map(Cause::name),
+            reason,
+            answers_syn: false,
+            device: None,
+        };
+        (judged.meaning(), judged.next_step())
+    }
 
     #[test]
     fn every_verdict_and_cause_has_a_meaning_and_a_step_of_its_own() {
         let pairs = [
+            (Verdict::Local, None),
             (Verdict::Local, Some(Cause::Process)),
             (Verdict::Local, Some(Cause::Kernel)),
             (Verdict::Local, Some(Cause::Firewall)),
@@ -118,20 +200,47 @@ mod tests {
             (Verdict::Stray, None),
             (Verdict::Undetermined, None),
         ];
-        let said = |(verdict, cause): (Verdict, Option<Cause>)| {
-            let cause = cause.map(Cause::name);
-            (
-                meaning(verdict.name(), cause),
-                next_step(verdict.name(), cause, None),
-            )
-        };
-        for (at, pair) in pairs.iter().enumerate() {
-            let own = said(*pair);
-            assert!(pairs.iter().take(at).all(|other| {
-                let other = said(*other);
+        for (at, (verdict, cause)) in pairs.iter().enumerate() {
+            let own = said(*verdict, *cause, None);
+            assert!(pairs.iter().take(at).all(|(verdict, cause)| {
+                let other = said(*verdict, *cause, None);
                 other.0 != own.0 && other.1 != own.1
             }));
         }
-        assert!(next_step("injected", Some("middlebox"), Some("fw1")).contains("fw1"));
+        let own_device = Judged {
+            verdict: "injected",
+            cause: Some("middlebox"),
+            reason: None,
+            answers_syn: false,
+            device: Some("fw1"),
+        };
+        assert!(own_device.next_step().contains("fw1"));
+    }
+
+    #[test]
+    fn nobody_is_sent_to_the_listeners_of_a_service_that_closed_first() {
+        let kernel = Some(Cause::Kernel);
+        let (meaning, step) = said(Verdict::Local, kernel, Some("TCP_ABORT_ON_DATA"));
+        assert!(meaning.contains("after the application on this host had closed"));
+        assert!(step.contains("time-outs") && !step.contains("listens"));
+        let (_, step) = said(Verdict::Local, kernel, Some("TCP_FLAGS"));
+        assert!(!step.contains("listens"), "{step}");
+        let asked = Judged {
+            verdict: "local",
+            cause: Some("kernel"),
+            reason: Some("NO_SOCKET"),
+            answers_syn: true,
+            device: None,
+        };
+        assert!(asked.next_step().contains("listens"));
+    }
+
+    #[test]
+    fn unread_data_and_an_abort_are_told_apart() {
+        let process = Some(Cause::Process);
+        let (unread, step) = said(Verdict::Local, process, Some("TCP_ABORT_ON_CLOSE"));
+        assert!(unread.contains("still to be read") && step.contains("stopped reading"));
+        let (_, step) = said(Verdict::Local, process, Some("TCP_STATE"));
+        assert!(step.contains("time-outs"));
     }
 }

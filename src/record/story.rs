@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::advice::{meaning, next_step};
+use super::advice::Judged;
 use super::one_line::one_line;
 use crate::amount::{counted, span};
 
@@ -358,17 +358,23 @@ fn sums(out: &mut String, record: &Value, groups: &[(&str, f64)]) {
 
 fn conclusion(out: &mut String, record: &Value) {
     let verdict = text(record, "/rstscope/verdict").unwrap_or("undetermined");
-    let cause = text(record, "/rstscope/cause");
+    let judged = Judged {
+        verdict,
+        cause: text(record, "/rstscope/cause"),
+        reason: text(record, "/rstscope/kernel/reset_reason"),
+        answers_syn: number(record, "/rstscope/resets/0/seq") == Some(0)
+            && text(record, "/rstscope/resets/0/flags").is_some_and(|flags| flags.contains('A')),
+        device: text(record, "/rstscope/device"),
+    };
     let confidence = record
         .pointer("/rstscope/confidence")
         .and_then(Value::as_f64);
     let percent = confidence.unwrap_or_default() * 100.0;
-    let device = text(record, "/rstscope/device");
     out.push('\n');
     line(out, 0, &format!("Verdict: {verdict}, {percent:.1} % sure"));
-    line(out, 2, meaning(verdict, cause));
+    line(out, 2, judged.meaning());
     line(out, 0, "What to do next");
-    line(out, 2, &next_step(verdict, cause, device));
+    line(out, 2, &judged.next_step());
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 use super::severity::{Severity, confidence};
 use super::{ends, judgement, source_opened};
 use crate::flow::Endpoint;
-use crate::record::advice::next_step;
+use crate::record::advice::Judged;
 use crate::record::coverage::{self, coverage_message};
 use crate::record::emission::Emission;
 use crate::record::json::{self, never_opened};
@@ -263,9 +263,17 @@ fn finding(record: &ResetRecord, emission: &Emission) -> String {
             process(o, record);
             container(o, record);
         });
-        let cause = record.cause.map(Cause::name);
-        let step = next_step(record.verdict.name(), cause, record.device.as_deref());
-        o.object("remediation", |o| o.text("desc", &one_line(&step)));
+        // Only what is forged is a finding: no reason of this kernel's, and no SYN that it answered.
+        let judged = Judged {
+            verdict: record.verdict.name(),
+            cause: record.cause.map(Cause::name),
+            reason: None,
+            answers_syn: false,
+            device: record.device.as_deref(),
+        };
+        o.object("remediation", |o| {
+            o.text("desc", &one_line(&judged.next_step()));
+        });
         reset_device(o, record, emission);
         o.object("unmapped", |o| {
             o.object("rstscope", |o| json::rstscope(o, record, emission));
