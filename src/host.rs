@@ -400,10 +400,14 @@ impl ResetReason {
         self.row().map(|(name, ..)| *name)
     }
 
-    /// What it means, for a person: the end of a sentence.
+    /// What it means, for a person: the end of a sentence. `answers_syn`: the segment that was answered asked for a
+    /// connection.
     #[must_use]
-    pub fn meaning(self) -> Option<&'static str> {
-        self.row().map(|(.., meaning)| *meaning)
+    pub fn meaning(self, answers_syn: bool) -> Option<&'static str> {
+        match self {
+            Self::Known(KnownReason::NoSocket) if answers_syn => Some("nothing listens there"),
+            _ => self.row().map(|(.., meaning)| *meaning),
+        }
     }
 
     fn row(self) -> Option<&'static (&'static str, KnownReason, &'static str)> {

@@ -133,6 +133,7 @@ fn sentence(settled: &Settled<'_>, decision: &Decision, stage: Stage) -> String 
         reason: decision
             .reason
             .filter(|reason| means_what_it_says(settled, *reason)),
+        answers_syn: facts::answers_syn(settled),
         related: decision.related.first().copied(),
         rival: decision
             .related

@@ -83,7 +83,7 @@ pub(super) fn roles(
 /// RST and ACK with SEQ 0 answers what had no ACK itself (RFC 9293 §3.10.7.1), which of all that TCP sends is a
 /// SYN: the worker alone saw it. Of what comes in that proves nothing, unless somebody was heard to ask: it may
 /// answer a SYN that another forged.
-fn answers_syn(settled: &Settled<'_>) -> bool {
+pub(super) fn answers_syn(settled: &Settled<'_>) -> bool {
     let first = settled.view.first;
     let was_asked = match first.vantage.path {
         Path::Egress { .. } => true,

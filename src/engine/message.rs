@@ -19,6 +19,8 @@ pub(super) struct Told<'a> {
     pub(super) stage: Stage,
     pub(super) process: Option<Process>,
     pub(super) reason: Option<ResetReason>,
+    /// The reset answered a SYN.
+    pub(super) answers_syn: bool,
     pub(super) related: Option<Related>,
     /// A flow as likely as `related`.
     pub(super) rival: Option<Related>,
@@ -100,7 +102,8 @@ fn local(out: &mut Sentence, told: &Told<'_>) {
             out.say(" at ").place(told.source);
         }
     }
-    if let Some(reason) = told.reason.and_then(ResetReason::meaning) {
+    let meaning = |reason: ResetReason| reason.meaning(told.answers_syn);
+    if let Some(reason) = told.reason.and_then(meaning) {
         out.say(": ").say(reason);
     }
 }

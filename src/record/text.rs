@@ -119,6 +119,7 @@ fn cut(text: &str, columns: usize) -> String {
 /// What decided, the strongest first, as far as a line carries.
 fn facts(record: &ResetRecord) -> String {
     let mut facts = Vec::new();
+    let first = record.resets.first();
     if let Some(cause) = record.cause {
         facts.push(cause.name().replace('_', " "));
     }
@@ -128,15 +129,16 @@ fn facts(record: &ResetRecord) -> String {
             facts.push(format!("{}[{}]", process.name(), process.pid));
         }
         facts.extend(reset_for(record));
-        if let Some(meaning) = record
-            .kernel
-            .reset_reason
-            .and_then(|reason| reason.meaning())
-        {
+        // Only of a SYN: all else that is answered bears an acknowledgement, whose number is the answer's SEQ.
+        let answers_syn = first.is_some_and(|entry| {
+            let segment = &entry.segment;
+            segment.flags.ack() && segment.seq.0 == 0
+        });
+        let reason = record.kernel.reset_reason;
+        if let Some(meaning) = reason.and_then(|reason| reason.meaning(answers_syn)) {
             facts.push(meaning.to_owned());
         }
     }
-    let first = record.resets.first();
     let usual = record.baseline.as_ref().and_then(|known| known.hop_limit);
     if let (Some(first), Some(usual)) = (first, usual)
         && first.segment.hop_limit != usual

@@ -227,6 +227,7 @@ fn what_refuses_a_syn_ended_an_attempt_though_nobody_else_saw_it() {
     assert_eq!(record.client.unwrap().address, tuple().src);
     let begins = "the kernel of this host reset the attempt from 192.0.2.7:40000";
     assert!(record.message.starts_with(begins), "{}", record.message);
+    assert!(record.message.ends_with(": nothing listens there"));
 }
 
 #[test]
