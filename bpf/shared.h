@@ -136,6 +136,10 @@ struct socket_event {
 	char comm[COMM_BYTES];
 	__u64 sleeps;	    /* how often that thread has given up its CPU to wait */
 	__u64 major_faults; /* of its pages that were not in memory */
+	/* Of a socket's own abort, as in struct socket_view. */
+	__u64 bytes_received;
+	__u64 bytes_acked;
+	__u64 last_received_ns;
 };
 
 /*

@@ -9,6 +9,7 @@
 #include "events.h"
 #include "host.h"
 #include "packet.h"
+#include "socket.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -96,6 +97,20 @@ static __always_inline void fill_socket(struct socket_event *event, struct sock 
 	event->cgroup_id = sk->sk_cgrp_data.cgroup->kn->id;
 }
 
+/* What it had carried when it was aborted, and for how long its peer had been silent. */
+static __always_inline void fill_counts(struct socket_event *event, struct sock *sk)
+{
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	struct socket_view view = {};
+
+	if (!tp)
+		return;
+	view_full(&view, tp, event->time_ns);
+	event->bytes_received = view.bytes_received;
+	event->bytes_acked = view.bytes_acked;
+	event->last_received_ns = view.last_received_ns;
+}
+
 static __always_inline struct socket_event *begin(__u32 kind)
 {
 	struct socket_event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
@@ -164,6 +179,8 @@ static __always_inline int reset_sent(struct sock *sk, struct sk_buff *skb, __u3
 	if (has_socket) {
 		fill_socket(event, sk);
 		fill_tuple(event, sk);
+		if (event->active)
+			fill_counts(event, sk);
 	}
 	/* A listener's socket does not know the peer, and without a socket there is none to ask. */
 	if (has_packet)

@@ -103,9 +103,9 @@ pub struct SocketSequence {
     /// Segments received over its life (RFC 4898 tcpEStatsPerfSegsIn), as far as known: with the
     /// SYN's IP ID it bounds the IP ID of a genuine reset.
     pub segs_in: Option<u32>,
-    /// Payload bytes received.
+    /// Bytes received, the peer's FIN among them (`tcp_rcv_nxt_update`).
     pub bytes_in: Option<u64>,
-    /// Payload bytes that the peer acknowledged.
+    /// Bytes that the peer acknowledged, this host's SYN and FIN among them (`tcp_snd_una_update`).
     pub bytes_out: Option<u64>,
     /// Smoothed round-trip time in microseconds.
     pub srtt_us: Option<u32>,
@@ -493,6 +493,17 @@ pub struct KernelTells {
     pub owners: bool,
 }
 
+/// What a socket had carried when it was aborted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SocketCounts {
+    /// Bytes received, the peer's FIN among them (`tcp_rcv_nxt_update`).
+    pub bytes_received: u64,
+    /// Bytes that the peer acknowledged, this host's SYN and FIN among them (`tcp_snd_una_update`).
+    pub bytes_acked: u64,
+    /// Nanoseconds since the last segment from the peer.
+    pub idle_ns: Option<u64>,
+}
+
 /// What the kernel said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KernelEventKind {
@@ -511,6 +522,8 @@ pub enum KernelEventKind {
         answered_seq: Option<SeqNum>,
         /// Payload bytes of the segment that is answered.
         answered_len: Option<u32>,
+        /// What the socket had carried (active resets only).
+        counts: Option<SocketCounts>,
     },
     /// `tcp_receive_reset`: the kernel accepted a reset and ended this socket.
     ResetAccepted {

@@ -276,11 +276,16 @@ fn aborts(events: &mut Events) {
             active,
             reason,
             process,
+            counts,
             ..
         } = sent[0].kind
         else {
             panic!()
         };
+        let counts = counts.expect("an abort is a socket's");
+        assert_eq!((counts.bytes_received, counts.bytes_acked), (5, 0));
+        let idle = counts.idle_ns.expect("the client was heard");
+        assert!(idle < 2_000_000_000, "{idle}");
         assert!(
             active && process.expect("a process").name().starts_with("python"),
             "{sent:?}"

@@ -9,7 +9,8 @@ use rstscope::engine::{Engine, EngineConfig};
 use rstscope::evidence::{Favors, Group, KEPT};
 use rstscope::flow::{Tracker, TrackerConfig};
 use rstscope::host::{
-    KernelEvent, KernelEventKind, KernelTells, Process, SocketSequence, SocketView, TcpState,
+    KernelEvent, KernelEventKind, KernelTells, Process, SocketCounts, SocketSequence, SocketView,
+    TcpState,
 };
 use rstscope::record::{Emission, Observer, Palette, Record, ResetRecord, to_json, to_line};
 use rstscope::time::{MILLISECOND, SECOND, Timestamp};
@@ -346,6 +347,11 @@ fn kernel_event(step: &[u8; STEP], time: Timestamp) -> KernelEvent {
             process: some_process,
             answered_seq: (step[2] & 16 != 0).then_some(number(step[6], 0x1000_0000)),
             answered_len: (step[2] & 16 != 0).then_some(u32::from(step[10])),
+            counts: (step[2] & 8 != 0).then_some(SocketCounts {
+                bytes_received: u64::from(step[11]),
+                bytes_acked: u64::from(step[12]),
+                idle_ns: (step[13] != 0).then_some(u64::from(step[13]) << 24),
+            }),
         },
         3 | 4 => KernelEventKind::ResetAccepted { state },
         5 => KernelEventKind::Established {

@@ -63,7 +63,9 @@ pub(super) fn compose(
     );
     let (client, server) = facts::roles(settled, source, destination);
     let stage = facts::stage(settled);
-    let message = sentence(settled, &decision, stage);
+    let idle_ns = facts::idle(settled, context.config);
+    let (bytes_in, bytes_out) = facts::bytes(settled);
+    let message = sentence(settled, &decision, stage, idle_ns);
     let link = first.segment.link;
     ResetRecord {
         sequence: context.sequence,
@@ -102,15 +104,15 @@ pub(super) fn compose(
             .collect(),
         reset_count: settled.episode.reset_count,
         baseline: facts::baseline(settled),
-        bytes_in: facts::bytes_in(settled),
-        bytes_out: facts::sequence(settled).and_then(|s| s.bytes_out),
+        bytes_in,
+        bytes_out,
         age_ns: settled
             .view
             .facts
             .first_seen
             .map(|began| first.time.since(began))
             .filter(|age| *age > 0),
-        idle_ns: facts::idle(settled, context.config),
+        idle_ns,
         kernel: KernelFacts {
             accepted,
             reset_reason: decision.reason,
@@ -121,7 +123,12 @@ pub(super) fn compose(
     }
 }
 
-fn sentence(settled: &Settled<'_>, decision: &Decision, stage: Stage) -> String {
+fn sentence(
+    settled: &Settled<'_>,
+    decision: &Decision,
+    stage: Stage,
+    idle_ns: Option<u64>,
+) -> String {
     let key = &settled.episode.key;
     tell(&Told {
         verdict: decision.verdict,
@@ -134,6 +141,7 @@ fn sentence(settled: &Settled<'_>, decision: &Decision, stage: Stage) -> String 
             .reason
             .filter(|reason| means_what_it_says(settled, *reason)),
         answers_syn: facts::answers_syn(settled),
+        idle_ns,
         related: decision.related.first().copied(),
         rival: decision
             .related

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use super::openings::{How, Opening};
 use crate::evidence::{AfterReset, AnsweredAfterReset, KEPT, ResetSeen, overtaken};
 use crate::flow::{FlowFacts, FlowKey, Side};
-use crate::host::{Process, ResetReason, SocketView, TcpState};
+use crate::host::{Process, ResetReason, SocketCounts, SocketView, TcpState};
 use crate::time::Timestamp;
 use crate::vantage::Path;
 use crate::wire::{Segment, SeqNum};
@@ -21,6 +21,7 @@ pub(super) struct Sent {
     pub(super) process: Option<Process>,
     pub(super) answered_seq: Option<SeqNum>,
     pub(super) answered_len: Option<u32>,
+    pub(super) counts: Option<SocketCounts>,
 }
 
 /// A `tcp_receive_reset` event of this flow.

@@ -5,7 +5,7 @@ use super::EngineConfig;
 use super::episode::{Settled, View};
 use crate::evidence::{ResetSeen, SequenceFit};
 use crate::flow::{Endpoint, HalfFlow, PathFacts};
-use crate::host::{SocketSequence, SocketView, TcpState};
+use crate::host::{SocketCounts, SocketSequence, SocketView, TcpState};
 use crate::record::{BaselineEntry, ResetEntry};
 use crate::time::Timestamp;
 use crate::vantage::{InterfaceId, Path};
@@ -166,22 +166,65 @@ pub(super) fn baseline(settled: &Settled<'_>) -> Option<BaselineEntry> {
     })
 }
 
-/// Payload bytes from the purported sender: the socket knows; else SEQ of a reset that stands at the
-/// end of what it sent tells (RFC 9293 §3.4: ISN + 1 + bytes), as long as the connection carried
-/// less than 4 GiB. A reset elsewhere tells nothing: its SEQ may be anybody's ACK.
-pub(super) fn bytes_in(settled: &Settled<'_>) -> Option<u64> {
-    if let Some(bytes) = sequence(settled).and_then(|s| s.bytes_in) {
-        return Some(bytes);
+/// Payload bytes from the purported sender, and to it.
+pub(super) fn bytes(settled: &Settled<'_>) -> (Option<u64>, Option<u64>) {
+    let facts = &settled.view.facts;
+    let is_originator = facts.sender_is_originator;
+    if let Some(socket) = sequence(settled) {
+        let (peer, opened) = (facts.sender.as_ref(), is_originator == Some(false));
+        let counted = (socket.bytes_in, socket.bytes_out);
+        return payload(counted, peer, opened, socket_state(settled));
     }
+    if let Some(counts) = counts(settled) {
+        let (peer, opened) = (facts.receiver.as_ref(), is_originator == Some(true));
+        let counted = (Some(counts.bytes_received), Some(counts.bytes_acked));
+        let (received, acked) = payload(counted, peer, opened, None);
+        return (acked, received);
+    }
+    (bytes_by_sequence(settled), None)
+}
+
+/// Payload that a socket of this host received, and that its peer acknowledged, of what the kernel counts: to that a
+/// FIN is a byte, and so is the SYN of who opened the connection.
+fn payload(
+    (received, acked): (Option<u64>, Option<u64>),
+    peer: Option<&HalfFlow>,
+    opened: bool,
+    state: Option<TcpState>,
+) -> (Option<u64>, Option<u64>) {
+    let took_fin = matches!(
+        state,
+        Some(TcpState::CloseWait | TcpState::LastAck | TcpState::Closing)
+    ) || peer.is_some_and(|half| half.fin.is_some());
+    let fin_was_taken = state == Some(TcpState::FinWait2);
+    let less = |bytes: u64, numbers: u64| bytes.saturating_sub(numbers);
+    (
+        received.map(|bytes| less(bytes, u64::from(took_fin))),
+        acked.map(|bytes| less(bytes, u64::from(opened) + u64::from(fin_was_taken))),
+    )
+}
+
+/// SEQ of a reset that stands at the end of what its sender sent tells (RFC 9293 §3.4: ISN + 1 + bytes, and 1 for
+/// a FIN), as long as the connection carried less than 4 GiB. A reset elsewhere tells nothing: its SEQ may be
+/// anybody's ACK.
+fn bytes_by_sequence(settled: &Settled<'_>) -> Option<u64> {
     let first = &settled.view.first;
     let sender = settled.view.facts.sender.as_ref()?;
-    let bytes = first.segment.seq.bytes_since(sender.syn?.isn.plus(1));
+    let numbers = first.segment.seq.bytes_since(sender.syn?.isn.plus(1));
+    let bytes = u64::from(numbers).saturating_sub(u64::from(sender.fin.is_some()));
     let stands_at_end = sender.end == Some(first.segment.seq);
-    (first.fit == SequenceFit::Exact && stands_at_end).then(|| u64::from(bytes))
+    (first.fit == SequenceFit::Exact && stands_at_end).then_some(bytes)
+}
+
+/// What the socket that sent the first reset told of itself.
+fn counts(settled: &Settled<'_>) -> Option<SocketCounts> {
+    settled.episode.sent.iter().find_map(|sent| sent.counts)
 }
 
 pub(super) fn idle(settled: &Settled<'_>, config: &EngineConfig) -> Option<u64> {
-    if let Some(idle) = sequence(settled).and_then(|s| s.idle_ns) {
+    let idle = |socket: &SocketSequence| socket.idle_ns;
+    let own = || counts(settled).and_then(|counts| counts.idle_ns);
+    if let Some(idle) = sequence(settled).and_then(idle).or_else(own) {
         return Some(idle);
     }
     if !config.offline {

@@ -21,6 +21,7 @@ impl Engine {
                 process,
                 answered_seq,
                 answered_len,
+                counts,
             } => {
                 let sent = Sent {
                     time: event.time,
@@ -30,6 +31,7 @@ impl Engine {
                     process,
                     answered_seq,
                     answered_len,
+                    counts,
                 };
                 self.reset_sent(&key, local, event, sent);
             }

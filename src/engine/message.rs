@@ -4,7 +4,7 @@
 use crate::evidence::{Evidence, Favors, Value};
 use crate::flow::Endpoint;
 use crate::host::{Process, ResetReason};
-use crate::record::{Related, digits};
+use crate::record::{Related, digits, silence};
 use crate::verdict::{Cause, Stage, Verdict};
 
 /// How many pieces of evidence the sentence names; the record holds them all.
@@ -21,6 +21,7 @@ pub(super) struct Told<'a> {
     pub(super) reason: Option<ResetReason>,
     /// The reset answered a SYN.
     pub(super) answers_syn: bool,
+    pub(super) idle_ns: Option<u64>,
     pub(super) related: Option<Related>,
     /// A flow as likely as `related`.
     pub(super) rival: Option<Related>,
@@ -92,6 +93,9 @@ fn local(out: &mut Sentence, told: &Told<'_>) {
         Some(Cause::Process) => {
             out.owner(told.process).say(" on this host").say(stage);
             out.place(told.destination);
+            if let Some(silence) = silence(told.idle_ns) {
+                out.say(", ").say(&silence);
+            }
         }
         cause => {
             let who = match cause {

@@ -69,6 +69,7 @@ mod tests {
             process: None,
             answered_seq: None,
             answered_len: None,
+            counts: None,
         });
         used.accepted = Some(Accepted {
             time: time(9),

@@ -132,6 +132,7 @@ pub(super) fn sent(active: bool, reason: KnownReason, process: Option<Process>) 
         process,
         answered_seq: None,
         answered_len: None,
+        counts: None,
     }
 }
 

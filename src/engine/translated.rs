@@ -165,6 +165,7 @@ mod tests {
             process: None,
             answered_seq: None,
             answered_len: None,
+            counts: None,
         }
     }
 

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::reasons::Reasons;
 use super::{CopiedFrame, Event, FrameOrigin};
 use crate::bpf::{egress, sockets};
-use crate::host::{KernelEvent, KernelEventKind, Process, SocketView, TcpState};
+use crate::host::{KernelEvent, KernelEventKind, Process, SocketCounts, SocketView, TcpState};
 use crate::host_bytes::{socket_view, u16_at, u32_at, u64_at};
 use crate::time::Timestamp;
 use crate::wire::{FourTuple, SeqNum};
@@ -14,12 +14,13 @@ use crate::wire::{FourTuple, SeqNum};
 /// Where `struct frame_event` has its bytes; pinned below.
 const FRAME_DATA: usize = 112;
 const FRAME_EVENT_LEN: usize = 304;
-const SOCKET_EVENT_LEN: usize = 120;
+const SOCKET_EVENT_LEN: usize = 144;
 
 const _: () = assert!(size_of::<egress::types::frame_event>() == FRAME_EVENT_LEN);
 const _: () = assert!(std::mem::offset_of!(egress::types::frame_event, data) == FRAME_DATA);
 const _: () = assert!(size_of::<sockets::types::socket_event>() == SOCKET_EVENT_LEN);
 const _: () = assert!(std::mem::offset_of!(sockets::types::socket_event, comm) == 88);
+const _: () = assert!(std::mem::offset_of!(sockets::types::socket_event, bytes_received) == 120);
 const _: () = assert!(size_of::<crate::bpf::steer::types::frame_meta>() == 88);
 const _: () = assert!(size_of::<crate::bpf::steer::types::frame_meta_short>() == 32);
 const _: () = assert!(size_of::<crate::bpf::steer::types::socket_view>() == 72);
@@ -81,6 +82,7 @@ fn kernel(record: &[u8], reasons: &Reasons) -> Option<KernelEvent> {
             process,
             answered_seq: u32_at(record, 76).filter(|_| answered).map(SeqNum),
             answered_len: u32_at(record, 80).filter(|_| answered),
+            counts: counts(record).filter(|_| active != 0),
         },
         EVENT_RESET_ACCEPTED => KernelEventKind::ResetAccepted { state },
         EVENT_ESTABLISHED => KernelEventKind::Established {
@@ -115,6 +117,14 @@ fn process(record: &[u8]) -> Option<Process> {
     })
 }
 
+fn counts(record: &[u8]) -> Option<SocketCounts> {
+    Some(SocketCounts {
+        bytes_received: u64_at(record, 120)?,
+        bytes_acked: u64_at(record, 128)?,
+        idle_ns: u64_at(record, 136).filter(|idle| *idle != 0),
+    })
+}
+
 /// An IPv6 socket may carry IPv4: what goes over the wire counts.
 fn address(family: u8, bytes: &[u8]) -> Option<IpAddr> {
     let octets: [u8; 16] = bytes.try_into().ok()?;
@@ -137,7 +147,7 @@ mod tests {
     use super::{FRAME_DATA, FRAME_EVENT_LEN, SOCKET_EVENT_LEN, event};
     use crate::events::reasons::Reasons;
     use crate::events::{Event, FrameOrigin};
-    use crate::host::{KernelEventKind, SocketView};
+    use crate::host::{KernelEventKind, SocketCounts, SocketView};
 
     fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
         bytes[at..at + value.len()].copy_from_slice(value);
@@ -200,6 +210,25 @@ mod tests {
             originator: true,
         };
         assert_eq!((kernel.kind, kernel.cookie), (expected, None));
+        put(&mut record, 0, &2_u32.to_ne_bytes());
+        put(&mut record, 120, &30_u64.to_ne_bytes());
+        put(&mut record, 128, &20_u64.to_ne_bytes());
+        put(&mut record, 136, &10_u64.to_ne_bytes());
+        let counted = |record: &[u8]| match event(record, &Reasons::default()) {
+            Some(Event::Kernel(kernel)) => match kernel.kind {
+                KernelEventKind::ResetSent { counts, .. } => counts,
+                _ => None,
+            },
+            _ => None,
+        };
+        let counts = SocketCounts {
+            bytes_received: 30,
+            bytes_acked: 20,
+            idle_ns: Some(10),
+        };
+        assert_eq!(counted(&record), Some(counts));
+        put(&mut record, 6, &[0]);
+        assert_eq!(counted(&record), None, "what is answered is no abort");
         put(&mut record, 4, &[3]);
         assert_eq!(event(&record, &Reasons::default()), None, "no such family");
         put(&mut record, 0, &9_u32.to_ne_bytes());

@@ -192,6 +192,7 @@ impl Events {
         if let Some(rodata) = open.maps.rodata_data.as_mut() {
             rodata.netns_inum = self.config.netns_inum;
             rodata.task_stack_bytes = TASK_STACK_BYTES;
+            rodata.tick_ns = crate::host_bytes::tick_ns();
         }
         open.maps.events.reuse_fd(self.map.as_fd())?;
         open.maps.host_counters.reuse_fd(self.counters.as_fd())?;

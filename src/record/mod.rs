@@ -28,6 +28,7 @@ pub use story::story;
 pub use text::{Palette, to_line, to_story};
 pub use wrap::wrapped;
 
+use crate::amount::span;
 use crate::evidence::{Evidence, SequenceFit};
 use crate::flow::Endpoint;
 use crate::host::{Process, ResetReason, TcpState};
@@ -40,6 +41,15 @@ use crate::wire::{FourTuple, Mac, Network, Segment};
 pub const SCHEMA_VERSION: &str = "1";
 /// The Elastic Common Schema whose names and types hold outside `rstscope`.
 pub const ECS_VERSION: &str = "9.4.0";
+
+/// Silence of a peer that is told beside an abort, in nanoseconds: who gives up waiting has waited for a second or longer.
+const SILENCE_NS: u64 = 1_000_000_000;
+
+/// For how long the peer had been silent, where that may be why it was given up.
+pub(crate) fn silence(idle_ns: Option<u64>) -> Option<String> {
+    let idle = idle_ns.filter(|idle| *idle >= SILENCE_NS)?;
+    Some(format!("silent for {}", span(idle)))
+}
 
 /// One line of output.
 #[derive(Debug, Clone, PartialEq)]

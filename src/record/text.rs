@@ -8,7 +8,7 @@ use super::coverage::coverage_message;
 use super::emission::Emission;
 use super::one_line::one_line;
 use super::writer::rounded;
-use super::{CoverageRecord, Record, ResetRecord};
+use super::{CoverageRecord, Record, ResetRecord, silence};
 use crate::amount::counted;
 use crate::evidence::{Evidence, Favors, Group, SequenceFit};
 use crate::flow::Endpoint;
@@ -137,6 +137,9 @@ fn facts(record: &ResetRecord) -> String {
         let reason = record.kernel.reset_reason;
         if let Some(meaning) = reason.and_then(|reason| reason.meaning(answers_syn)) {
             facts.push(meaning.to_owned());
+        }
+        if record.cause == Some(Cause::Process) {
+            facts.extend(silence(record.idle_ns));
         }
     }
     let usual = record.baseline.as_ref().and_then(|known| known.hop_limit);

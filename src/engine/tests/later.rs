@@ -36,6 +36,7 @@ fn heard_again(data: Segment, answer_flags: u8) -> Vec<ResetRecord> {
         process: None,
         answered_seq: Some(data.seq),
         answered_len: Some(data.payload_len),
+        counts: None,
     };
     engine.kernel_event(&event(1800, local, answered));
     observe(&mut engine, 1801, OUT, &segment(local, answer_flags, 77));

@@ -2,6 +2,7 @@
 
 mod attested;
 mod captures;
+mod counted;
 mod episodes;
 mod half_closed;
 mod kernel_events;
