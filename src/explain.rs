@@ -19,6 +19,8 @@ use crate::{notice, read};
 
 const DONE: u8 = 0;
 const FAILED: u8 = 1;
+/// This user may not open it.
+const DENIED: u8 = 3;
 
 /// How far in a line of a story goes on below, where the terminal is narrow.
 const HANG: usize = 2;
@@ -56,7 +58,10 @@ pub fn run(config: &ExplainConfig) -> u8 {
         }
         Err(error) => {
             notice::error(format_args!("{}: cannot open: {error}", path.display()));
-            return FAILED;
+            return match error.kind() {
+                io::ErrorKind::PermissionDenied => DENIED,
+                _ => FAILED,
+            };
         }
     };
     if code == DONE && told.load(Ordering::Relaxed) == 0 {

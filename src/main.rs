@@ -10,9 +10,6 @@ use rstscope::{control, explain, notice, read};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// What was typed cannot be meant. clap uses the same code.
-const USAGE: u8 = 2;
-
 fn main() -> ExitCode {
     let typed = Cli::parse();
     let command = typed.command.name();
@@ -20,7 +17,7 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => {
             notice::error(format_args!("{error}\nTry 'rstscope {command} --help'."));
-            return ExitCode::from(USAGE);
+            return ExitCode::from(error.exit_code());
         }
     };
     let result = match config {

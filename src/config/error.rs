@@ -38,6 +38,17 @@ pub enum Error {
     Syntax(PathBuf, String),
 }
 
+impl Error {
+    /// 2 usage, 3 no permission.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Read(_, error) if error.kind() == io::ErrorKind::PermissionDenied => 3,
+            _ => 2,
+        }
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -86,5 +97,20 @@ impl std::error::Error for Error {
             Self::Read(_, error) => Some(error),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::Error;
+
+    #[test]
+    fn a_file_that_this_user_may_not_open_is_no_mistake_of_typing() {
+        let read = |kind: io::ErrorKind| Error::Read("x".into(), kind.into()).exit_code();
+        assert_eq!(read(io::ErrorKind::PermissionDenied), 3);
+        assert_eq!(read(io::ErrorKind::NotFound), 2);
+        assert_eq!(Error::NoInterface.exit_code(), 2);
     }
 }

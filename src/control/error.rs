@@ -49,6 +49,7 @@ impl Error {
         match self {
             Self::Refused(refusal) => refusal.exit_code(),
             Self::Handback(error) if error.is_permission() => 3,
+            Self::Sink(error) if error.is_permission() => 3,
             Self::Lock(_) | Self::Nic(_) | Self::Events(_) | Self::Xdp(_) | Self::Handback(_) => 4,
             Self::Sys(error) => match error.errno() {
                 Some(libc::EPERM | libc::EACCES) => 3,
@@ -103,5 +104,23 @@ impl std::error::Error for Error {
             Self::System(_, error) | Self::Metrics(_, error) => Some(error),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::Error;
+    use crate::sink;
+
+    #[test]
+    fn an_output_that_this_user_may_not_open_is_a_lack_of_permission() {
+        let code = |kind: io::ErrorKind| {
+            let (path, source) = ("/root/x".into(), kind.into());
+            Error::Sink(sink::Error::Open { path, source }).exit_code()
+        };
+        assert_eq!(code(io::ErrorKind::PermissionDenied), 3);
+        assert_eq!(code(io::ErrorKind::NotFound), 1);
     }
 }

@@ -57,6 +57,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const DONE: u8 = 0;
 /// Exit code when something could not be read or written.
 const FAILED: u8 = 1;
+/// Exit code when this user may not open something.
+const DENIED: u8 = 3;
 
 /// Judges the files and writes the records; returns the exit code. Everything else that it has to
 /// say goes to standard error.
@@ -64,9 +66,9 @@ const FAILED: u8 = 1;
 pub fn run(config: &ReadConfig) -> u8 {
     match outputs(config) {
         Ok(outlets) => run_into(config, None, outlets),
-        Err(message) => {
+        Err((message, code)) => {
             notice::error(message);
-            FAILED
+            code
         }
     }
 }
@@ -87,12 +89,16 @@ pub fn run_into(config: &ReadConfig, mut opened: Option<Opened>, outlets: Vec<Ou
     };
     let mut all = Tally::default();
     let mut failed = 0_usize;
+    let mut code = FAILED;
     let mut closed = false;
     for path in &config.files {
         let mut tally = Tally::default();
         let judged = judge(path, opened.take(), config, writer.output(), &mut tally);
         let was_begun = judged.is_ok() || tally.has_packets();
         if let Err(error) = judged {
+            if error.is_permission() {
+                code = DENIED;
+            }
             notice::error(error);
             failed += 1;
         }
@@ -124,7 +130,7 @@ pub fn run_into(config: &ReadConfig, mut opened: Option<Opened>, outlets: Vec<Ou
         ));
     }
     if failed > 0 || totals.lost() > 0 {
-        FAILED
+        code
     } else {
         DONE
     }
@@ -135,7 +141,8 @@ fn place() -> Place {
     Place::in_memory(Patience::Wait(PATIENCE))
 }
 
-fn outputs(config: &ReadConfig) -> Result<Vec<Outlet>, String> {
+/// The outputs, or why there are none, and the exit code.
+fn outputs(config: &ReadConfig) -> Result<Vec<Outlet>, (String, u8)> {
     for target in &config.outputs {
         if let Kind::File(output) = &target.kind
             && config
@@ -143,13 +150,19 @@ fn outputs(config: &ReadConfig) -> Result<Vec<Outlet>, String> {
                 .iter()
                 .any(|file| is_same_file(file, &output.path))
         {
-            return Err(format!(
-                "output {}: is one of the captures; name another file",
-                output.path.display()
-            ));
+            let path = output.path.display();
+            let why = format!("output {path}: is one of the captures; name another file");
+            return Err((why, FAILED));
         }
     }
-    sink::open_all(&config.outputs, config.style, &place()).map_err(|error| error.to_string())
+    sink::open_all(&config.outputs, config.style, &place()).map_err(|error| {
+        let code = if error.is_permission() {
+            DENIED
+        } else {
+            FAILED
+        };
+        (error.to_string(), code)
+    })
 }
 
 fn is_same_file(one: &Path, other: &Path) -> bool {
@@ -263,6 +276,13 @@ fn engine_config(config: &ReadConfig) -> EngineConfig {
 enum Failure {
     Capture(pcap::Error),
     Thread(io::Error),
+}
+
+impl Failure {
+    fn is_permission(&self) -> bool {
+        matches!(self, Self::Capture(pcap::Error::Open { source, .. })
+            if source.kind() == io::ErrorKind::PermissionDenied)
+    }
 }
 
 impl fmt::Display for Failure {

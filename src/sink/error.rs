@@ -50,6 +50,19 @@ pub enum Error {
     Closed,
 }
 
+impl Error {
+    /// Whether this user may not open what it needs.
+    #[must_use]
+    pub fn is_permission(&self) -> bool {
+        match self {
+            Self::Open { source, .. } | Self::Write { source, .. } | Self::Spool { source, .. } => {
+                source.kind() == io::ErrorKind::PermissionDenied
+            }
+            Self::Secret { .. } | Self::Setup { .. } | Self::Closed => false,
+        }
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
