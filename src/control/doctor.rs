@@ -5,8 +5,13 @@ use std::io::{self, Write};
 use crate::config::DoctorConfig;
 use crate::handback;
 use crate::nic::Interface;
+use crate::record::wrapped;
+use crate::sink::terminal_columns;
 
 use super::diagnose::{self, Check, Mode, Refusal};
+
+/// Columns of the outcome: `not ok`.
+const OUTCOME: usize = 6;
 
 /// Exit code when the report could not be printed.
 const FAILED: u8 = 1;
@@ -39,7 +44,7 @@ pub fn doctor(interfaces: &[String], mode: Mode, out: &mut dyn Write) -> io::Res
     for name in &names {
         checks.extend(diagnose::interface_beside_a_sensor(name, mode));
     }
-    print(&checks, out)?;
+    print(&checks, terminal_columns(), out)?;
     Ok(Refusal::of(&checks).map_or(0, |refusal| refusal.exit_code()))
 }
 
@@ -52,20 +57,22 @@ fn candidates() -> Vec<String> {
         .collect()
 }
 
-/// One line a check: outcome, name, sentence, remedy.
-fn print(checks: &[Check], out: &mut dyn Write) -> io::Result<()> {
+/// One line a check: outcome, name, sentence, remedy. In a terminal they go on below where the sentence begins.
+fn print(checks: &[Check], columns: Option<usize>, out: &mut dyn Write) -> io::Result<()> {
     let width = checks
         .iter()
         .map(|check| check.name.len())
         .max()
         .unwrap_or(0);
     for check in checks {
-        writeln!(
-            out,
-            "{:<6}  {:<width$}  — {check}",
-            check.outcome.name(),
-            check.name
-        )?;
+        let outcome = check.outcome.name();
+        let line = format!("{outcome:<OUTCOME$}  {:<width$}  — {check}\n", check.name);
+        let hang = OUTCOME + 2 + width + 4;
+        let line = match columns {
+            Some(columns) => wrapped(&line, columns, hang),
+            None => line,
+        };
+        out.write_all(line.as_bytes())?;
     }
     out.flush()
 }
@@ -83,11 +90,20 @@ mod tests {
             Check::bad("state", Fault::Host, "eth0 is down"),
         ];
         let mut out = Vec::new();
-        print(&checks, &mut out).unwrap();
+        print(&checks, None, &mut out).unwrap();
         let expected = "ok      btf         — there\n\
                         warn    native xdp  — not known; try\n\
                         not ok  state       — eth0 is down\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
+        let mut narrow = Vec::new();
+        let long = Check::bad(
+            "state",
+            Fault::Host,
+            "eth0 is down and has been so for long",
+        );
+        print(&[long], Some(40), &mut narrow).unwrap();
+        let expected = "not ok  state  — eth0 is down and has\n                 been so for long\n";
+        assert_eq!(String::from_utf8(narrow).unwrap(), expected);
     }
 
     #[test]

@@ -4,7 +4,10 @@
 use std::io::{self, IsTerminal, Write};
 
 use super::{Emitted, Error, Flushed, Sink};
-use crate::record::{Palette, Record, to_line, to_story};
+use crate::record::{Palette, Record, to_line, to_story, wrapped};
+
+/// How far in the evidence goes on below, where the terminal is narrow.
+const HANG: usize = 2;
 
 /// Columns where nobody says how many there are.
 const USUAL_COLUMNS: usize = 120;
@@ -67,7 +70,11 @@ impl Sink for Terminal {
         self.buffer.push_str(&line);
         self.buffer.push('\n');
         if self.verbose {
-            self.buffer.push_str(&to_story(&emitted.record));
+            let story = to_story(&emitted.record);
+            match terminal_columns() {
+                Some(columns) => self.buffer.push_str(&wrapped(&story, columns, HANG)),
+                None => self.buffer.push_str(&story),
+            }
         }
     }
 
