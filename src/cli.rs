@@ -126,7 +126,7 @@ pub struct RunArgs {
     /// Serve numbers for Prometheus (`/metrics`, also as OpenMetrics) and for probes (`/healthz`, `/readyz`)
     /// over HTTP, without a password: name an address that only those may reach who may know them,
     /// such as 127.0.0.1:9477 [default: not served].
-    #[arg(long, value_name = "IP:PORT")]
+    #[arg(long, value_name = "IP:PORT", value_parser = address)]
     pub metrics: Option<SocketAddr>,
     /// Keep the privileges that the start needed, and all system calls and files: to find out whether
     /// confinement is in the way of something.
@@ -135,6 +135,14 @@ pub struct RunArgs {
     /// Say nothing on standard error but warnings and errors.
     #[arg(short, long)]
     pub quiet: bool,
+}
+
+/// What an address to listen at looks like, where what was typed is none.
+pub(crate) const ADDRESS_FORM: &str =
+    "not an IP address and a port, such as 127.0.0.1:9477 or [::1]:9477";
+
+fn address(typed: &str) -> Result<SocketAddr, &'static str> {
+    typed.parse().map_err(|_| ADDRESS_FORM)
 }
 
 /// Arguments of `read`.

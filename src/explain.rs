@@ -109,7 +109,11 @@ impl Source {
             });
         }
         let file = File::open(path)?;
-        let is_file = file.metadata()?.is_file();
+        let known = file.metadata()?;
+        if known.is_dir() {
+            return Ok(Self::Packets(None));
+        }
+        let is_file = known.is_file();
         let mut input = BufReader::new(file);
         Ok(match input.fill_buf()? {
             [b'{', ..] => Self::Records(Box::new(input)),

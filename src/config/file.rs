@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::Error;
 use super::own_device::FileDevice;
+use crate::cli::ADDRESS_FORM;
 
 /// How unlike two words may be, in letters put in, left out, changed or swapped, so that one is taken for
 /// the other mistyped: more, and the advice is about something else.
@@ -61,11 +62,29 @@ pub(super) fn parse(text: &str) -> Result<File, String> {
     toml::from_str(text).map_err(|error: toml::de::Error| {
         let before = error.span().and_then(|span| text.get(..span.start));
         let line = before.map(|before| before.matches('\n').count() + 1);
-        let mut message = error.message().replace('\n', "; ");
+        let mut message = plain(error.message()).replace('\n', "; ");
         if let Some(meant) = meant(&message) {
             message = format!("{message}; did you mean `{meant}`?");
         }
         line.map_or_else(|| message.clone(), |line| format!("line {line}: {message}"))
+    })
+}
+
+/// The complaint in the words of who writes such a file: a sequence is a list, and what it looks like.
+fn plain(message: &str) -> String {
+    [
+        (
+            "expected a sequence",
+            "expected a list in brackets, such as [\"…\"]",
+        ),
+        ("expected u64", "expected a whole number"),
+        ("expected u16", "expected a whole number up to 65535"),
+        ("expected a boolean", "expected true or false"),
+        ("invalid socket address syntax", ADDRESS_FORM),
+    ]
+    .iter()
+    .fold(message.to_owned(), |said, (from, to)| {
+        said.replace(from, to)
     })
 }
 
@@ -83,6 +102,21 @@ fn meant(message: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::parse;
+
+    #[test]
+    fn a_value_of_another_type_is_answered_with_what_to_write() {
+        for (text, wanted) in [
+            ("iface = \"eth0\"\n", "expected a list in brackets"),
+            ("settle = \"1s\"\n", "expected a whole number"),
+            ("queues = 70000\n", "expected a whole number up to 65535"),
+            ("quiet = 1\n", "expected true or false"),
+            ("metrics = \"9477\"\n", "such as 127.0.0.1:9477"),
+        ] {
+            let error = parse(text).unwrap_err();
+            let is_plain = error.starts_with("line 1: ") && error.contains(wanted);
+            assert!(is_plain, "{error}");
+        }
+    }
 
     #[test]
     fn an_unknown_key_is_named_with_its_line_and_what_was_meant() {

@@ -276,6 +276,10 @@ impl Reader {
         let file = File::open(path).map_err(open)?;
         // A pipe says that it has no bytes; it is a stream.
         let known = file.metadata().map_err(open)?;
+        if known.is_dir() {
+            let remedy = "it is a directory: name the captures in it";
+            return Err(open(io::Error::new(io::ErrorKind::IsADirectory, remedy)));
+        }
         let size = known.is_file().then_some(known.len());
         Self::new(path, Box::new(file), size)
     }
@@ -388,11 +392,18 @@ const OTHER_FORMATS: [&[u8]; 5] = [b"snoop\0", b"RTSS", b"GMBU", b"XCP\0", b"TRS
 /// What to do with a file that is compressed, in another program's format, or not there at all.
 fn other_format(bytes: &[u8]) -> Option<&'static str> {
     Some(match bytes {
-        [0x1f, 0x8b, ..] => "gzip: try `gzip -dc FILE | rstscope read -`",
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => "zstd: try `zstd -dc FILE | rstscope read -`",
-        [0xfd, b'7', b'z', b'X', b'Z', ..] => "xz: try `xz -dc FILE | rstscope read -`",
-        [b'B', b'Z', b'h', ..] => "bzip2: try `bzip2 -dc FILE | rstscope read -`",
-        [0x04, 0x22, 0x4d, 0x18, ..] => "lz4: try `lz4 -dc FILE | rstscope read -`",
+        // Records are compressed too, by logrotate: those are for `explain`.
+        [0x1f, 0x8b, ..] => "gzip: try `gzip -dc FILE | rstscope read -`, or `… explain -`",
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+            "zstd: try `zstd -dc FILE | rstscope read -`, or `… explain -`"
+        }
+        [0xfd, b'7', b'z', b'X', b'Z', ..] => {
+            "xz: try `xz -dc FILE | rstscope read -`, or `… explain -`"
+        }
+        [b'B', b'Z', b'h', ..] => "bzip2: try `bzip2 -dc FILE | rstscope read -`, or `… explain -`",
+        [0x04, 0x22, 0x4d, 0x18, ..] => {
+            "lz4: try `lz4 -dc FILE | rstscope read -`, or `… explain -`"
+        }
         _ if OTHER_FORMATS.iter().any(|magic| bytes.starts_with(magic)) => {
             "another capture format: try `tshark -r FILE -F pcap -w - | rstscope read -`"
         }

@@ -34,7 +34,9 @@ impl fmt::Display for UrlError {
                  ?user=NAME&password_file=PATH or ?token_file=PATH",
             ),
             Self::Option(key, why) => write!(f, "option {key}: {why}"),
-            Self::NotBuilt => f.write_str("this rstscope was built without Kafka (feature kafka)"),
+            Self::NotBuilt => f.write_str(
+                "this rstscope was built without Kafka: build it with `--features kafka`, or install the package, which has it",
+            ),
         }
     }
 }

@@ -170,12 +170,15 @@ fn what_is_no_capture_is_named_and_the_others_go_on() {
     let gzip = scratch.write("gzip", &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3]);
     let short = scratch.write("short", &[0xd4, 0xc3, 0xb2, 0xa1, 2]);
     let missing = scratch.path("missing");
+    let directory = scratch.path("directory");
+    std::fs::create_dir(&directory).unwrap();
     for (file, words) in [
         (&empty, "is empty"),
         (&garbage, "neither pcap nor pcapng"),
         (&gzip, "gzip -dc"),
         (&short, "cut short at byte 0"),
         (&missing, "cannot open"),
+        (&directory, "name the captures in it"),
     ] {
         let output = rstscope(&["read", file, &good]);
         assert_eq!(code(&output), 1);
