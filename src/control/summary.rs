@@ -52,8 +52,8 @@ pub(super) fn print(
             counted(refused, "reset")
         ));
     }
-    for output in &written.outputs {
-        notice::say(format_args!("rstscope: {}", delivered(output)));
+    for output in by_name(&written.outputs) {
+        notice::say(format_args!("rstscope: {}", delivered(&output)));
     }
 }
 
@@ -86,6 +86,22 @@ fn ledger_of(post: &Closed) -> Option<Ledger> {
     post.workers.iter().for_each(|worker| ledger.add(worker));
     ledger.set_steered(post.steer.as_ref()?);
     Some(ledger)
+}
+
+/// A row an output, also where a reload opened it anew: what waits then is the last one's.
+fn by_name(outputs: &[sink::OutputTotals]) -> Vec<sink::OutputTotals> {
+    let mut rows: Vec<sink::OutputTotals> = Vec::new();
+    for output in outputs {
+        match rows.iter_mut().find(|row| row.name == output.name) {
+            Some(row) => {
+                row.written += output.written;
+                row.lost += output.lost;
+                row.left = output.left;
+            }
+            None => rows.push(output.clone()),
+        }
+    }
+    rows
 }
 
 /// What became of an output's records; what is nothing is not said.
@@ -171,7 +187,7 @@ fn verdicts(engine: &EngineFinished) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{away, delivered, table};
+    use super::{away, by_name, delivered, table};
     use crate::flow::TableCounters;
     use crate::sink::OutputTotals;
     use crate::time::SECOND;
@@ -206,6 +222,22 @@ mod tests {
             line.ends_with("3 wait on disk for the next start, 1 lost"),
             "{line}"
         );
+    }
+
+    #[test]
+    fn an_output_that_a_reload_opened_anew_has_one_row() {
+        let told = |name: &str, written, left| OutputTotals {
+            name: name.to_owned(),
+            written,
+            left,
+            ..OutputTotals::default()
+        };
+        let rows = by_name(&[
+            told("file:///a", 3, 2),
+            told("-", 4, 0),
+            told("file:///a", 7, 0),
+        ]);
+        assert_eq!(rows, [told("file:///a", 10, 0), told("-", 4, 0)]);
     }
 
     #[test]
