@@ -107,7 +107,7 @@ pub struct RunArgs {
     /// [default: 1000].
     #[arg(long, value_name = "MS")]
     pub settle: Option<u64>,
-    /// Connections that each worker remembers [default: 65536].
+    /// Connections that each worker remembers, 64 to 16777216 [default: 65536].
     #[arg(long, value_name = "N")]
     pub flows: Option<u64>,
     /// Watch only the first N receive queues of each interface; the others pass by unseen, and
