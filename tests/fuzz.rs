@@ -24,6 +24,8 @@ use std::time::{Duration, Instant};
 mod corpus;
 
 use corpus::Random;
+use rstscope::events::{Event, Reasons, decode};
+use rstscope::host::KernelEventKind;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -77,6 +79,31 @@ fn no_story_breaks_the_engine() {
 #[test]
 fn no_record_of_the_kernel_breaks_its_reader() {
     run("kernel", targets::kernel::run);
+}
+
+/// A record that is too short is none: with a layout that has grown, files of before would reach nothing.
+#[test]
+fn the_corpus_of_kernel_records_reaches_every_kind_of_them() {
+    let reasons = Reasons::default();
+    let (mut frames, mut kinds, mut unknown) = (0, BTreeSet::new(), 0);
+    for seed in corpus::read("kernel") {
+        match decode(&seed, &reasons) {
+            Some(Event::Frame(copied)) if !copied.frame.is_empty() => frames += 1,
+            Some(Event::Kernel(event)) => {
+                kinds.insert(match event.kind {
+                    KernelEventKind::ResetSent { .. } => "reset sent",
+                    KernelEventKind::ResetAccepted { .. } => "reset accepted",
+                    KernelEventKind::Established { .. } => "established",
+                    KernelEventKind::OwnerKnown { .. } => "owner known",
+                    KernelEventKind::Closed { .. } => "closed",
+                });
+            }
+            _ => unknown += 1,
+        }
+    }
+    assert!(frames >= 5, "{frames} frames");
+    assert_eq!(kinds.len(), 5, "{kinds:?}");
+    assert!(unknown <= 12, "{unknown} are no records");
 }
 
 #[test]
