@@ -13,7 +13,8 @@
 mod lab;
 
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -222,6 +223,67 @@ fn numbers_agree_with_what_was_done_and_hold_no_address() {
     assert_eq!(fetch(&lab, "/healthz", "*/*").1, "200");
     sensor.stop();
     assert_eq!(judged(&body), "", "promtool");
+}
+
+/// Whoever may connect can have the sensor without a file or a thread to be had: that may cost him an answer.
+#[test]
+#[ignore = "needs root"]
+fn who_connects_at_any_limit_ends_neither_the_sensor_nor_its_answers() {
+    let lab = Lab::up();
+    let mut sensor = lab.sensor(&["--metrics", ADDRESS]);
+    let pid = sensor.child.id();
+    let limit = |files: usize| {
+        let words = format!("prlimit --pid {pid} --nofile={files}:1024 2>&1");
+        assert_eq!(lab.shell("lb", &words), "");
+    };
+    let open = || fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let silent = |count: usize| {
+        let script = format!(
+            "import socket, sys; all = [socket.create_connection(('127.0.0.1', 9477)) for _ in range({count})]; \
+             print('ready', flush=True); sys.stdin.read()"
+        );
+        let words = ["/usr/bin/python3", "-c", &script];
+        let mut child = lab
+            .exec("lb", &words)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let stdout = child.stdout.take().unwrap();
+        BufReader::new(stdout).read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        child
+    };
+    for room in [0, 1, 2, 3] {
+        limit(open() + room);
+        let mut child = silent(40);
+        lab.exec("lb", &[BINARY, "stats"]).output().unwrap();
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        limit(1024);
+        // Those before it have their time.
+        let end = Instant::now() + Duration::from_secs(60);
+        while fetch(&lab, "/healthz", "*/*").1 != "200" {
+            assert!(Instant::now() < end, "{room}: {}", sensor.said());
+        }
+        let stats = lab.exec("lb", &[BINARY, "stats"]).output().unwrap();
+        assert!(stats.status.success(), "{room}: {}", text(&stats.stderr));
+    }
+    // As many as there is room for in the queue of a listening socket: it makes no thread for any of them.
+    let status = || fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let threads = || {
+        let status = status();
+        let line = status.lines().find(|line| line.starts_with("Threads:"));
+        line.unwrap().to_owned()
+    };
+    let before = threads();
+    let mut child = silent(100);
+    assert_eq!(threads(), before);
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    lab.assert_traffic_flows();
+    assert_eq!(sensor.stop(), Some(0), "{}", sensor.said());
 }
 
 /// Prometheus in the load balancer host's namespace, which asks the sensor every second.

@@ -22,6 +22,9 @@ const NAME: &str = "rstscope/stats/";
 /// How long either side waits for the other: the text is some kilobytes on this host.
 const WAIT: Duration = Duration::from_secs(2);
 
+/// How long to wait before the next connection is taken when the last one could not be.
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// Exit code where there is nothing to show.
 const FAILED: u8 = 1;
 
@@ -33,10 +36,15 @@ pub(super) fn answer(board: Arc<Board>) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new()
         .name("rst-stats".to_owned())
         .spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                if is_trusted(&stream) {
-                    // Who asked may have gone away, or not read.
-                    let _ = tell(&stream, &board);
+            for stream in listener.incoming() {
+                match stream {
+                    Ok(stream) if is_trusted(&stream) => {
+                        // Who asked may have gone away, or not read.
+                        let _ = tell(&stream, &board);
+                    }
+                    Ok(_) => {}
+                    // No file or memory is to be had. Later there may be.
+                    Err(_) => std::thread::sleep(PAUSE),
                 }
             }
         })

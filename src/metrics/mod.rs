@@ -4,6 +4,7 @@
 
 mod console;
 mod exposition;
+mod request;
 mod serve;
 
 pub use console::table;
