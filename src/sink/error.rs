@@ -1,8 +1,12 @@
 //! Why an output cannot be had, in a sentence that names it and the remedy.
 
 use std::fmt;
+use std::fs;
 use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
 
 /// Why an output cannot be opened, or does not take records.
 #[derive(Debug)]
@@ -100,6 +104,12 @@ fn open_error(f: &mut fmt::Formatter<'_>, path: &Path, source: &io::Error) -> fm
             ": name a path that this user may write to"
         }
         io::ErrorKind::IsADirectory => ": name a file in it",
+        _ if source.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => {
+            match fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo()) {
+                true => ": a pipe that nobody reads: start its reader first",
+                false => ": name a file or a pipe",
+            }
+        }
         _ => "",
     })
 }

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::fs::OFlags;
+
 use super::entry::Entry;
 use super::lines::write_on;
 use super::target::FileTarget;
@@ -19,6 +21,8 @@ use super::{Error, clock, write_error};
 
 /// Records name hosts and users' traffic: not for everybody to read.
 const FILE_MODE: u32 = 0o640;
+/// To open a pipe that nobody reads is an error and not a wait without end, in which no signal would be heard.
+const NO_WAIT: i32 = OFlags::NONBLOCK.bits().cast_signed();
 /// How often the file is forced to disk, as often as spools are: so much of a flood stays in the spool, and
 /// is written twice when the sensor is killed.
 const SYNC_EVERY: Duration = Duration::from_millis(500);
@@ -223,9 +227,14 @@ impl Open {
             .append(true)
             .create(true)
             .mode(FILE_MODE)
+            .custom_flags(NO_WAIT)
             .open(path)?;
         let metadata = file.metadata()?;
         let regular = metadata.is_file();
+        if !regular {
+            // Its reader is there, and is waited for from now on: a record is not torn because a pipe is full.
+            rustix::fs::fcntl_setfl(&file, OFlags::APPEND)?;
+        }
         // Whoever wrote before may have died in the middle of a line.
         if regular && ends_inside_a_line(path) {
             let (_, error) = write_on(&mut file, b"\n");
@@ -403,6 +412,34 @@ mod tests {
         fs::create_dir_all(&folder).unwrap();
         assert_eq!(file.deliver(&entries(&["c"])).fates, [Fate::Taken]);
         assert_eq!(fs::read_to_string(&path).unwrap(), "c\n");
+    }
+
+    #[test]
+    fn a_pipe_is_not_waited_for_until_somebody_reads_it() {
+        let dir = folder("pipe");
+        let path = dir.join("records");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let refused = FileTransport::open("file", target(&path), Arc::default(), true).unwrap_err();
+        let said = refused.to_string();
+        assert!(said.contains("start its reader first"), "{said}");
+
+        let reader = path.clone();
+        let reader = std::thread::spawn(move || fs::read_to_string(reader).unwrap());
+        let mut file = loop {
+            match FileTransport::open("file", target(&path), Arc::default(), true) {
+                Ok(file) => break file,
+                Err(_) => std::thread::sleep(Duration::from_millis(1)),
+            }
+        };
+        assert!(!file.is_spooled());
+        // More than a pipe holds: it waits for the reader, whole records at a time.
+        let long = "a".repeat(1 << 20);
+        let delivered = file.deliver(&entries(&[&long, "b"]));
+        assert_eq!(delivered.fates, [const { Fate::Taken }; 2]);
+        drop(file);
+        assert_eq!(reader.join().unwrap(), format!("{long}\nb\n"));
+        let _ = fs::remove_dir_all(&dir);
     }
 
     #[test]
