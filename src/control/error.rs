@@ -34,6 +34,15 @@ pub enum Error {
     System(&'static str, io::Error),
     /// The process could not be confined.
     Privilege(privilege::Error),
+    /// The process may not have as many open files as it needs.
+    Files {
+        /// How many it may have.
+        limit: u64,
+        /// How many it needs.
+        needed: u64,
+        /// Queues of all interfaces that it is to watch.
+        queues: u64,
+    },
     /// The address of the metrics could not be bound.
     Metrics(std::net::SocketAddr, io::Error),
     /// Every interface went away.
@@ -59,6 +68,7 @@ impl Error {
             | Self::Sink(_)
             | Self::System(..)
             | Self::Privilege(_)
+            | Self::Files { .. }
             | Self::Metrics(..)
             | Self::InterfacesGone(_)
             | Self::RecordsLost(_) => 1,
@@ -82,6 +92,16 @@ impl fmt::Display for Error {
             Self::Metrics(address, error) => write!(
                 f,
                 "--metrics {address}: cannot listen there: {error}; name another address or port"
+            ),
+            Self::Files {
+                limit,
+                needed,
+                queues,
+            } => write!(
+                f,
+                "{limit} open files are allowed and {needed} are needed, for {} among others; raise the limit \
+                 (LimitNOFILE=, ulimit -n)",
+                counted(*queues, "queue")
             ),
             Self::System(what, error) => write!(f, "cannot {what}: {error}"),
             Self::InterfacesGone(names) => {

@@ -6,12 +6,14 @@ use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use super::clock;
 use super::diagnose::{self, Refusal};
 use super::error::Error;
 use super::handover::Predecessor;
 use super::lock::{InterfaceLock, LockError};
-use super::post::{Claim, Older, Post, Start};
+use super::post::{self, Claim, Older, Post, Start};
 use crate::cli::Mode;
 use crate::config::RunConfig;
 use crate::engine::{Engine, EngineConfig};
@@ -33,6 +35,19 @@ const EPISODES: usize = 1 << 16;
 /// How long frames of connections that are older than the sensor are looked for: each passed frame
 /// costs a map look-up meanwhile, and who is silent for two minutes is seldom heard later.
 const LEARN_NS: u64 = 120 * SECOND;
+
+/// Open files that a sensor has beside those of its interfaces and outputs, and some to spare for who asks for numbers and
+/// for a reload: 21 on Linux 6.18.
+const FILES: u64 = 40;
+
+/// An interface's programs, maps, links and lock: 13.
+const FILES_AN_INTERFACE: u64 = 16;
+
+/// A queue's sockets: AF_XDP on the interface and on the way back, with what libxdp keeps of each.
+const FILES_A_QUEUE: u64 = 4;
+
+/// An output's spool and its receiver.
+const FILES_AN_OUTPUT: u64 = 4;
 
 /// Looks at host and interfaces with the checks of `doctor`; what is bad refuses the start.
 pub(super) fn admit(config: &RunConfig) -> Result<Vec<(Interface, Claim)>, Error> {
@@ -62,6 +77,42 @@ pub(super) fn admit(config: &RunConfig) -> Result<Vec<(Interface, Claim)>, Error
         admitted.extend(claim.map(|claim| (interface, claim)));
     }
     Ok(admitted)
+}
+
+/// Asks for as many open files as this process may have: services begin with 1024, for the sake of programs that use
+/// select(2). Where that does not suffice, the start is refused; later the files would be missed one by one.
+pub(super) fn allow_files(
+    config: &RunConfig,
+    interfaces: &[(Interface, Claim)],
+) -> Result<(), Error> {
+    let allowed = getrlimit(Resource::Nofile);
+    let lifted = Rlimit {
+        current: allowed.maximum,
+        maximum: allowed.maximum,
+    };
+    let limit = match setrlimit(Resource::Nofile, lifted) {
+        Ok(()) => allowed.maximum,
+        Err(_) => allowed.current,
+    };
+    let queues = interfaces
+        .iter()
+        .map(|(interface, _)| u64::from(post::queues(interface, config)))
+        .sum();
+    let needed = FILES
+        + FILES_AN_INTERFACE * config.interfaces.len() as u64
+        + FILES_AN_OUTPUT * config.outputs.len() as u64
+        + match config.mode {
+            Mode::Inline => FILES_A_QUEUE * queues,
+            Mode::Mirror => 0,
+        };
+    match limit {
+        Some(limit) if limit < needed => Err(Error::Files {
+            limit,
+            needed,
+            queues,
+        }),
+        _ => Ok(()),
+    }
 }
 
 fn claim(ifindex: u32, name: &str, replace: bool) -> Result<Claim, Error> {

@@ -68,6 +68,18 @@ fn a_limit_of_locked_memory_is_said() {
     );
 }
 
+/// Services begin with 1024, which 240 queues use up.
+#[test]
+#[ignore = "needs root"]
+fn a_limit_of_open_files_is_lifted_where_it_may_be_and_said_where_not() {
+    let lab = Lab::up();
+    let (started, said) = start(&lab, "ulimit -Sn 40; exec RUN");
+    assert!(started, "{said}");
+    let (started, said) = start(&lab, "ulimit -n 40; exec RUN");
+    assert!(!started, "{said}");
+    assert_one_sentence(&said, "ulimit -n");
+}
+
 /// A container may have a clock of its own (time_namespaces(7)). Its heartbeats would look fresh to `steer`
 /// for ever, stopped or not.
 #[test]

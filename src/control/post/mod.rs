@@ -413,7 +413,7 @@ impl Post {
 
 /// Receive queues to serve: all, or as many as were asked for. Frames of the others pass in the
 /// kernel and are copied.
-fn queues(interface: &Interface, config: &RunConfig) -> u32 {
+pub(super) fn queues(interface: &Interface, config: &RunConfig) -> u32 {
     let limit = config.queue_limit.map_or(u32::MAX, u32::from);
     interface
         .rx_queue_count

@@ -44,6 +44,7 @@ use crate::worker::Health;
 pub fn run(config: &RunConfig) -> Result<(), Error> {
     let signals = Signals::catch().map_err(|e| Error::System("catch signals", e))?;
     let interfaces = start::admit(config)?;
+    start::allow_files(config, &interfaces)?;
     let jail = confine::jail(config).map_err(Error::Privilege)?;
     let outputs = Outputs::open(config, &jail)?;
     let listener = start::listen(config.metrics)?;
