@@ -9,6 +9,7 @@ use std::process::Stdio;
 use serde_json::Value;
 
 use super::traffic::{assert_all, assert_prompt, during};
+use crate::lab::records::records;
 use crate::lab::{BINARY, INTERFACES, Lab, Sensor, command, text};
 
 /// Makes some records, by connections that are aborted; answers the ports of their clients.
@@ -57,6 +58,31 @@ fn a_full_disk_is_named_and_costs_no_connection() {
     assert_eq!(sensor.stop(), Some(1), "{}", sensor.said());
     super::traffic::assert_ledgers(&sensor, &["up0", "dn0"]);
     assert_prompt("after the end", lab.rate(100));
+}
+
+/// What the spool cannot keep then is delivered from memory; nothing of it is left that the next start tells as lost.
+#[test]
+#[ignore = "needs root"]
+fn without_a_file_to_be_had_no_record_is_lost_and_none_is_missed_by_the_next_start() {
+    let lab = Lab::up();
+    let mut ports = BTreeSet::new();
+    for room in [1, 2, 0] {
+        let mut sensor = lab.sensor(&["--settle", "0"]);
+        let pid = sensor.child.id();
+        let files = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count() + room;
+        let limit = format!("prlimit --pid {pid} --nofile={files}:{files} 2>&1");
+        assert_eq!(lab.shell("lb", &limit), "");
+        (0..3).for_each(|_| ports.extend(abort_some(&lab)));
+        assert_eq!(sensor.stop(), Some(0), "{room}: {}", sensor.said());
+    }
+    let mut last = lab.sensor(&[]);
+    assert_eq!(last.stop(), Some(0), "{}", last.said());
+    let all = records(&lab.records_path());
+    let told: BTreeSet<u64> = all
+        .iter()
+        .filter_map(|r| r["source"]["port"].as_u64())
+        .collect();
+    assert!(told.is_superset(&ports), "{told:?}, {ports:?}");
 }
 
 /// Records and spools alike may be no longer than that: the rest waits in memory.

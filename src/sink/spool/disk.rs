@@ -188,8 +188,14 @@ impl Disk {
             .mode(FILE_MODE)
             .open(&path)?;
         // A name that is there already can only hold what was not counted as written.
-        file.set_len(0)?;
-        File::open(self.held.path())?.sync_all()?;
+        let begun = file
+            .set_len(0)
+            .and_then(|()| File::open(self.held.path())?.sync_all());
+        if let Err(error) = begun {
+            // Several that are empty would be told at the next start as records that are damaged.
+            let _ = fs::remove_file(&path);
+            return Err(error);
+        }
         self.segments.retain(|segment| segment.first != self.next);
         self.segments.push_back(Segment {
             first: self.next,
