@@ -1,12 +1,13 @@
 //! SIGTERM and SIGINT end a run cleanly; a second one ends it at once, since somebody means it. SIGHUP
 //! asks for the configuration to be read again. SIGXFSZ asks for nothing: the write that met the limit
-//! fails, as one to a full disk does.
+//! fails, as one to a full disk does. SIGUSR1 and SIGUSR2 ask for nothing either: left alone they would end the
+//! process and leave its programs and links behind, and a log rotation's rule for another daemon sends them.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 
 /// A file has reached `ulimit -f` (LimitFSIZE); the process would die of it.
 const SIGXFSZ: i32 = libc::SIGXFSZ;
@@ -36,7 +37,9 @@ impl Signals {
         }
         let reload = Arc::new(AtomicBool::new(false));
         signal_hook::flag::register(SIGHUP, Arc::clone(&reload))?;
-        signal_hook::flag::register(SIGXFSZ, Arc::default())?;
+        for signal in [SIGXFSZ, SIGUSR1, SIGUSR2] {
+            signal_hook::flag::register(signal, Arc::default())?;
+        }
         Ok(Self { asked, reload })
     }
 

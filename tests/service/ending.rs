@@ -1,9 +1,9 @@
-//! The end of a run whose receiver is away, wanted or not: what waits stays on disk, and the next start
-//! sends it.
+//! The end of a run: what waits for a receiver that is away stays on disk, wanted or not, and the next start
+//! sends it; and signals that are no reason to end.
 
 use super::siem::{Siem, ids, until};
 use crate::lab::Lab;
-use crate::play;
+use crate::{play, resets};
 
 #[test]
 #[ignore = "needs root"]
@@ -53,4 +53,18 @@ fn what_a_receiver_did_not_get_is_sent_by_the_next_start() {
     for receiver in ["https", "syslog"] {
         assert_eq!(siem.ids(receiver), ids(&lab.records_path()), "{receiver}");
     }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_signal_that_is_meant_for_another_daemon_ends_nothing() {
+    let lab = Lab::up();
+    let mut sensor = lab.start(&["--output", &lab.output()]);
+    assert!(sensor.await_line("rstscope: ready"), "{}", sensor.said());
+    for signal in ["USR1", "USR2", "XFSZ"] {
+        sensor.signal(signal);
+    }
+    play(&lab, "client_abort");
+    assert_eq!(sensor.stop(), Some(0), "{}", sensor.said());
+    assert_eq!(resets(&lab.records_path()).len(), 1, "{}", sensor.said());
 }
