@@ -25,6 +25,11 @@ use support::{Namespaces, inside, is_root, monotonic_ns, quantile, report};
 
 /// Connections on each of the two ways.
 const CONNECTIONS: usize = 4000;
+/// Addresses beside the sensor and through it.
+const BOTH: [[u8; 4]; 2] = [[10, 41, 0, 2], [10, 42, 0, 2]];
+/// A port for each way of connecting. connect() prefers half of the local ports, 14,116 by default, and each is
+/// taken for a minute; to one port alone, the last way would look through all of them each time, for milliseconds.
+const PORTS: [u16; 4] = [80, 81, 82, 83];
 /// How long the idle sensor is watched.
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -53,12 +58,14 @@ fn main() {
     let network = Namespaces::new(&["conn-a", "conn-b"]);
     network.cable(41, 1);
     network.cable(42, 1);
-    for address in ["10.41.0.2:80", "10.42.0.2:80"] {
-        let listener = inside(network.name(1), || {
-            TcpListener::bind(address).expect("free")
-        });
-        // Accepts for as long as the bench runs.
-        thread::spawn(move || listener.incoming().for_each(drop));
+    for address in BOTH {
+        for port in PORTS {
+            let listener = inside(network.name(1), || {
+                TcpListener::bind(SocketAddr::from((address, port))).expect("free")
+            });
+            // Accepts for as long as the bench runs.
+            thread::spawn(move || listener.incoming().for_each(drop));
+        }
     }
     let folder = std::env::temp_dir().join(format!("rstscope-bench-{}", std::process::id()));
     let sensor = start(&network, &folder);
@@ -71,21 +78,19 @@ fn main() {
         set.set(cpu);
         set
     };
-    for (name, pause, place) in [
+    let ways = [
         ("steady", Duration::ZERO, cpus),
         ("paused", Duration::from_micros(300), cpus),
         ("near", Duration::from_micros(300), at(0)),
         ("far", Duration::from_micros(300), at(1)),
-    ] {
+    ];
+    for ((name, pause, place), port) in ways.into_iter().zip(PORTS) {
         let (mut beside, mut through) = (Vec::new(), Vec::new());
         inside(network.name(0), || {
             rustix::thread::sched_setaffinity(None, &place).expect("its CPU");
             for _ in 0..CONNECTIONS {
-                for (address, times) in [
-                    ("10.41.0.2:80", &mut beside),
-                    ("10.42.0.2:80", &mut through),
-                ] {
-                    times.push(connect(address.parse().unwrap()));
+                for (address, times) in BOTH.into_iter().zip([&mut beside, &mut through]) {
+                    times.push(connect(SocketAddr::from((address, port))));
                     thread::sleep(pause);
                 }
             }
