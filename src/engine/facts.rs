@@ -80,17 +80,15 @@ pub(super) fn roles(
     }
 }
 
-/// RST and ACK with SEQ 0 answers what had no ACK itself (RFC 9293 §3.10.7.1), which of all that TCP sends is a
-/// SYN: the worker alone saw it. Of what comes in that proves nothing, unless somebody was heard to ask: it may
-/// answer a SYN that another forged.
+/// What the first reset's looks say of the SYN that it answers: the worker alone saw that. Of what comes in they
+/// prove nothing, unless somebody was heard to ask: it may answer a SYN that another forged.
 pub(super) fn answers_syn(settled: &Settled<'_>) -> bool {
     let first = settled.view.first;
     let was_asked = match first.vantage.path {
         Path::Egress { .. } => true,
         Path::Ingress | Path::Capture => settled.view.facts.first_seen.is_some(),
     };
-    let segment = &first.segment;
-    was_asked && segment.flags.ack() && segment.seq.0 == 0 && segment.window == 0
+    was_asked && first.segment.answers_syn()
 }
 
 pub(super) fn incoming(reset: &ResetSeen, config: &EngineConfig) -> Option<bool> {

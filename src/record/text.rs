@@ -129,11 +129,7 @@ fn facts(record: &ResetRecord) -> String {
             facts.push(format!("{}[{}]", process.name(), process.pid));
         }
         facts.extend(reset_for(record));
-        // Only of a SYN: all else that is answered bears an acknowledgement, whose number is the answer's SEQ.
-        let answers_syn = first.is_some_and(|entry| {
-            let segment = &entry.segment;
-            segment.flags.ack() && segment.seq.0 == 0
-        });
+        let answers_syn = first.is_some_and(|entry| entry.segment.answers_syn());
         let reason = record.kernel.reset_reason;
         if let Some(meaning) = reason.and_then(|reason| reason.meaning(answers_syn)) {
             facts.push(meaning.to_owned());

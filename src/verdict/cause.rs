@@ -6,7 +6,6 @@ use crate::evidence::{
     Case, Evidence, SequenceFit, acceptance, hop_limit, link, next_door, sequence, shape, timing,
     train,
 };
-use crate::wire::SeqNum;
 
 /// Facts that show a generator which sees the connection.
 const GENERATOR: [&str; 4] = [
@@ -74,7 +73,7 @@ fn is_guessed(case: &Case<'_>) -> bool {
 pub(super) fn remote_cause(case: &Case<'_>) -> Option<Cause> {
     let first = case.first()?;
     let segment = &first.segment;
-    let refuses = segment.flags.ack() && segment.seq == SeqNum(0) && segment.window == 0;
+    let refuses = segment.answers_syn();
     let sent_syn = case
         .receiver()
         .and_then(|r| r.syn)

@@ -145,6 +145,14 @@ impl Segment {
     pub const fn end(&self) -> SeqNum {
         self.seq.plus(self.len())
     }
+
+    /// Whether a reset looks as TCP answers a segment without ACK: with ACK, SEQ 0 and no window (RFC 9293
+    /// §3.10.7.1). Of all that TCP sends that is a SYN; every other answer bears the number that was
+    /// acknowledged.
+    #[must_use]
+    pub const fn answers_syn(&self) -> bool {
+        self.flags.ack() && self.seq.0 == 0 && self.window == 0
+    }
 }
 
 /// Why a frame is not a segment. Each variant is one counter.
