@@ -14,12 +14,12 @@ mod lab;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use lab::{BINARY, Lab, text};
+use lab::{BINARY, Lab, first_line, text};
 use serde_json::Value;
 
 const ADDRESS: &str = "127.0.0.1:9477";
@@ -249,10 +249,7 @@ fn who_connects_at_any_limit_ends_neither_the_sensor_nor_its_answers() {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut line = String::new();
-        let stdout = child.stdout.take().unwrap();
-        BufReader::new(stdout).read_line(&mut line).unwrap();
-        assert_eq!(line, "ready\n");
+        assert_eq!(first_line(&mut child), "ready\n");
         child
     };
     for room in [0, 1, 2, 3] {

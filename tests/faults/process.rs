@@ -1,7 +1,6 @@
 //! The process: killed, stopped, stuttering, one of its threads hanging, started and stopped many
 //! times.
 
-use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::traffic::{
     assert_all, assert_ends_well, assert_ledgers, assert_prompt, count, during, ledger,
 };
-use crate::lab::{Lab, Rate, command};
+use crate::lab::{Lab, Rate, command, first_line};
 
 /// More than the heartbeat limit (20 ms) and the clock tick that it is measured by.
 const PAST_HEARTBEAT: Duration = Duration::from_millis(60);
@@ -25,9 +24,7 @@ impl Held {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut line = String::new();
-        let stdout = child.stdout.take().unwrap();
-        BufReader::new(stdout).read_line(&mut line).unwrap();
+        let line = first_line(&mut child);
         assert_eq!(line, "held\n", "the thread could not be held");
         Self(child)
     }

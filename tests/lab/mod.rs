@@ -391,6 +391,14 @@ pub fn command(program: &str, words: &[&str]) -> Command {
     made
 }
 
+/// Waits for a program's first line, which it writes when it has done what it is for.
+pub fn first_line(child: &mut Child) -> String {
+    let mut line = String::new();
+    let stdout = child.stdout.take().unwrap();
+    BufReader::new(stdout).read_line(&mut line).unwrap();
+    line
+}
+
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
