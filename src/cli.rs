@@ -105,14 +105,14 @@ pub struct RunArgs {
     pub config: Option<PathBuf>,
     /// Milliseconds without a further reset after which a flow is judged; 0 judges at once
     /// [default: 1000].
-    #[arg(long, value_name = "MS")]
+    #[arg(long, value_name = "MS", allow_negative_numbers = true)]
     pub settle: Option<u64>,
     /// Connections that each worker remembers, 64 to 16777216 [default: 65536].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub flows: Option<u64>,
     /// Watch only the first N receive queues of each interface; the others pass by unseen, and
     /// are counted [default: all].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub queues: Option<u16>,
     /// Take the interfaces over from the rstscope that watches them, which then ends: no frame is
     /// lost and no moment unwatched. Name the same interfaces. Where none runs, start as usual.
@@ -164,10 +164,10 @@ pub struct ReadArgs {
     pub outputs: Vec<String>,
     /// Milliseconds (of the capture's time) without a further reset after which a flow is judged;
     /// 0 judges at once [default: 1000].
-    #[arg(long, value_name = "MS")]
+    #[arg(long, value_name = "MS", allow_negative_numbers = true)]
     pub settle: Option<u64>,
     /// Connections that are remembered at a time [default: 65536].
-    #[arg(long, value_name = "N", hide = true)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, hide = true)]
     pub flows: Option<u64>,
     /// A device of your own: forged resets that look like its get its name. KEY is `mac`,
     /// `hop-limit` (a number or LOW-HIGH, as it arrives here), `ip-id` (`zero`, `counter`) or
@@ -202,7 +202,7 @@ pub struct ExplainArgs {
     #[arg(long = "local", value_name = "CIDR")]
     pub locals: Vec<String>,
     /// Of a capture: as in `read`.
-    #[arg(long, value_name = "MS")]
+    #[arg(long, value_name = "MS", allow_negative_numbers = true)]
     pub settle: Option<u64>,
     /// Of a capture: as in `read`; repeat for more.
     #[arg(long = "own-device", value_name = "NAME=KEY=VALUE,…")]

@@ -61,11 +61,7 @@ impl fmt::Display for Error {
                 "--iface {name:?}: not an interface name: 1 to 15 bytes, no slash and no space"
             ),
             Self::Twice(option, value) => write!(f, "{option} {value}: named twice"),
-            Self::Output(url, why) => write!(
-                f,
-                "--output {url:?}: {why}; outputs are `-` (standard output), `file:///PATH` and \
-                 those of `rstscope run --help`"
-            ),
+            Self::Output(url, why) => write!(f, "--output {url:?}: {why}"),
             Self::Spool(path) => write!(f, "--spool {}: must be an absolute path", path.display()),
             Self::Local(text, error) => write!(f, "--local {text:?}: {error}"),
             Self::Device(text, error) => write!(f, "--own-device {text:?}: {error}"),

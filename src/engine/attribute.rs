@@ -6,6 +6,7 @@ use super::EngineConfig;
 use super::attested::{self, attested};
 use super::episode::{Sent, Settled};
 use super::legs::{Call, Join, Legs, Passed, is_outbound};
+use crate::amount::span;
 use crate::evidence::{Evidence, Favors, ResetSeen, Value};
 use crate::flow::{FlowKey, Side};
 use crate::host::{KernelTells, KnownReason, Process, ResetReason, SocketView};
@@ -171,9 +172,9 @@ fn pass_on(settled: &Settled<'_>, attribution: &mut Attribution, time: Timestamp
     let legs = [Some(&join.leg), join.rival.as_ref()].into_iter().flatten();
     let legs: Vec<_> = legs.map(|leg| describe(&leg.key, leg.sender)).collect();
     let observed = format!(
-        "{} ended by a reset {:.3} ms before",
+        "{} ended by a reset {} before",
         legs.join(" or "),
-        join.delta_ns as f64 / MILLISECOND as f64
+        span(join.delta_ns)
     );
     attribution.evidence.push(attested(
         "other_leg_was_reset",

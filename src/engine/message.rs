@@ -1,6 +1,7 @@
 //! The one sentence of a record: who sent the reset, and the strongest reason to say so. It holds
 //! nothing that the wire chose but numbers, so that no reset can write into a log.
 
+use crate::amount::span;
 use crate::evidence::{Evidence, Favors, Value};
 use crate::flow::Endpoint;
 use crate::host::{Process, ResetReason};
@@ -119,7 +120,7 @@ fn forwarded(out: &mut Sentence, told: &Told<'_>) {
             out.say(" on this host passed a reset on to ");
             out.place(told.destination).say(": ").place(related.source);
             out.say(" had reset ").place(related.destination);
-            out.say(&format!(" {:.3} ms before", related.delta_ns as f64 / 1e6));
+            out.say(&format!(" {} before", span(related.delta_ns)));
             if let Some(rival) = told.rival {
                 out.say(", or ").place(rival.source).say(" had reset ");
                 out.place(rival.destination).say(": which cannot be told");

@@ -7,7 +7,7 @@ use super::basis::{
 use super::hop_limit::reset_is_far;
 use super::overtaken::closes_soon;
 use super::{AfterReset, Case, Evidence, Group, Kind, ResetSeen};
-use crate::amount::counted;
+use crate::amount::{counted, span};
 use crate::wire::SeqNum;
 use crate::wire::hop_limit::is_far;
 
@@ -110,11 +110,11 @@ pub fn sends_on(case: &Case<'_>) -> Option<Evidence> {
 fn what(after: &AfterReset, first: &ResetSeen) -> String {
     let segment = &after.segment;
     let offset = segment.seq.offset_from(first.segment.seq);
-    let us = after.time.since(first.time) / 1_000;
     format!(
-        "{} of {} at {offset:+} after {us} µs",
+        "{} of {} at {offset:+} after {}",
         segment.flags.letters(),
-        counted(segment.payload_len.into(), "byte")
+        counted(segment.payload_len.into(), "byte"),
+        span(after.time.since(first.time))
     )
 }
 
@@ -199,8 +199,8 @@ pub fn answered(case: &Case<'_>) -> Option<Evidence> {
     let closes = closes_soon(case, first, guard);
     let mut weak = None;
     for answer in case.answered {
-        let us = answer.time.since(first.time) / 1_000;
-        let late = answer.time.since(first.time) > guard;
+        let passed = answer.time.since(first.time);
+        let late = passed > guard;
         if closes && !late {
             continue;
         }
@@ -208,7 +208,7 @@ pub fn answered(case: &Case<'_>) -> Option<Evidence> {
             .ack
             .is_some_and(|ack| is_beyond_acked(first, ack, late))
         {
-            let observed = format!("segment that acknowledges more after {us} µs");
+            let observed = format!("segment that acknowledges more after {}", span(passed));
             weak = weak.or_else(|| Some(ANSWERED.found(observed, "silence")));
         }
         let Some(seq) = answer
@@ -218,7 +218,7 @@ pub fn answered(case: &Case<'_>) -> Option<Evidence> {
             continue;
         };
         let offset = seq.offset_from(first.segment.seq);
-        let observed = format!("segment at {offset:+} after {us} µs");
+        let observed = format!("segment at {offset:+} after {}", span(passed));
         let new = offset > 0 || answer.len.is_some_and(|len| len > 0);
         if new && (late || is_active(&first.segment)) {
             return Some(ANSWERED_NEW.found(observed, "silence"));
@@ -247,8 +247,8 @@ pub fn syn_ack(case: &Case<'_>) -> Option<Evidence> {
     let foreign = first.segment.ack != isn.plus(1)
         || is_far(first.segment.hop_limit, answer.segment.hop_limit)
         || first.segment.dont_fragment != answer.segment.dont_fragment;
-    let ms = answer.time.since(first.time) / 1_000_000;
-    foreign.then(|| SYN_ACK.found(format!("SYN-ACK after {ms} ms"), "none"))
+    let passed = answer.time.since(first.time);
+    foreign.then(|| SYN_ACK.found(format!("SYN-ACK after {}", span(passed)), "none"))
 }
 
 /// E-R3: a reset that looks foreign is followed, after half a round-trip or more, by the sender's
@@ -276,8 +276,8 @@ pub fn own_reset_follows(case: &Case<'_>) -> Option<Evidence> {
             && near.is_some_and(|near| near.abs_diff(segment.hop_limit) <= 1)
             && r.time.since(first.time) > guard
     })?;
-    let ms = own.time.since(first.time) / 1_000_000;
-    let observed = format!("hop limit {} after {ms} ms", own.segment.hop_limit);
+    let passed = span(own.time.since(first.time));
+    let observed = format!("hop limit {} after {passed}", own.segment.hop_limit);
     Some(OWN_FOLLOWS.found(observed, "none"))
 }
 

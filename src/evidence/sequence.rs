@@ -4,6 +4,7 @@
 
 use super::basis::{Stack, answers_syn, is_active, receiver_isn, sender_stack};
 use super::{Case, Evidence, Group, Kind, ResetSeen, SequenceFit};
+use crate::amount::span;
 use crate::host::TcpState;
 use crate::time::{MILLISECOND, SECOND};
 use crate::wire::SeqNum;
@@ -221,8 +222,8 @@ pub fn unprovoked(case: &Case<'_>) -> Option<Evidence> {
         Some(Stack::Linux | Stack::FreeBsd | Stack::Apple) => UNPROVOKED,
         _ => UNPROVOKED_ANY,
     };
-    let ms = idle.min(sent) / MILLISECOND;
-    Some(kind.found(format!("nothing to answer for {ms} ms"), "an answer"))
+    let quiet = span(idle.min(sent));
+    Some(kind.found(format!("nothing to answer for {quiet}"), "an answer"))
 }
 
 #[cfg(test)]

@@ -2,6 +2,11 @@
 
 use std::fmt;
 
+/// What there is, for who got the kind wrong.
+const KINDS: &str = "outputs are `-` (standard output), file:///PATH, \
+     syslog+tcp, syslog+tls and syslog+udp://HOST:PORT, syslog+unix:///PATH, elastic+https, splunk+https, \
+     clickhouse+https, loki+https and https://HOST:PORT (or http), kafka://BROKERS/TOPIC";
+
 /// Why a URL is no output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UrlError {
@@ -24,10 +29,11 @@ pub enum UrlError {
 impl fmt::Display for UrlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoUrl => {
-                f.write_str("not a URL; for a file write file:// and its absolute path")
-            }
-            Self::Scheme => f.write_str("there is no such kind of output"),
+            Self::NoUrl => write!(
+                f,
+                "not a URL; for a file write file:// and its absolute path; {KINDS}"
+            ),
+            Self::Scheme => write!(f, "there is no such kind of output; {KINDS}"),
             Self::Path(why) | Self::Host(why) => f.write_str(why),
             Self::Secret => f.write_str(
                 "a URL is no place for a user or password, because URLs end up in logs: name files, \

@@ -197,12 +197,12 @@ impl Kind {
 fn file_path(rest: &str) -> Result<PathBuf, UrlError> {
     let path = rest.strip_prefix("localhost").unwrap_or(rest);
     if !path.starts_with('/') {
-        return Err(UrlError::Path(
-            "the path must be absolute: file:// and a path that begins with a slash",
-        ));
+        return Err(UrlError::Path("the path must be absolute: file:///PATH"));
     }
     if path.ends_with('/') || path.contains('\0') {
-        return Err(UrlError::Path("this path names no file"));
+        return Err(UrlError::Path(
+            "this path names no file; write file:///PATH",
+        ));
     }
     Ok(PathBuf::from(path))
 }
