@@ -36,6 +36,15 @@ struct Exchange {
     leaving: Option<Tally>,
 }
 
+/// What came of an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Exchanged {
+    /// The new outputs have taken over.
+    Whole,
+    /// They could not be opened, which was said: nothing has changed.
+    Refused,
+}
+
 /// The outputs.
 pub(super) struct Outputs {
     writer: Writer,
@@ -118,31 +127,28 @@ impl Outputs {
         Ok(())
     }
 
-    /// Takes an exchange as far as it is: gives the engine its outputs. `true` when it is done, whatever
-    /// came of it.
-    pub(super) fn follow(&mut self, orders: &Sender<Order>) -> bool {
-        let Some(exchange) = &mut self.exchange else {
-            return false;
-        };
+    /// Takes an exchange as far as it is: gives the engine its outputs. Tells when it is done.
+    pub(super) fn follow(&mut self, orders: &Sender<Order>) -> Option<Exchanged> {
+        let exchange = self.exchange.as_mut()?;
         if exchange.leaving.is_none() {
             match exchange.opened.try_recv() {
                 Ok(Ok(writer)) => self.turn_to(writer, orders),
                 Ok(Err(error)) => {
                     refuse(&error);
                     self.exchange = None;
-                    return true;
+                    return Some(Exchanged::Refused);
                 }
-                Err(_) => return false,
+                Err(_) => return None,
             }
         }
         let is_done = self
             .exchange
             .as_ref()
             .is_some_and(|exchange| exchange.thread.is_finished());
-        if is_done {
+        is_done.then(|| {
             self.settle();
-        }
-        is_done
+            Exchanged::Whole
+        })
     }
 
     /// The new outputs are open: the engine gets them, and lets go of those before, which can end then.

@@ -11,6 +11,7 @@ use crate::control::coverage::Totals;
 use crate::control::engine_loop::Order;
 use crate::control::error::Error;
 use crate::control::handover::Heir;
+use crate::control::outputs::Exchanged;
 use crate::control::post::Post;
 use crate::control::reload;
 use crate::control::signals::Signals;
@@ -42,8 +43,8 @@ impl Sensor {
             if signals.reload_asked() {
                 self.reload();
             }
-            if self.outputs.follow(&self.orders) {
-                self.reloaded();
+            if let Some(came) = self.outputs.follow(&self.orders) {
+                self.reloaded(came);
                 if std::mem::take(&mut self.reload_again) {
                     self.reload();
                 }
@@ -312,10 +313,10 @@ impl Sensor {
                 self.config.own_devices = plan.own_devices;
                 if self.outputs.are(&plan.outputs) {
                     self.outputs.output().reopen();
-                    self.reloaded();
+                    self.reloaded(Exchanged::Whole);
                 } else if let Err(error) = self.outputs.exchange(&plan.outputs, &self.jail) {
                     notice::warn(format_args!("the outputs stay as they were: {error}"));
-                    self.reloaded();
+                    self.reloaded(Exchanged::Refused);
                 }
             }
             Err(error) => {
@@ -325,8 +326,15 @@ impl Sensor {
         }
     }
 
-    fn reloaded(&self) {
-        notice::say("rstscope: the configuration was read again");
+    /// Says so; why outputs were refused has been said.
+    fn reloaded(&self, outputs: Exchanged) {
+        let but = match outputs {
+            Exchanged::Whole => "",
+            Exchanged::Refused => "; all of it holds now but its outputs",
+        };
+        notice::say(format_args!(
+            "rstscope: the configuration was read again{but}"
+        ));
         self.manager.ready();
     }
 }
