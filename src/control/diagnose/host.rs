@@ -4,6 +4,7 @@
 use std::fs;
 
 use rustix::process::{Resource, getrlimit};
+use rustix::thread::capabilities;
 
 use super::{Check, Fault, Mode};
 
@@ -49,7 +50,7 @@ const RESET_REASONS: &str = "sk_rst_reason";
 pub struct HostFacts {
     /// `uname -r`.
     pub release: String,
-    /// Effective capabilities, as bits; `None` when /proc does not tell.
+    /// Effective capabilities, as bits; `None` when the kernel does not tell.
     pub capabilities: Option<u64>,
     /// The process lives in the host's first user namespace.
     pub is_initial_user_namespace: bool,
@@ -92,7 +93,7 @@ impl HostFacts {
                 .release()
                 .to_string_lossy()
                 .into_owned(),
-            capabilities: effective(&status),
+            capabilities: effective(),
             is_initial_user_namespace: identity.is_empty() || identity == ["0", "0", "4294967295"],
             has_seccomp_filter: field("Seccomp:") == Some("2"),
             lockdown: lockdown.as_deref().and_then(chosen).map(str::to_owned),
@@ -270,12 +271,7 @@ impl HostFacts {
 /// Whether this process may lock that many bytes in memory (UMEM is charged to its limit,
 /// `xdp_umem_account_pages`).
 pub(super) fn may_lock_memory(bytes: u64) -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    is_enough(
-        effective(&status),
-        getrlimit(Resource::Memlock).current,
-        bytes,
-    )
+    is_enough(effective(), getrlimit(Resource::Memlock).current, bytes)
 }
 
 /// `limit` is `None` where there is none.
@@ -283,12 +279,10 @@ fn is_enough(capabilities: Option<u64>, limit: Option<u64>, bytes: u64) -> bool 
     capabilities.is_some_and(|set| CAP_IPC_LOCK.is_in(set)) || limit.is_none_or(|l| l >= bytes)
 }
 
-/// The effective capabilities in a `/proc/self/status`.
-fn effective(status: &str) -> Option<u64> {
-    let hex = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))?;
-    u64::from_str_radix(hex.trim(), 16).ok()
+/// The effective capabilities of this thread, asked of the kernel: there may be no /proc.
+fn effective() -> Option<u64> {
+    let sets = capabilities(None).ok()?;
+    Some(sets.effective.bits())
 }
 
 /// Seconds and nanoseconds of a clock in a `timens_offsets` (time_namespaces(7)).
@@ -510,10 +504,16 @@ mod tests {
     }
 
     #[test]
+    fn capabilities_are_those_that_proc_tells() {
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let hex = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+        let told = u64::from_str_radix(hex.unwrap().trim(), 16).unwrap();
+        assert_eq!(effective(), Some(told));
+    }
+
+    #[test]
     fn locked_memory_is_free_with_cap_ipc_lock() {
-        let status = "Name:\trstscope\nCapEff:\t0000000000004000\n";
-        assert_eq!(effective(status), Some(1 << 14));
-        assert!(is_enough(effective(status), Some(1 << 16), 1 << 40));
+        assert!(is_enough(Some(1 << 14), Some(1 << 16), 1 << 40));
         assert!(!is_enough(Some(0), Some(1 << 16), 1 << 17));
         assert!(is_enough(Some(0), Some(1 << 16), 1 << 16));
         assert!(is_enough(None, None, 1 << 40));
