@@ -215,6 +215,9 @@ pub struct DoctorArgs {
     /// Interface to examine; repeat for more [default: all that are up].
     #[arg(long = "iface", value_name = "IF")]
     pub ifaces: Vec<String>,
+    /// For which mode of `run` [default: inline].
+    #[arg(long, value_enum)]
+    pub mode: Option<Mode>,
 }
 
 /// Arguments of `stats`.

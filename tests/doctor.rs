@@ -186,6 +186,16 @@ fn a_taken_xdp_slot_is_refused_inline_and_told_in_mirror_mode() {
             "{slot}"
         );
         assert!(slot.to_string().contains("or use --mode mirror"), "{slot}");
+        let (_, text) = report(&["nic0", "wire0"]);
+        let last: Vec<&str> = text.lines().rev().take(3).collect();
+        assert_eq!(
+            last,
+            [
+                "`rstscope run --iface nic0` would refuse: not ok above; with `--mode mirror` it can start",
+                "`rstscope run --iface wire0` can start",
+                "",
+            ]
+        );
         assert_eq!(Refusal::of(&checks).unwrap().exit_code(), 4);
         assert_eq!(
             Refusal::of(&diagnose::interface("nic0", Mode::Mirror)),
@@ -302,6 +312,7 @@ fn the_lock_belongs_to_the_network_namespace() {
     let (code, text) = report(&["nic0"]);
     assert_eq!(code, 0, "a sensor that runs is no fault: {text}");
     assert!(text.contains("a rstscope watches nic0 now"), "{text}");
+    assert!(text.ends_with("\n\nnic0: watched already\n"), "{text}");
     let _second = Namespace::enter(3);
     let same_index = Interface::find("nic0").unwrap().ifindex();
     assert_eq!(same_index, ifindex, "both namespaces number alike");

@@ -134,6 +134,8 @@ pub struct ExplainConfig {
 pub struct DoctorConfig {
     /// Interfaces by name; all that are up when empty.
     pub interfaces: Vec<String>,
+    /// For which mode of `run`.
+    pub mode: Mode,
 }
 
 impl Config {
@@ -147,8 +149,9 @@ impl Config {
             Command::Run(args) => Self::Run(Self::run_again(&args)?),
             Command::Read(args) => Self::Read(read(args)?),
             Command::Explain(args) => Self::Explain(explain(args)?),
-            Command::Doctor(DoctorArgs { ifaces }) => Self::Doctor(DoctorConfig {
+            Command::Doctor(DoctorArgs { ifaces, mode }) => Self::Doctor(DoctorConfig {
                 interfaces: interfaces(ifaces)?,
+                mode: mode.unwrap_or(Mode::Inline),
             }),
             Command::Schema(args) => Self::Schema(match args.kind {
                 RecordKind::Reset => Dataset::Reset,

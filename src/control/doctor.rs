@@ -1,4 +1,4 @@
-//! `rstscope doctor`: the same checks as `run`, all of them shown. It changes nothing.
+//! `rstscope doctor`: the same checks as `run`, all of them shown, and what they come to. It changes nothing.
 
 use std::io::{self, Write};
 
@@ -13,6 +13,11 @@ use super::diagnose::{self, Check, Mode, Refusal};
 /// Columns of the outcome: `not ok`.
 const OUTCOME: usize = 6;
 
+/// The check that says that another rstscope watches an interface.
+const WATCHED: &str = "lock";
+/// In place of a word about each interface, where none can be watched.
+const HOST_REFUSES: &str = "`rstscope run` would refuse on this host: not ok above";
+
 /// Exit code when the report could not be printed.
 const FAILED: u8 = 1;
 
@@ -20,11 +25,12 @@ const FAILED: u8 = 1;
 #[must_use]
 pub fn run(config: &DoctorConfig) -> u8 {
     // Whoever closed the pipe has seen enough; the answer is the same.
-    doctor(&config.interfaces, Mode::Inline, &mut io::stdout().lock()).unwrap_or(FAILED)
+    let mode = config.mode.into();
+    doctor(&config.interfaces, mode, &mut io::stdout().lock()).unwrap_or(FAILED)
 }
 
 /// Prints the checks of the host, then of each interface; without interfaces, of those that look
-/// physical and are up. Returns the exit code: 0 when nothing is bad, 3 when a privilege is
+/// physical and are up; then what `run` would do. Returns the exit code: 0 when nothing is bad, 3 when a privilege is
 /// missing, else 4.
 ///
 /// # Errors
@@ -41,11 +47,22 @@ pub fn doctor(interfaces: &[String], mode: Mode, out: &mut dyn Write) -> io::Res
         let check = Check::warn("interface", "no Ethernet interface is up");
         checks.push(check.remedy("name one with --iface"));
     }
+    let host = Refusal::of(&checks);
+    let mut closing = Closing::new(mode);
     for name in &names {
-        checks.extend(diagnose::interface_beside_a_sensor(name, mode));
+        let of_it = diagnose::interface_beside_a_sensor(name, mode);
+        closing.take(name, &of_it);
+        checks.extend(of_it);
     }
     print(&checks, terminal_columns(), out)?;
-    Ok(Refusal::of(&checks).map_or(0, |refusal| refusal.exit_code()))
+    writeln!(out)?;
+    let refusal = Refusal::of(&checks);
+    let lines = host.map_or_else(|| closing.lines(), |_| vec![HOST_REFUSES.to_owned()]);
+    for line in lines {
+        writeln!(out, "{}", fitted(line, terminal_columns(), 0).trim_end())?;
+    }
+    out.flush()?;
+    Ok(refusal.map_or(0, |refusal| refusal.exit_code()))
 }
 
 fn candidates() -> Vec<String> {
@@ -68,13 +85,87 @@ fn print(checks: &[Check], columns: Option<usize>, out: &mut dyn Write) -> io::R
         let outcome = check.outcome.name();
         let line = format!("{outcome:<OUTCOME$}  {:<width$}  — {check}\n", check.name);
         let hang = OUTCOME + 2 + width + 4;
-        let line = match columns {
-            Some(columns) => wrapped(&line, columns, hang),
-            None => line,
-        };
-        out.write_all(line.as_bytes())?;
+        out.write_all(fitted(line, columns, hang).as_bytes())?;
     }
-    out.flush()
+    Ok(())
+}
+
+fn fitted(line: String, columns: Option<usize>, hang: usize) -> String {
+    match columns {
+        Some(columns) => wrapped(&line, columns, hang),
+        None => line,
+    }
+}
+
+/// What the checks of the interfaces come to, for who reads the last line first.
+struct Closing<'a> {
+    mode: Mode,
+    ready: Vec<&'a str>,
+    watched: Vec<&'a str>,
+    refused: Vec<&'a str>,
+}
+
+impl<'a> Closing<'a> {
+    const fn new(mode: Mode) -> Self {
+        Self {
+            mode,
+            ready: Vec::new(),
+            watched: Vec::new(),
+            refused: Vec::new(),
+        }
+    }
+
+    fn take(&mut self, name: &'a str, checks: &[Check]) {
+        let kind = if checks.iter().any(Check::is_bad) {
+            &mut self.refused
+        } else if checks.iter().any(|check| check.name == WATCHED) {
+            &mut self.watched
+        } else {
+            &mut self.ready
+        };
+        kind.push(name);
+    }
+
+    /// A line for those that can be watched, those that are, and those that cannot be.
+    fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if !self.ready.is_empty() {
+            lines.push(format!("`{}` can start", typed(&self.ready, self.mode)));
+        }
+        if !self.watched.is_empty() {
+            lines.push(format!("{}: watched already", self.watched.join(", ")));
+        }
+        if !self.refused.is_empty() {
+            let command = typed(&self.refused, self.mode);
+            let other = self.refused.iter().all(|name| can_be_mirrored(name));
+            let but = if self.mode == Mode::Inline && other {
+                "; with `--mode mirror` it can start"
+            } else {
+                ""
+            };
+            lines.push(format!("`{command}` would refuse: not ok above{but}"));
+        }
+        lines
+    }
+}
+
+/// The command that watches these.
+fn typed(names: &[&str], mode: Mode) -> String {
+    let mut command = "rstscope run".to_owned();
+    for name in names {
+        command.push_str(" --iface ");
+        command.push_str(name);
+    }
+    if mode == Mode::Mirror {
+        command.push_str(" --mode mirror");
+    }
+    command
+}
+
+fn can_be_mirrored(name: &str) -> bool {
+    let mut checks = diagnose::host(Mode::Mirror);
+    checks.extend(diagnose::interface(name, Mode::Mirror));
+    Refusal::of(&checks).is_none()
 }
 
 #[cfg(test)]

@@ -51,10 +51,7 @@ const FILES_AN_OUTPUT: u64 = 4;
 
 /// Looks at host and interfaces with the checks of `doctor`; what is bad refuses the start.
 pub(super) fn admit(config: &RunConfig) -> Result<Vec<(Interface, Claim)>, Error> {
-    let mode = match config.mode {
-        Mode::Inline => diagnose::Mode::Inline,
-        Mode::Mirror => diagnose::Mode::Mirror,
-    };
+    let mode = config.mode.into();
     if let Some(refusal) = Refusal::of(&diagnose::host(mode)) {
         return Err(Error::Refused(refusal));
     }

@@ -9,7 +9,7 @@ use std::fmt;
 pub use host::HostFacts;
 pub use interface::{FRAME_BYTES_MAX, InterfaceFacts, UMEM_BYTES_PER_QUEUE};
 
-use crate::nic;
+use crate::{cli, nic};
 
 /// How frames would be looked at. More is asked of the host inline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -19,6 +19,15 @@ pub enum Mode {
     Inline,
     /// A copy is looked at; nothing is taken.
     Mirror,
+}
+
+impl From<cli::Mode> for Mode {
+    fn from(typed: cli::Mode) -> Self {
+        match typed {
+            cli::Mode::Inline => Self::Inline,
+            cli::Mode::Mirror => Self::Mirror,
+        }
+    }
 }
 
 /// What a refusal is about; it decides the exit code.
