@@ -3,8 +3,13 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::SpanRelativeTo;
+
+use crate::verdict::Verdict;
+use crate::wire::Network;
 
 /// Tells who sent a TCP reset: this host, the peer, or a third party that forged it.
 #[derive(Debug, Parser)]
@@ -29,6 +34,8 @@ pub enum Command {
     Read(ReadArgs),
     /// Tell the story of one reset flow: what came, what speaks for whom, what to do next.
     Explain(ExplainArgs),
+    /// List reset flows, one a line, with the `event.id` that `explain` takes.
+    List(ListArgs),
     /// Say what this host can do, and what to change where it cannot.
     Doctor(DoctorArgs),
     /// Print the JSON Schema (draft 2020-12) of the records.
@@ -59,6 +66,7 @@ impl Command {
             Self::Run(_) => "run",
             Self::Read(_) => "read",
             Self::Explain(_) => "explain",
+            Self::List(_) => "list",
             Self::Doctor(_) => "doctor",
             Self::Schema(_) => "schema",
             Self::Stats(_) => "stats",
@@ -195,9 +203,89 @@ pub struct ExplainArgs {
     /// `event.id` of the record to explain [default: all of them].
     #[arg(value_name = "EVENT_ID")]
     pub event_id: Option<String>,
+    /// Which records.
+    #[command(flatten)]
+    pub wanted: WantedArgs,
+    /// How a capture is read.
+    #[command(flatten)]
+    pub capture: CaptureArgs,
+}
+
+/// Arguments of `list`.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Records that `run` or `read` wrote (JSON lines), or captures; `-` is standard input.
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+    /// Which records.
+    #[command(flatten)]
+    pub wanted: WantedArgs,
+    /// How a capture is read.
+    #[command(flatten)]
+    pub capture: CaptureArgs,
+}
+
+/// Which records are told, of those that a file holds.
+#[derive(Debug, Args)]
+pub struct WantedArgs {
     /// Only this flow, either way: `192.0.2.1:443-198.51.100.2:51514`, `[::1]:80-[::2]:81`.
     #[arg(long, value_name = "A:P-B:P")]
     pub flow: Option<String>,
+    /// Only flows of this address or network (CIDR), at either end.
+    #[arg(long, value_name = "CIDR")]
+    pub address: Option<Network>,
+    /// Only these verdicts: `injected,forwarded`.
+    #[arg(long, value_name = "VERDICT", value_delimiter = ',', value_parser = verdict)]
+    pub verdict: Vec<Verdict>,
+    /// Only what came at this time (`2026-11-23T09:18:00Z`) or later, or at the most so long ago (`30m`,
+    /// `2h`, `1d`).
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<When>,
+    /// Only what came before this time.
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<When>,
+}
+
+/// An instant as somebody types it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// The instant (RFC 3339).
+    At(jiff::Timestamp),
+    /// So long before now.
+    Ago(jiff::SignedDuration),
+}
+
+impl FromStr for When {
+    type Err = &'static str;
+
+    fn from_str(typed: &str) -> Result<Self, Self::Err> {
+        if let Ok(instant) = typed.parse() {
+            return Ok(Self::At(instant));
+        }
+        let span: Option<jiff::Span> = typed.parse().ok();
+        // Nobody who says `1d` at night means the hour that a clock was set by.
+        span.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok())
+            .filter(|ago| !ago.is_negative())
+            .map(Self::Ago)
+            .ok_or("neither a time such as 2026-11-23T09:18:00Z nor a span before now such as 30m, 2h, 1d")
+    }
+}
+
+fn verdict(typed: &str) -> Result<Verdict, String> {
+    Verdict::ALL
+        .into_iter()
+        .find(|verdict| verdict.name() == typed)
+        .ok_or_else(|| {
+            format!(
+                "the verdicts are {}",
+                Verdict::ALL.map(Verdict::name).join(", ")
+            )
+        })
+}
+
+/// How `explain` and `list` read a capture.
+#[derive(Debug, Args)]
+pub struct CaptureArgs {
     /// Of a capture: address or network (CIDR) that was the capturing host's own; repeat for more.
     #[arg(long = "local", value_name = "CIDR")]
     pub locals: Vec<String>,

@@ -173,7 +173,7 @@ fn usage_errors_name_what_was_typed_and_the_help_that_has_it() {
 
 #[test]
 fn help_keeps_within_the_columns_that_there_are() {
-    for command in ["run", "read", "explain", "config", "stats"] {
+    for command in ["run", "read", "explain", "list", "config", "stats"] {
         let output = Command::new(env!("CARGO_BIN_EXE_rstscope"))
             .args([command, "--help"])
             .env("COLUMNS", "80")
@@ -340,6 +340,53 @@ fn a_story_is_told_from_a_capture_and_from_its_record_alike() {
 }
 
 #[test]
+fn a_list_has_a_line_for_each_record_and_leads_to_its_story() {
+    let scratch = Scratch::new("list");
+    let file = scratch.write(
+        "good",
+        &legacy(Flavor::LittleMicro, 1, &conversation(), ethernet),
+    );
+    let read = rstscope(&["read", "-q", &file]);
+    let record = &records(&read)[0];
+    let written = scratch.write("r.jsonl", &read.stdout);
+    let line = |arguments: &[&str]| {
+        let output = rstscope(arguments);
+        assert_eq!(code(&output), 0, "{arguments:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(": 1 remote") || stderr(&output).contains(": 2 remote"));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let from_record = line(&["list", &written]);
+    assert_eq!(
+        from_record,
+        line(&["list", &file, "--verdict", "remote,local"])
+    );
+    assert_eq!(from_record.lines().count(), 1, "{from_record}");
+    assert!(
+        from_record.starts_with("2023-11-14T22:13:20.004Z REMOTE/"),
+        "{from_record}"
+    );
+    let id = record["event"]["id"].as_str().unwrap();
+    let message = record["message"].as_str().unwrap();
+    assert!(
+        from_record.ends_with(&format!("% {id} {message}\n")),
+        "{from_record}"
+    );
+    let both = line(&["list", &written, &file, "--address", "203.0.113.0/24"]);
+    assert_eq!(both, from_record.repeat(2));
+    // What is there is listed all the same.
+    let partly = rstscope(&["list", "/nowhere/at/all", &written]);
+    assert_eq!(code(&partly), 1);
+    assert_eq!(partly.stdout, from_record.as_bytes());
+    assert!(
+        stderr(&partly).contains("cannot open"),
+        "{}",
+        stderr(&partly)
+    );
+    let story = rstscope(&["explain", &written, id]);
+    assert_eq!(code(&story), 0, "{}", stderr(&story));
+}
+
+#[test]
 fn a_story_comes_out_of_a_pipe_too() {
     let scratch = Scratch::new("pipe");
     let capture = scratch.write(
@@ -384,7 +431,9 @@ fn a_story_that_is_not_there_is_a_failure_with_a_hint() {
             other.split('-').next().unwrap(),
         ),
         (&["explain", &none], "no record in 1 line"),
-        (&["explain", &none, "nobody-7"], "`rstscope explain "),
+        (&["explain", &none, "nobody-7"], "`rstscope list "),
+        (&["list", &none], "no record in 1 line"),
+        (&["list", &file, "--verdict", "stray"], "that is stray"),
         (&["explain", &garbage], "nor records"),
         (&["explain", &empty], "is empty"),
         (&["explain", "/nowhere/at/all"], "cannot open"),

@@ -13,12 +13,14 @@ use std::path::PathBuf;
 use clap_complete::Shell;
 
 use crate::cli::{
-    Cli, Command, ConfigAction, DoctorArgs, ExplainArgs, Mode, ReadArgs, RecordKind, RunArgs,
+    CaptureArgs, Cli, Command, ConfigAction, DoctorArgs, Mode, ReadArgs, RecordKind, RunArgs,
+    WantedArgs, When,
 };
 use crate::engine::Device;
 use crate::record::schema::Dataset;
 use crate::sink::{Style, Target};
 use crate::time::{MILLISECOND, SECOND};
+use crate::verdict::Verdict;
 use crate::wire::Network;
 pub use error::Error;
 use file::{File, FileMode};
@@ -118,15 +120,41 @@ pub struct ReadConfig {
     pub quiet: bool,
 }
 
-/// What `explain` is to tell.
+/// How records are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Telling {
+    /// `explain`: the whole story of each.
+    Stories,
+    /// `list`: a line each.
+    Lines,
+}
+
+/// What `explain` or `list` is to tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExplainConfig {
-    /// How to read the file if it is a capture; it is the one of `files`.
+    /// The files, and how to read those that are captures.
     pub read: ReadConfig,
+    /// Stories or lines.
+    pub telling: Telling,
+    /// Which records.
+    pub wanted: Wanted,
+}
+
+/// Which records are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
     /// Only the record with this `event.id`.
     pub event_id: Option<String>,
     /// Only the flow between these, either way.
     pub flow: Option<(SocketAddr, SocketAddr)>,
+    /// Only flows with an end in it.
+    pub address: Option<Network>,
+    /// Only these; all when empty.
+    pub verdicts: Vec<Verdict>,
+    /// Only what came then or later.
+    pub since: Option<When>,
+    /// Only what came before.
+    pub until: Option<When>,
 }
 
 /// What `doctor` is to examine.
@@ -148,7 +176,16 @@ impl Config {
         Ok(match cli.command {
             Command::Run(args) => Self::Run(Self::run_again(&args)?),
             Command::Read(args) => Self::Read(read(args)?),
-            Command::Explain(args) => Self::Explain(explain(args)?),
+            Command::Explain(args) => Self::Explain(ExplainConfig {
+                telling: Telling::Stories,
+                wanted: wanted(args.wanted, args.event_id)?,
+                read: told(vec![args.file], args.capture)?,
+            }),
+            Command::List(args) => Self::Explain(ExplainConfig {
+                telling: Telling::Lines,
+                wanted: wanted(args.wanted, None)?,
+                read: told(args.files, args.capture)?,
+            }),
             Command::Doctor(DoctorArgs { ifaces, mode }) => Self::Doctor(DoctorConfig {
                 interfaces: interfaces(ifaces)?,
                 mode: mode.unwrap_or(Mode::Inline),
@@ -259,13 +296,25 @@ fn read(args: ReadArgs) -> Result<ReadConfig, Error> {
     })
 }
 
-fn explain(args: ExplainArgs) -> Result<ExplainConfig, Error> {
+fn wanted(args: WantedArgs, event_id: Option<String>) -> Result<Wanted, Error> {
     let flow = args
         .flow
         .map(|text| endpoints(&text).ok_or(Error::Flow(text)))
         .transpose()?;
-    let read = read(ReadArgs {
-        files: vec![args.file],
+    Ok(Wanted {
+        event_id,
+        flow,
+        address: args.address,
+        verdicts: args.verdict,
+        since: args.since,
+        until: args.until,
+    })
+}
+
+/// How files are read whose records are told.
+fn told(files: Vec<PathBuf>, args: CaptureArgs) -> Result<ReadConfig, Error> {
+    read(ReadArgs {
+        files,
         locals: args.locals,
         outputs: Vec::new(),
         settle: args.settle,
@@ -274,11 +323,6 @@ fn explain(args: ExplainArgs) -> Result<ExplainConfig, Error> {
         config: None,
         verbose: false,
         quiet: true,
-    })?;
-    Ok(ExplainConfig {
-        read,
-        event_id: args.event_id,
-        flow,
     })
 }
 

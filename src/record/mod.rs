@@ -10,6 +10,7 @@ mod fact;
 pub mod format;
 mod identity;
 mod json;
+mod listing;
 mod one_line;
 #[cfg(test)]
 pub(crate) mod sample;
@@ -24,6 +25,7 @@ pub use emission::{Emission, Observer};
 pub use format::Format;
 pub use identity::{capture_prefix, live_prefix};
 pub use json::{append_json, to_json};
+pub use listing::{Listed, listed};
 pub use story::story;
 pub use text::{Palette, to_line, to_story};
 pub use wrap::wrapped;
