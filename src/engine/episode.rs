@@ -272,8 +272,15 @@ impl Episode {
     fn is_overtaken(&self, sender: Side, first: &Segment, segment: &Segment) -> bool {
         !overtaken::is_beyond(segment.end(), first)
             && self
-                .of_side(sender)
-                .any(|reset| overtaken::is_sent_before(segment, &reset.segment))
+                .aborts(sender, first)
+                .any(|abort| overtaken::is_sent_before(segment, abort))
+    }
+
+    /// The resets of `sender` that may be the abort that overtook what came after `first`: where `first` is an
+    /// abort itself, no other one.
+    fn aborts(&self, sender: Side, first: &Segment) -> impl Iterator<Item = &Segment> {
+        let resets = self.of_side(sender).map(|reset| &reset.segment);
+        resets.filter(move |reset| overtaken::may_be_the_abort(reset, first))
     }
 
     /// Whether what was answered after `first` had been sent before an abort of the sender's own: by its copies,
@@ -298,8 +305,8 @@ impl Episode {
         if copies.peek().is_some() {
             return copies.all(|(_, seen)| self.is_overtaken(sender, first, &seen.segment));
         }
-        self.of_side(sender)
-            .any(|reset| overtaken::is_below(seq.plus(len), &reset.segment))
+        self.aborts(sender, first)
+            .any(|abort| overtaken::is_below(seq.plus(len), abort))
     }
 
     /// The segment of `sender` that this answer of TCP's answers: the last before it whose ACK is the

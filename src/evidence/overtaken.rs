@@ -30,6 +30,18 @@ pub fn is_beyond(end: SeqNum, abort: &Segment) -> bool {
     is_active(abort) && end != abort.seq && is_at_or_beyond(end, abort.seq)
 }
 
+/// Whether `reset`, which came no earlier than `first` in the same name, may be the one abort of whoever sent
+/// `first`: that is a bare answer, which its abort may follow, or the very same abort. One that acknowledges more,
+/// or has another clock, is not: who forges one abort after the other, each with what the living peer last said,
+/// would excuse by the last one all that the peer said since the first.
+#[must_use]
+pub fn may_be_the_abort(reset: &Segment, first: &Segment) -> bool {
+    !is_active(first)
+        || (reset.seq == first.seq
+            && reset.ack == first.ack
+            && reset.options.timestamps == first.options.timestamps)
+}
+
 /// Whether what ends there had been sent when its sender aborted.
 #[must_use]
 pub fn is_below(end: SeqNum, abort: &Segment) -> bool {

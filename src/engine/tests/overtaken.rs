@@ -95,3 +95,32 @@ fn of_two_aborts_the_later_one_excuses_nothing_that_lies_beyond_the_first() {
     // What the first one itself had overtaken: data that was lost and is sent again.
     assert!(!lives(&raced_after(first(105), Some(abort(105, 40)))));
 }
+
+#[test]
+fn of_two_aborts_the_later_one_excuses_nothing_that_the_first_had_not_acknowledged() {
+    let told = |first: Segment, second: Segment| {
+        let acknowledged = Segment {
+            ack: SeqNum(97),
+            ..by_clock(Flags::ACK, 5, 40)
+        };
+        let came = |segment, at| Sighting {
+            segment,
+            ..incoming(at, tuple(), 5, established(5))
+        };
+        let mut told = records(|engine, _| {
+            engine.sight(&came(first, 10));
+            observe(engine, 60, IN, &acknowledged);
+            engine.sight(&came(second, 62));
+        });
+        told.remove(0)
+    };
+    let abort = |ack, value| Segment {
+        ack: SeqNum(ack),
+        ..by_clock(Flags::RST | Flags::ACK, 5, value)
+    };
+    // In a download, where the peer's number stands still: each forged abort has what the peer last said.
+    assert!(lives(&told(abort(77, 39), abort(97, 40))));
+    assert!(lives(&told(abort(97, 39), abort(97, 40))));
+    // The peer's own, which the network doubles.
+    assert!(!lives(&told(abort(97, 40), abort(97, 40))));
+}
