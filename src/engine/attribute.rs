@@ -91,9 +91,8 @@ fn event_of_first<'a>(settled: &Settled<'a>) -> Option<&'a Sent> {
     let is_answer = |reset: &ResetSeen| cause_by_shape(&reset.segment) == Cause::Kernel;
     // A socket's reset may look like an answer, when its window is shut; no answer has a window.
     let own = |event: &&Sent| {
-        let before = view
-            .resets
-            .iter()
+        let resets = settled.episode.resets().iter();
+        let before = resets
             .filter(|reset| reset.vantage.path == first.vantage.path && reset.time <= event.time);
         let latest = before.max_by_key(|reset| (!is_answer(reset), reset.time));
         event.active && latest.is_none_or(|latest| latest.time == first.time)
@@ -306,7 +305,7 @@ fn stray(settled: &Settled<'_>, config: &EngineConfig) -> Option<Attribution> {
     let silent = settled.episode.routed.is_empty()
         && settled.episode.accepted.is_none()
         && settled.view.after.is_empty()
-        && !settled.view.resets.iter().any(|reset| {
+        && !settled.episode.resets().iter().any(|reset| {
             matches!(
                 reset.socket,
                 Some(SocketView::Full { .. } | SocketView::TimeWait)

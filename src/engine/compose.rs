@@ -71,8 +71,8 @@ pub(super) fn compose(
         sequence: context.sequence,
         start: first.time,
         end: settled
-            .view
-            .resets
+            .episode
+            .resets()
             .last()
             .map_or(first.time, |reset| reset.time),
         source,
@@ -97,8 +97,8 @@ pub(super) fn compose(
         message,
         evidence: decision.evidence,
         resets: settled
-            .view
-            .resets
+            .episode
+            .resets()
             .iter()
             .map(|reset| facts::entry(reset, context.config))
             .collect(),

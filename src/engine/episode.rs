@@ -319,10 +319,18 @@ impl Episode {
         Some(&last.segment)
     }
 
-    /// The episode as it looks when the reset at `index` is the one to be judged.
+    /// All resets that are kept, once it is settled, those of a connection opened anew included.
+    pub(super) fn resets(&self) -> &[ResetSeen] {
+        &self.resets
+    }
+
+    /// The episode as it looks when the reset at `index` is the one to be judged. What comes once the connection
+    /// is opened anew is of the next one: other numbers, another counter. It is no train with the resets of this
+    /// one, and what this one looked like is nothing to hold against it.
     fn seen_from(&self, index: usize) -> Option<View<'_>> {
         let sender = *self.sides.get(index)?;
-        let rest = self.resets.get(index..)?;
+        let of_old = self.resets.partition_point(|r| self.is_of_old(r.time));
+        let rest = self.resets.get(index..of_old)?;
         let first = rest.first()?;
         let resets = if Some(&sender) == self.sides.first() {
             Cow::Borrowed(rest)

@@ -383,7 +383,7 @@ pub struct Case<'a> {
     /// The kernel accepted the first reset (`tcp_receive_reset`); `None` when it cannot be known.
     pub accepted: Option<bool>,
     /// A SYN opened the same four-tuple anew after the first reset: what follows belongs to
-    /// another connection and is not in `after`.
+    /// another connection, and is neither in `resets` nor in `after`.
     pub reopened: bool,
     /// The frames come from a capture file: checksums, duplicates and clock are the capture's.
     pub from_capture: bool,

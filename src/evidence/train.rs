@@ -63,7 +63,7 @@ const fn is_single(segment: &Segment) -> bool {
 ///
 /// By value, not by arrival: a train may be reordered. False positives: bare resets with window 0
 /// (13 genuine hits in one capture before they were left out); a new connection on the same
-/// ports: the engine ends the episode there; data between the resets: silent.
+/// ports: the engine shows none of its resets; data between the resets: silent.
 #[must_use]
 pub fn rising(case: &Case<'_>) -> Option<Evidence> {
     let members = train(case);

@@ -74,6 +74,40 @@ fn a_new_connection_on_the_same_ports_corrects_nothing() {
 }
 
 #[test]
+fn resets_of_the_next_connection_on_the_same_ports_are_no_train_with_the_first() {
+    let judged = |is_opened: bool| {
+        let abort = |time, seq| {
+            let mut seen = incoming(time, tuple(), seq, established(seq));
+            seen.segment.flags = Flags(Flags::RST | Flags::ACK);
+            seen.segment.window = 500;
+            seen
+        };
+        let mut told = records(|engine, _| {
+            engine.sight(&abort(10, 5));
+            if is_opened {
+                let opened = KernelEventKind::Established {
+                    process: None,
+                    originator: false,
+                };
+                engine.kernel_event(&event(12, tuple().reversed(), opened));
+            }
+            engine.sight(&abort(14, 4_000));
+            engine.sight(&abort(16, 9_000));
+        });
+        told.remove(0)
+    };
+    let in_train = |record: &ResetRecord| {
+        let mut names = record.evidence.iter().map(|fact| fact.name);
+        names.any(|name| name.starts_with("train_"))
+    };
+    let anew = judged(true);
+    assert!(!in_train(&anew), "{:?}", anew.evidence);
+    // Told are all of them.
+    assert_eq!((anew.resets.len(), anew.reset_count), (3, 3));
+    assert!(in_train(&judged(false)));
+}
+
+#[test]
 fn ports_used_anew_hold_nothing_against_the_reset_before() {
     let judged = |state: TcpState| {
         let mut engine = Engine::new(config());
