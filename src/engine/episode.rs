@@ -240,7 +240,7 @@ impl Episode {
         let is_later = |at: Timestamp| at > time && self.is_of_old(at);
         let told = self.sent.iter().filter(|sent| !sent.active);
         if told.clone().next().is_some() {
-            let told = told.filter(|sent| is_later(sent.time));
+            let told = told.filter(|sent| is_later(sent.time) && !self.refuses_syn(sender, sent));
             let answers = told.map(|sent| AnsweredAfterReset {
                 time: sent.time,
                 seq: sent.answered_seq,
@@ -266,6 +266,21 @@ impl Episode {
             }
         });
         answers.collect()
+    }
+
+    /// Whether an answer is to a SYN of `sender`, as its frame shows: SEQ 0, and ACK, which only a segment without an
+    /// ACK is answered by (RFC 9293 §3.10.7.1). Whoever asks for a new connection does not go on with this one.
+    fn refuses_syn(&self, sender: Side, sent: &Sent) -> bool {
+        let Some((seq, len)) = sent.answered_seq.zip(sent.answered_len) else {
+            return false;
+        };
+        self.of_side(sender.other()).any(|reset| {
+            let segment = &reset.segment;
+            reset.vantage.path == (Path::Egress { forwarded: false })
+                && segment.flags.ack()
+                && (segment.seq, segment.window) == (SeqNum(0), 0)
+                && segment.ack == seq.plus(len).plus(1)
+        })
     }
 
     /// Whether an abort of the sender's own overtook the segment, which came after the reset `first`.

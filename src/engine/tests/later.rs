@@ -74,6 +74,36 @@ fn a_new_connection_on_the_same_ports_corrects_nothing() {
 }
 
 #[test]
+fn a_refused_syn_on_the_same_ports_is_no_sign_of_life() {
+    let judged = |answer: Segment| {
+        let local = tuple().reversed();
+        let mut told = records(|engine, _| {
+            engine.sight(&incoming(10, tuple(), 5, established(5)));
+            let answered = KernelEventKind::ResetSent {
+                active: false,
+                reason: Some(ResetReason::Known(KnownReason::NoSocket)),
+                state: None,
+                process: None,
+                answered_seq: Some(SeqNum(900)),
+                answered_len: Some(0),
+                counts: None,
+            };
+            engine.kernel_event(&event(100, local, answered));
+            observe(engine, 100, OUT, &answer);
+        });
+        let record = told.remove(0);
+        let mut names = record.evidence.iter().map(|fact| fact.name);
+        names.any(|name| name.starts_with("kernel_answered"))
+    };
+    let to_syn = Segment {
+        ack: SeqNum(901),
+        ..segment(tuple().reversed(), Flags::RST | Flags::ACK, 0)
+    };
+    assert!(!judged(to_syn));
+    assert!(judged(segment(tuple().reversed(), Flags::RST, 77)));
+}
+
+#[test]
 fn resets_of_the_next_connection_on_the_same_ports_are_no_train_with_the_first() {
     let judged = |is_opened: bool| {
         let abort = |time, seq| {
