@@ -224,14 +224,26 @@ impl Episode {
                 && match opening.how {
                     How::Asked { isn } => isn.is_none_or(|isn| !is_of(&reset.segment, isn)),
                     How::CameIn => !met_open(reset),
-                    // A reset during the handshake may have failed.
-                    How::Agreed { .. } => met_open(reset),
+                    // A reset during the handshake may have failed; then it is the same SYN that is agreed to.
+                    How::Agreed { opener, isn } => {
+                        let asked = self.asked_for(opener);
+                        met_open(reset) || isn.zip(asked).is_some_and(|(isn, asked)| isn != asked)
+                    }
                 }
         };
         if self.resets.iter().any(is_another) {
             let first = self.reopened.map_or(time, |known| known.min(time));
             self.reopened = Some(first);
         }
+    }
+
+    /// The number of the SYN by which `opener` asked for the connection that was reset, where it was seen.
+    fn asked_for(&self, opener: Side) -> Option<SeqNum> {
+        let of = |side: Side| self.facts.get(side.index())?.as_ref();
+        let own = of(opener).and_then(|facts| facts.sender?.syn);
+        let others = || of(opener.other()).and_then(|facts| facts.receiver?.syn);
+        let syn = own.or_else(others).filter(|syn| !syn.is_syn_ack)?;
+        Some(syn.isn)
     }
 
     /// This host's answers to what came from `sender` after `time`: as the kernel tells them, or where it

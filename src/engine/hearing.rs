@@ -10,7 +10,7 @@ use crate::host::SocketView;
 use crate::record::ResetRecord;
 use crate::time::Timestamp;
 use crate::vantage::{Path, Vantage};
-use crate::wire::Segment;
+use crate::wire::{Segment, SeqNum};
 
 /// A SYN that may open a connection anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,7 +108,8 @@ impl Engine {
         let is_ours = vantage.path == (Path::Egress { forwarded: false });
         if is_ours && segment.flags.ack() && !self.config.offline {
             let opener = side.other();
-            let how = How::Agreed { opener };
+            let isn = Some(SeqNum(segment.ack.0.wrapping_sub(1)));
+            let how = How::Agreed { opener, isn };
             self.note_opening(key, Opening { time, how });
         }
     }

@@ -52,7 +52,8 @@ impl Engine {
                 self.resting.forget(&key);
                 let opener = if originator { local } else { local.other() };
                 self.tracker.note_established(&key, opener, event.time);
-                let (time, how) = (event.time, How::Agreed { opener });
+                let (time, isn) = (event.time, None);
+                let how = How::Agreed { opener, isn };
                 self.note_opening(key, Opening { time, how });
             }
             KernelEventKind::Closed { process } => {

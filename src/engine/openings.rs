@@ -30,6 +30,8 @@ pub(super) enum How {
     Agreed {
         /// Who sent the SYN.
         opener: Side,
+        /// The number of that SYN, where the SYN-ACK tells it.
+        isn: Option<SeqNum>,
     },
 }
 
@@ -67,7 +69,7 @@ impl Openings {
     /// Who opened the last one after `time` that this host agreed to, and when.
     pub(super) fn agreed_after(&self, key: &FlowKey, time: Timestamp) -> Option<(Side, Timestamp)> {
         self.after(key, time).find_map(|opening| match opening.how {
-            How::Agreed { opener } => Some((opener, opening.time)),
+            How::Agreed { opener, .. } => Some((opener, opening.time)),
             How::Asked { .. } | How::CameIn => None,
         })
     }
@@ -83,7 +85,10 @@ mod tests {
     fn at(ns: u64) -> Opening {
         Opening {
             time: Timestamp::from_nanos(ns),
-            how: How::Agreed { opener: Side::Low },
+            how: How::Agreed {
+                opener: Side::Low,
+                isn: None,
+            },
         }
     }
 

@@ -238,6 +238,40 @@ fn the_next_connection_begins_with_this_hosts_answer_whatever_is_heard_first() {
 }
 
 #[test]
+fn another_syn_that_this_host_agrees_to_is_the_next_connection_even_after_a_handshake() {
+    let accused = |agreed_to: u32| {
+        let SocketView::Full { sequence, .. } = established(5) else {
+            unreachable!()
+        };
+        let state = TcpState::SynRecv;
+        let mut reset = incoming(10, tuple(), 5, SocketView::Full { state, sequence });
+        reset.segment.flags = Flags(Flags::RST | Flags::ACK);
+        reset.segment.window = 500;
+        let mut sender = Scene::established().flow.sender.unwrap();
+        sender.syn.as_mut().unwrap().isn = SeqNum(4);
+        sender.hop_limits = crate::flow::HopLimits::default();
+        reset.flow.sender = Some(sender);
+        let found = records(|engine, _| {
+            engine.sight(&reset);
+            let agreed = Segment {
+                ack: SeqNum(agreed_to + 1),
+                ..segment(tuple().reversed(), Flags::SYN | Flags::ACK, 59_999)
+            };
+            observe(engine, 12, OUT, &agreed);
+            let data = Segment {
+                payload_len: 100,
+                ..segment(tuple(), Flags::ACK | Flags::PSH, agreed_to + 1)
+            };
+            observe(engine, 60, IN, &data);
+        });
+        let mut evidence = found[0].evidence.iter();
+        evidence.any(|fact| fact.name.starts_with("peer_sends_on"))
+    };
+    assert!(!accused(50_000));
+    assert!(accused(4), "the SYN of the connection that was reset");
+}
+
+#[test]
 fn a_reset_that_is_heard_late_is_not_measured_by_what_the_next_connection_was_sent() {
     let stamped = |segment: Segment, value: u32, echo: u32| Segment {
         options: Options {
