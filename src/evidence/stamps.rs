@@ -55,6 +55,8 @@ const HELD_BACK_MS: i64 = 1_000;
 const LAPPED_MS: i64 = 1 << 30;
 /// Half of what a clock of microseconds counts (35 minutes): longer than that it may show anything.
 const LAPPED_MICROS_MS: i64 = (i32::MAX / 1_000) as i64;
+/// What a TSecr is to be.
+const OF_RECEIVER: &str = "an echo of the receiver";
 /// Two looks at a clock so far apart tell what it counts.
 const APART_MS: i64 = 100;
 
@@ -85,7 +87,7 @@ pub fn timestamps(case: &Case<'_>) -> Option<Evidence> {
     let Some((base, elapsed)) = known.filter(|_| seen.value != 0) else {
         let may_lack = known.is_none() && seen.echo == 0;
         let is_wrong = !may_lack && !echo_is_possible(case, seen);
-        return is_wrong.then(|| TS_WRONG.found(seen.echo, "an echo of the receiver"));
+        return is_wrong.then(|| TS_WRONG.found(seen.echo, OF_RECEIVER));
     };
     let lapped = lapped_ms(case.sender(), (millis_back(first.time, elapsed), base));
     let behind = socket_base(case).filter(|_| lapped != LAPPED_MS);
@@ -105,8 +107,11 @@ pub fn timestamps(case: &Case<'_>) -> Option<Evidence> {
     let back = off + elapsed < -slack(elapsed);
     let ahead = off > slack(elapsed) + HELD_BACK_MS;
     let is_wrong = (back || ahead) && elapsed < lapped && !may_be_micros;
-    if is_wrong || !echo_is_possible(case, seen) {
+    if is_wrong {
         return Some(TS_WRONG.found(seen.value, i64::from(expected)));
+    }
+    if !echo_is_possible(case, seen) {
+        return Some(TS_WRONG.found(seen.echo, OF_RECEIVER));
     }
     (off.abs() <= slack(elapsed)).then(|| TS_MATCH.found(seen.value, i64::from(expected)))
 }
@@ -269,6 +274,16 @@ mod tests {
             stamped(501_000, 1_990_000_000).check(timestamps),
             name("timestamps_wrong")
         );
+    }
+
+    #[test]
+    fn what_is_wrong_is_what_is_told() {
+        let told = |value, echo| {
+            let found = stamped(value, echo).evidence(timestamps).unwrap();
+            found.observed.unwrap().to_string()
+        };
+        assert_eq!(told(499_000, 900_900), "499000");
+        assert_eq!(told(501_000, 1_990_000_000), "1990000000");
     }
 
     #[test]
