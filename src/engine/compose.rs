@@ -11,8 +11,8 @@ use super::other_leg;
 use super::{Closed, EngineConfig};
 use crate::evidence::{Case, Evidence, Favors, Group, InjectorMemory, SiblingMemory};
 use crate::flow::{Endpoint, Side};
-use crate::host::{KnownReason, ResetReason};
-use crate::record::{KernelFacts, Related, ResetRecord};
+use crate::host::{KnownReason, ResetReason, TcpState};
+use crate::record::{KernelFacts, Manner, Related, ResetRecord, Stood};
 use crate::vantage::Path;
 use crate::verdict::{Cause, Judgement, Lateness, Stage, Verdict, judge, judge_answer, lateness};
 
@@ -142,6 +142,7 @@ fn sentence(
             .filter(|reason| means_what_it_says(settled, *reason)),
         answers_syn: facts::answers_syn(settled),
         idle_ns,
+        manner: manner(settled, decision, idle_ns),
         related: decision.related.first().copied(),
         rival: decision
             .related
@@ -151,6 +152,26 @@ fn sentence(
         evidence: &decision.evidence,
         missing: decision.missing,
         device: decision.device.as_deref(),
+    })
+}
+
+fn manner(settled: &Settled<'_>, decision: &Decision, idle_ns: Option<u64>) -> Manner {
+    // Its facts are those of the first reset's sender.
+    if decision.sender != settled.view.sender {
+        return Manner::Plain;
+    }
+    let facts = &settled.view.facts;
+    let (bytes_in, bytes_out) = facts::bytes(settled);
+    Manner::of(&Stood {
+        verdict: decision.verdict.name(),
+        cause: decision.cause.map(Cause::name),
+        reason: decision.reason.and_then(ResetReason::name),
+        socket_state: facts::socket_state(settled).map(TcpState::name),
+        has_closed: facts.sender.is_some_and(|half| half.fin.is_some()),
+        is_opener: facts.sender_is_originator,
+        bytes_in,
+        bytes_out,
+        idle_ns,
     })
 }
 

@@ -5,7 +5,7 @@ use crate::amount::span;
 use crate::evidence::{Evidence, Favors, Value};
 use crate::flow::Endpoint;
 use crate::host::{Process, ResetReason};
-use crate::record::{Related, digits, silence};
+use crate::record::{Manner, Related, digits, silence};
 use crate::verdict::{Cause, Stage, Verdict};
 
 /// How many pieces of evidence the sentence names; the record holds them all.
@@ -23,6 +23,8 @@ pub(super) struct Told<'a> {
     /// The reset answered a SYN.
     pub(super) answers_syn: bool,
     pub(super) idle_ns: Option<u64>,
+    /// How the connection stood.
+    pub(super) manner: Manner,
     pub(super) related: Option<Related>,
     /// A flow as likely as `related`.
     pub(super) rival: Option<Related>,
@@ -41,6 +43,12 @@ pub(super) fn tell(told: &Told<'_>) -> String {
     match told.verdict {
         Verdict::Local => local(&mut out, told),
         Verdict::Forwarded => forwarded(&mut out, told),
+        Verdict::Remote if matches!(told.manner, Manner::Closed { .. }) => {
+            out.place(told.source)
+                .say(" had closed the connection and reset ");
+            out.place(told.destination).say(", which still sent");
+            out.because(told, Favors::Remote);
+        }
         Verdict::Remote => {
             let what = match told.cause {
                 Some(Cause::Refused) => " refused the connection from ",
@@ -92,8 +100,23 @@ fn local(out: &mut Sentence, told: &Told<'_>) {
             return;
         }
         Some(Cause::Process) => {
-            out.owner(told.process).say(" on this host").say(stage);
-            out.place(told.destination);
+            out.owner(told.process).say(" on this host");
+            match told.manner {
+                Manner::Probe => {
+                    out.say(" opened a connection to ").place(told.destination);
+                    out.say(" and aborted it unused, as a health check does");
+                    return;
+                }
+                Manner::Killed => {
+                    out.say(" killed the socket of the connection with ");
+                    out.place(told.destination).say(", as `ss -K` does");
+                    return;
+                }
+                _ => out.say(stage).place(told.destination),
+            };
+            if told.manner == Manner::TurnedAway {
+                out.say(" before a byte came");
+            }
             if let Some(silence) = silence(told.idle_ns) {
                 out.say(", ").say(&silence);
             }

@@ -1,5 +1,7 @@
 //! What a verdict means and what a person does next: one sentence each, by the words of the record.
 
+use super::Manner;
+
 /// What advice goes by, in the words of the record.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Judged<'a> {
@@ -9,6 +11,8 @@ pub(super) struct Judged<'a> {
     pub(super) reason: Option<&'a str>,
     /// It answered a SYN.
     pub(super) answers_syn: bool,
+    /// How the connection stood.
+    pub(super) manner: Manner,
     /// Name of the user's own device that forged it.
     pub(super) device: Option<&'a str>,
 }
@@ -16,6 +20,9 @@ pub(super) struct Judged<'a> {
 impl Judged<'_> {
     /// What the verdict and its cause mean.
     pub(super) fn meaning(&self) -> &'static str {
+        if let Some((meaning, _)) = by_manner(self.manner) {
+            return meaning;
+        }
         match (self.verdict, self.cause) {
             ("local", Some("process" | "kernel")) => self.by_reason().0,
             (verdict, cause) => meaning(verdict, cause),
@@ -28,6 +35,9 @@ impl Judged<'_> {
             return format!(
                 "Look into the logs and session timers of your own device {device} at that time."
             );
+        }
+        if let Some((_, step)) = by_manner(self.manner) {
+            return step.to_owned();
         }
         match (self.verdict, self.cause) {
             ("local", Some("process" | "kernel")) => self.by_reason().1,
@@ -42,7 +52,7 @@ impl Judged<'_> {
         match (self.cause, self.reason) {
             (_, Some("TCP_ABORT_ON_CLOSE")) => (
                 "An application on this host closed the connection while data of the peer's was still to be read (or, with MPTCP, aborted it).",
-                "Look into that process's log at that time for why it stopped reading: an answer that came before the whole request, a limit on its size, a crash.",
+                "Look into that process's log at that time for why it stopped reading: an answer that came before the whole request, a limit on its size, a crash; of a proxy, that its other leg was gone, or took no more for too long.",
             ),
             (Some("process"), _) => (
                 "An application on this host aborted the connection.",
@@ -54,7 +64,7 @@ impl Judged<'_> {
             ),
             (_, Some("NO_SOCKET" | "TCP_FLAGS" | "TCP_TIMEWAIT_SOCKET")) => (
                 "A segment came for a connection that this host has closed, or never had.",
-                "See whether the process or the host was restarted, or an address moved here, while the connection was open; otherwise the peer went on after this host had done with it, as where its idle time-out is the longer one.",
+                "See whether the process or the host was restarted, or an address moved here, while the connection was open; whether this host gave it up without a word (TCP_USER_TIMEOUT, `net.ipv4.tcp_retries2`, HAProxy's `silent-drop`); and, where it translates addresses for others (DNAT, IPVS, containers), whether it forgot that translation (`conntrack -L`; rules loaded anew, an entry that timed out). Otherwise the peer went on after this host had done with it, as where its idle time-out is the longer one.",
             ),
             (_, Some("TCP_ABORT_ON_DATA")) => (
                 "The peer sent data after the application on this host had closed the connection: nobody would have read it.",
@@ -76,6 +86,45 @@ impl Judged<'_> {
     }
 }
 
+/// Meaning and next step where how the connection stood says more than verdict and reason.
+const fn by_manner(manner: Manner) -> Option<(&'static str, &'static str)> {
+    Some(match manner {
+        Manner::Plain => return None,
+        Manner::Probe => (
+            "An application on this host opened the connection and aborted it without having used it.",
+            "A health check does that (HAProxy's TCP check, a port probe), and then nothing needs repair. Otherwise see in that process's log why it gave up before it sent anything: a client that had gone, an error, a limit.",
+        ),
+        Manner::TurnedAway => (
+            "An application on this host accepted the connection and aborted it before a byte came.",
+            "Look for the rule or limit by which that process turns clients away (HAProxy's `tcp-request connection reject`, a limit of connections or of a rate), or for a listener that was closed while connections waited for it.",
+        ),
+        Manner::InUse => (
+            "An application on this host aborted a connection that it had opened, and that was in use a moment before.",
+            "Look into that process's log at that time: proxies abort so when the other leg is gone (a client that hung up), when a request took too long as a whole, and some as soon as they have the whole answer (HAProxy's `option http-server-close`, its health checks and agent checks), where nothing needs repair.",
+        ),
+        Manner::Killed => (
+            "Somebody on this host killed the socket; the application that owns it did not close it.",
+            "Find out who: the process that is named did it (`ss -K`, a container runtime or an agent that destroys sockets when addresses or backends change). The owner of the socket is innocent.",
+        ),
+        Manner::Closed {
+            is_opener: Some(true),
+        } => (
+            "The client had closed the connection in order; its TCP answered what this host still sent, since nobody was left to read it.",
+            "Usual for clients that give up, or have what they wanted: hold the connection's age against the client's time-out, and against how long the answer took.",
+        ),
+        Manner::Closed {
+            is_opener: Some(false),
+        } => (
+            "The server had closed the connection in order; its TCP answered what this host sent afterwards.",
+            "Usual when a server ends an idle connection at the moment at which the next request goes out: let this host's idle time-out for it be shorter than the server's, or let the proxy send such a request again. Otherwise ask the server's owner why it closes while requests are under way.",
+        ),
+        Manner::Closed { is_opener: None } => (
+            "The peer had closed the connection in order; its TCP answered what this host sent afterwards.",
+            "Compare the idle and request time-outs of both ends: the peer's are the shorter ones.",
+        ),
+    })
+}
+
 /// What the verdict and its cause mean, where no reason tells more.
 fn meaning(verdict: &str, cause: Option<&str>) -> &'static str {
     match (verdict, cause) {
@@ -95,7 +144,9 @@ fn meaning(verdict: &str, cause: Option<&str>) -> &'static str {
             "The peer is honest and a victim: it answered what a forged reset had broken before."
         }
         ("remote", _) => "The peer itself aborted the connection; the network only carried it.",
-        ("forwarded", Some("router")) => "This host routed the reset; neither end is here.",
+        ("forwarded", Some("router")) => {
+            "This host routed the reset; neither end is in the network namespace that was watched."
+        }
         ("forwarded", _) => {
             "One leg of this host's proxy was reset, and the proxy reset its other leg for it."
         }
@@ -137,7 +188,9 @@ fn next_step(verdict: &str, cause: Option<&str>) -> &'static str {
         ("remote", _) => {
             "Ask the owner of the peer's application why it aborts; its log at that time will tell, the network will not."
         }
-        ("forwarded", Some("router")) => "Ask the ends; this host is not involved.",
+        ("forwarded", Some("router")) => {
+            "Ask the end that sent it; where that is a container or a virtual machine of this host, see whether it was stopped then. The host itself only carried it."
+        }
         ("forwarded", _) => "Explain the other leg's event: the reason is there.",
         ("injected", Some("blind")) => {
             "Nothing needs repair unless the kernel took one; filter the guessing source upstream if it goes on."
@@ -162,7 +215,7 @@ fn next_step(verdict: &str, cause: Option<&str>) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::Judged;
+    use super::{Judged, Manner};
     use crate::verdict::{Cause, Verdict};
 
     fn said(
@@ -175,6 +228,7 @@ mod tests {
             cause: cause.map(Cause::name),
             reason,
             answers_syn: false,
+            manner: Manner::Plain,
             device: None,
         };
         (judged.meaning(), judged.next_step())
@@ -212,6 +266,7 @@ mod tests {
             cause: Some("middlebox"),
             reason: None,
             answers_syn: false,
+            manner: Manner::Plain,
             device: Some("fw1"),
         };
         assert!(own_device.next_step().contains("fw1"));
@@ -230,6 +285,7 @@ mod tests {
             cause: Some("kernel"),
             reason: Some("NO_SOCKET"),
             answers_syn: true,
+            manner: Manner::Plain,
             device: None,
         };
         assert!(asked.next_step().contains("listens"));

@@ -11,6 +11,7 @@ pub mod format;
 mod identity;
 mod json;
 mod listing;
+mod manner;
 mod one_line;
 #[cfg(test)]
 pub(crate) mod sample;
@@ -26,6 +27,7 @@ pub use format::Format;
 pub use identity::{capture_prefix, live_prefix};
 pub use json::{append_json, to_json};
 pub use listing::{Listed, listed};
+pub(crate) use manner::{Manner, Stood};
 pub use story::story;
 pub use text::{Palette, to_line, to_story};
 pub use wrap::wrapped;

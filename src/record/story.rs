@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::advice::Judged;
 use super::one_line::one_line;
+use super::{Manner, Stood};
 use crate::amount::{counted, span};
 
 /// The story of one reset record; `None` when this is none. Ends with a line's end. Every text of
@@ -356,6 +357,23 @@ fn sums(out: &mut String, record: &Value, groups: &[(&str, f64)]) {
     );
 }
 
+/// How the connection stood, as far as the record tells.
+fn manner(record: &Value) -> Manner {
+    let bytes = |path| record.pointer(path).and_then(Value::as_u64);
+    let opener = end(record, "/client");
+    Manner::of(&Stood {
+        verdict: text(record, "/rstscope/verdict").unwrap_or_default(),
+        cause: text(record, "/rstscope/cause"),
+        reason: text(record, "/rstscope/kernel/reset_reason"),
+        socket_state: text(record, "/rstscope/kernel/socket_state"),
+        has_closed: text(record, "/rstscope/stage") == Some("closed"),
+        is_opener: opener.map(|opener| Some(opener) == end(record, "/source")),
+        bytes_in: bytes("/rstscope/bytes_in"),
+        bytes_out: bytes("/rstscope/bytes_out"),
+        idle_ns: bytes("/rstscope/idle_ns"),
+    })
+}
+
 fn conclusion(out: &mut String, record: &Value) {
     let verdict = text(record, "/rstscope/verdict").unwrap_or("undetermined");
     let judged = Judged {
@@ -364,6 +382,7 @@ fn conclusion(out: &mut String, record: &Value) {
         reason: text(record, "/rstscope/kernel/reset_reason"),
         answers_syn: number(record, "/rstscope/resets/0/seq") == Some(0)
             && text(record, "/rstscope/resets/0/flags").is_some_and(|flags| flags.contains('A')),
+        manner: manner(record),
         device: text(record, "/rstscope/device"),
     };
     let confidence = record

@@ -57,6 +57,79 @@ fn who_waited_for_less_than_a_second_was_not_kept_waiting() {
     }
 }
 
+/// A process of this host aborts a connection that carried nothing, which it had opened or accepted, and whose socket
+/// was in that state.
+fn aborted_unused(opened: bool, state: TcpState) -> String {
+    let (opener, other) = if opened { (OUT, IN) } else { (IN, OUT) };
+    let ours = if opened {
+        backend()
+    } else {
+        tuple().reversed()
+    };
+    let first = if opened { ours } else { ours.reversed() };
+    let mut told = records(|engine, _| {
+        let mut hears = |ms, vantage, flags, tuple, seq| {
+            observe(engine, ms, vantage, &segment(tuple, flags, seq));
+        };
+        hears(0, opener, Flags::SYN, first, 99);
+        hears(1, other, Flags::SYN | Flags::ACK, first.reversed(), 499);
+        let seq = if opened { 100 } else { 500 };
+        hears(2, OUT, Flags::RST | Flags::ACK, ours, seq);
+        let mut kind = sent(true, KnownReason::State, Some(PROXY));
+        if let KernelEventKind::ResetSent {
+            counts, state: of, ..
+        } = &mut kind
+        {
+            *of = Some(state);
+            *counts = Some(SocketCounts {
+                bytes_received: 0,
+                bytes_acked: u64::from(opened),
+                idle_ns: Some(1_000),
+            });
+        }
+        engine.kernel_event(&event(2, ours, kind));
+    });
+    told.remove(0).message
+}
+
+#[test]
+fn a_health_check_a_client_turned_away_and_a_killed_socket_are_told_apart() {
+    let probe = aborted_unused(true, TcpState::Close);
+    assert!(
+        probe.contains("aborted it unused, as a health check does"),
+        "{probe}"
+    );
+    let away = aborted_unused(false, TcpState::Close);
+    assert!(
+        away.contains("before a byte came: the application aborted"),
+        "{away}"
+    );
+    let killed = aborted_unused(true, TcpState::Established);
+    assert!(killed.contains("killed the socket"), "{killed}");
+}
+
+#[test]
+fn who_answers_after_his_own_fin_is_not_said_to_have_lost_the_connection() {
+    let answered = |state| {
+        let sequence = SocketSequence {
+            rcv_nxt: SeqNum(5),
+            rcv_wnd: 65535,
+            ..SocketSequence::BLANK
+        };
+        let mut told = records(|engine, _| {
+            let mut reset = incoming(10, tuple(), 5, SocketView::Full { state, sequence });
+            reset.segment.flags = Flags(Flags::RST);
+            reset.segment.window = 0;
+            engine.sight(&reset);
+        });
+        let record = told.remove(0);
+        assert_eq!(record.cause, Some(Cause::Answer));
+        record.message
+    };
+    assert!(answered(TcpState::CloseWait).contains("had closed the connection and reset"));
+    assert!(answered(TcpState::Established).contains("does not know the connection"));
+}
+
 #[test]
 fn what_this_hosts_socket_counts_of_a_peers_reset_is_told_as_payload() {
     let bytes = |tuple, opener: Option<bool>, state| {

@@ -5,6 +5,7 @@
 use super::severity::{Severity, confidence};
 use super::{ends, judgement, source_opened};
 use crate::flow::Endpoint;
+use crate::record::Manner;
 use crate::record::advice::Judged;
 use crate::record::coverage::{self, coverage_message};
 use crate::record::emission::Emission;
@@ -269,6 +270,7 @@ fn finding(record: &ResetRecord, emission: &Emission) -> String {
             cause: record.cause.map(Cause::name),
             reason: None,
             answers_syn: false,
+            manner: Manner::Plain,
             device: record.device.as_deref(),
         };
         o.object("remediation", |o| {

@@ -1,0 +1,167 @@
+//! How a connection stood when it was reset, as far as that tells one everyday story from another: a health check from
+//! a time-out, a client that had gone from a server that was restarted. Words only: it changes no verdict. The engine
+//! asks for a record's sentence, `explain` for its story, by the same words of the record.
+
+use super::SILENCE_NS;
+
+/// What is known of a reset and its connection, in the words of the record.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Stood<'a> {
+    pub(crate) verdict: &'a str,
+    pub(crate) cause: Option<&'a str>,
+    /// Why the kernel sent it.
+    pub(crate) reason: Option<&'a str>,
+    /// The local socket.
+    pub(crate) socket_state: Option<&'a str>,
+    /// The purported sender's FIN was seen.
+    pub(crate) has_closed: bool,
+    /// The purported sender opened the connection.
+    pub(crate) is_opener: Option<bool>,
+    pub(crate) bytes_in: Option<u64>,
+    pub(crate) bytes_out: Option<u64>,
+    pub(crate) idle_ns: Option<u64>,
+}
+
+/// The everyday story.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// Nothing more is known.
+    Plain,
+    /// A process opened it and aborted it at once, without a byte either way: a health check, if anything.
+    Probe,
+    /// A process accepted it and aborted it at once, without a byte either way.
+    TurnedAway,
+    /// A process aborted a connection of its own that was in use a moment ago.
+    InUse,
+    /// Somebody on this host killed the socket of a process.
+    Killed,
+    /// The peer had closed it in order, and answers what came afterwards.
+    Closed {
+        /// The peer opened it.
+        is_opener: Option<bool>,
+    },
+}
+
+/// The kernel's reason of an abort.
+const ABORT: &str = "TCP_STATE";
+/// And of a close with data that nobody had read.
+const UNREAD: &str = "TCP_ABORT_ON_CLOSE";
+
+impl Manner {
+    /// How it stood.
+    pub(crate) fn of(stood: &Stood<'_>) -> Self {
+        match (stood.verdict, stood.cause) {
+            ("local", Some("process")) => Self::of_abort(stood),
+            ("remote", Some("answer")) => Self::of_answer(stood),
+            _ => Self::Plain,
+        }
+    }
+
+    fn of_abort(stood: &Stood<'_>) -> Self {
+        // Who closes his own socket has it closed before the reset leaves (`tcp_disconnect`); who destroys
+        // another's resets it first (`tcp_abort`).
+        let is_open = stood.socket_state.is_some_and(|state| state != "close");
+        if stood.reason == Some(ABORT) && is_open {
+            return Self::Killed;
+        }
+        // Unread data and silence are stories of their own.
+        let is_silent = stood.idle_ns.is_some_and(|idle| idle >= SILENCE_NS);
+        if is_silent || stood.reason == Some(UNREAD) {
+            return Self::Plain;
+        }
+        let is_unused = (stood.bytes_in, stood.bytes_out) == (Some(0), Some(0));
+        match (stood.is_opener, is_unused) {
+            (Some(true), true) => Self::Probe,
+            (Some(false), true) => Self::TurnedAway,
+            (Some(true), false) => Self::InUse,
+            _ => Self::Plain,
+        }
+    }
+
+    fn of_answer(stood: &Stood<'_>) -> Self {
+        let took_fin = matches!(
+            stood.socket_state,
+            Some("close_wait" | "last_ack" | "closing")
+        );
+        if !took_fin && !stood.has_closed {
+            return Self::Plain;
+        }
+        Self::Closed {
+            is_opener: stood.is_opener,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Manner, Stood};
+
+    const ABORTED: Stood<'_> = Stood {
+        verdict: "local",
+        cause: Some("process"),
+        reason: Some("TCP_STATE"),
+        socket_state: Some("close"),
+        has_closed: false,
+        is_opener: Some(true),
+        bytes_in: Some(0),
+        bytes_out: Some(0),
+        idle_ns: Some(1_000),
+    };
+
+    #[test]
+    fn only_who_opened_it_and_never_used_it_probed() {
+        assert_eq!(Manner::of(&ABORTED), Manner::Probe);
+        let others = [
+            (Some(false), Some(0), Some(1_000), Manner::TurnedAway),
+            (None, Some(0), Some(1_000), Manner::Plain),
+            (Some(true), None, Some(1_000), Manner::InUse),
+            (Some(true), Some(7), Some(1_000), Manner::InUse),
+            (Some(true), Some(0), Some(1_000_000_000), Manner::Plain),
+        ];
+        for (is_opener, bytes_out, idle_ns, manner) in others {
+            let stood = Stood {
+                is_opener,
+                bytes_out,
+                idle_ns,
+                ..ABORTED
+            };
+            assert_eq!(Manner::of(&stood), manner, "{stood:?}");
+        }
+    }
+
+    #[test]
+    fn a_socket_that_was_open_when_its_reset_left_was_killed() {
+        let of = |socket_state, reason| {
+            Manner::of(&Stood {
+                socket_state,
+                reason,
+                ..ABORTED
+            })
+        };
+        assert_eq!(of(Some("established"), ABORTED.reason), Manner::Killed);
+        // Older kernels tell no reason, and nothing can be told by the state alone.
+        assert_eq!(of(Some("established"), None), Manner::Probe);
+        assert_eq!(of(None, ABORTED.reason), Manner::Probe);
+    }
+
+    #[test]
+    fn an_answer_after_the_peers_own_fin_is_told_from_one_out_of_nowhere() {
+        let of = |socket_state, has_closed| {
+            Manner::of(&Stood {
+                verdict: "remote",
+                cause: Some("answer"),
+                socket_state,
+                has_closed,
+                ..ABORTED
+            })
+        };
+        let closed = Manner::Closed {
+            is_opener: Some(true),
+        };
+        assert_eq!(of(Some("close_wait"), false), closed);
+        assert_eq!(of(None, true), closed);
+        // This host closed first: that says nothing of the peer.
+        assert_eq!(of(Some("fin_wait2"), false), Manner::Plain);
+        assert_eq!(of(Some("established"), false), Manner::Plain);
+    }
+}
