@@ -190,9 +190,11 @@ impl Sentence {
             }
             if let Some(observed) = &item.observed {
                 self.say(" (").value(observed);
-                if let Some(expected) = &item.expected {
-                    self.say(", expected ").value(expected);
-                }
+                match &item.expected {
+                    Some(expected) if expected == observed => self.say(", as expected"),
+                    Some(expected) => self.say(", expected ").value(expected),
+                    None => self,
+                };
                 self.say(")");
             }
         }

@@ -295,6 +295,7 @@ fn evidence(out: &mut String, record: &Value) {
         let name = text(item, "/name").unwrap_or_default().replace('_', " ");
         let favors = text(item, "/favors").unwrap_or_default();
         let shown = match (text(item, "/observed"), text(item, "/expected")) {
+            (Some(seen), Some(usual)) if seen == usual => format!(": {seen}, as expected"),
             (Some(seen), Some(usual)) => format!(": {seen}; a genuine one would show {usual}"),
             (Some(seen), None) => format!(": {seen}"),
             (None, Some(usual)) => format!(": a genuine one would show {usual}"),
