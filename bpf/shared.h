@@ -83,7 +83,8 @@ enum event_kind {
 	EVENT_RESET_ACCEPTED = 3,
 	EVENT_ESTABLISHED = 4,
 	EVENT_OWNER = 5,
-	EVENT_CLOSED = 6, /* in order, soon after some socket was reset */
+	EVENT_CLOSED =
+		6, /* in order, soon after some socket was reset, or beside a reset of ours */
 };
 
 /* Why a frame was copied rather than (or before it was) looked at in a worker. */

@@ -2,10 +2,11 @@
 /*
  * The tcp tracepoints of one network namespace: resets that the kernel sends and why, resets that
  * it accepts, handshakes that complete, whose the sockets were, and what was closed in order soon
- * after. Every pointer is checked
+ * after, or beside one that a process sends. Every pointer is checked
  * though the kernel promises it: which of them may be NULL differs between versions, so the test
  * is of what lies behind.
  */
+#include "closings.h"
 #include "events.h"
 #include "host.h"
 #include "packet.h"
@@ -40,7 +41,8 @@ struct {
 /*
  * Orderly closings are reported only soon after a reset ended a socket that a process holds: one of
  * them may be that process's answer to it. A proxy answers within one turn of its loop; 100 ms
- * are a long one on a busy host. On a host without resets a closing costs one comparison.
+ * are a long one on a busy host. Else they are kept for a moment, for a reset that their process
+ * may send itself (closings.h).
  */
 #define CLOSINGS_NS 100000000ULL
 
@@ -138,31 +140,49 @@ static __always_inline void expect_closings(__u64 now)
 	closings_left = CLOSINGS_MAX;
 }
 
-/* A process closes a connection with a FIN. */
-static __always_inline int closed(struct sock *sk, int state)
+static __always_inline void fill_closed(struct socket_event *event, struct sock *sk, int state)
 {
-	struct socket_event *event;
-
-	if (!closings_until_ns || bpf_ktime_get_ns() > closings_until_ns || !is_process())
-		return 0;
-	if (!closings_left) {
-		count_host(HOST_CLOSINGS_UNTOLD);
-		return 0;
-	}
-	closings_left -= 1;
-	event = begin(EVENT_CLOSED);
-	if (!event)
-		return 0;
 	fill_socket(event, sk);
 	fill_tuple(event, sk);
 	fill_owner(event);
 	event->state = state;
+}
+
+/* A process closes a connection with a FIN. */
+static __always_inline int closed(struct sock *sk, int state)
+{
+	__u64 now = bpf_ktime_get_ns();
+	struct socket_event *event;
+	struct turn *turn;
+
+	if (!is_process())
+		return 0;
+	turn = this_turn();
+	if (now > closings_until_ns && turn && !follows_reset(turn, now)) {
+		event = place_for_closing(turn);
+		__builtin_memset(event, 0, sizeof(*event));
+		event->kind = EVENT_CLOSED;
+		event->time_ns = now;
+		fill_closed(event, sk, state);
+		return 0;
+	}
+	if (now <= closings_until_ns) {
+		if (!closings_left) {
+			count_host(HOST_CLOSINGS_UNTOLD);
+			return 0;
+		}
+		closings_left -= 1;
+	}
+	event = begin(EVENT_CLOSED);
+	if (!event)
+		return 0;
+	fill_closed(event, sk, state);
 	return finish(event);
 }
 
 static __always_inline int reset_sent(struct sock *sk, struct sk_buff *skb, __u32 reason)
 {
-	int has_socket = sk && sk->__sk_common.skc_family, has_packet = skb && skb->head;
+	int has_socket = sk && sk->__sk_common.skc_family, has_packet = skb && skb->head, is_own;
 	struct socket_event *event;
 
 	if (has_socket) {
@@ -171,6 +191,10 @@ static __always_inline int reset_sent(struct sock *sk, struct sk_buff *skb, __u3
 	} else if (!has_packet || !skb->dev || !is_ours(skb->dev->nd_net.net)) {
 		return 0;
 	}
+	/* What a packet caused, no process did, though one may poll the device that brought it. */
+	is_own = !has_packet && is_process();
+	if (is_own)
+		tell_turn(bpf_ktime_get_ns());
 	event = begin(EVENT_RESET_SENT);
 	if (!event)
 		return 0;
@@ -185,8 +209,7 @@ static __always_inline int reset_sent(struct sock *sk, struct sk_buff *skb, __u3
 	/* A listener's socket does not know the peer, and without a socket there is none to ask. */
 	if (has_packet)
 		fill_from_packet(event, skb);
-	/* What a packet caused, no process did, though one may poll the device that brought it. */
-	if (event->active && is_process())
+	if (is_own)
 		fill_owner(event);
 	return finish(event);
 }

@@ -187,6 +187,7 @@ fn inside() {
     a_stray_segment(&mut events);
     an_accepted_reset(&mut events);
     a_closing_after_a_reset(&mut events);
+    a_closing_beside_a_reset_of_its_process(&mut events);
     a_refused_call_that_forgot_whom_it_called(&mut events);
     a_page_that_is_still_on_disk(&mut events);
     a_forwarded_reset(&mut events);
@@ -463,6 +464,34 @@ fn a_closing_after_a_reset(events: &mut Events) {
     );
     assert_eq!((closed[0].0, closed[0].1.src_port), (owner, 85));
     assert_ne!(closed[0].1, reset);
+}
+
+/// Of five connections the first is closed long before a reset of their process's own, the second right before it, the
+/// fourth right after, and the last long after.
+fn a_closing_beside_a_reset_of_its_process(events: &mut Events) {
+    let server = "l=listen(88);s=[l.accept()[0] for _ in range(5)];s[0].close();time.sleep(.3)\n\
+        s[2].setsockopt(1,13,L);s[1].close();s[2].close();s[3].close();time.sleep(.3);s[4].close()";
+    let client = "s=[socket.create_connection(('10.77.0.1',88)) for _ in range(5)];time.sleep(1)";
+    let seen = play(events, server, client);
+    let mut ends = Vec::new();
+    for event in &seen.kernel {
+        match event.kind {
+            KernelEventKind::Closed { process } => ends.push((event.time, false, process)),
+            KernelEventKind::ResetSent {
+                process: Some(process),
+                ..
+            } => ends.push((event.time, true, process)),
+            _ => {}
+        }
+    }
+    ends.sort_by_key(|(time, ..)| *time);
+    let by_reset: Vec<_> = ends.iter().map(|(_, by_reset, _)| *by_reset).collect();
+    assert_eq!(by_reset, [false, true, false], "{seen:?}");
+    let first = ends[0].2;
+    assert!(
+        ends.iter()
+            .all(|(.., process)| process.is_in_turn_of(&first))
+    );
 }
 
 /// A second `connect()` after the refusal makes the socket like new before it is closed.

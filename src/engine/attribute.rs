@@ -5,11 +5,13 @@
 use super::EngineConfig;
 use super::attested::{self, attested};
 use super::episode::{Sent, Settled};
-use super::legs::{Call, Join, Legs, Passed, is_outbound};
+use super::facts;
+use super::legs::{Answer, Call, Join, Legs, Passed, is_outbound};
 use crate::amount::span;
 use crate::evidence::{Evidence, Favors, ResetSeen, Value};
 use crate::flow::{FlowKey, Side};
 use crate::host::{KernelTells, KnownReason, Process, ResetReason, SocketView};
+use crate::record::silence;
 use crate::time::{MILLISECOND, Timestamp};
 use crate::vantage::Path;
 use crate::verdict::{Cause, Verdict};
@@ -29,6 +31,8 @@ pub(super) struct Attribution {
     pub(super) process: Option<Process>,
     pub(super) reason: Option<ResetReason>,
     pub(super) join: Option<(Join, &'static str)>,
+    /// What its process ended beside it, out of itself.
+    pub(super) beside: Option<Answer>,
 }
 
 impl Attribution {
@@ -46,6 +50,7 @@ impl Attribution {
             process: None,
             reason: None,
             join: None,
+            beside: None,
         }
     }
 
@@ -131,6 +136,10 @@ fn attested_by_kernel(
     attribution.reason = sent.reason;
     if attribution.cause != Some(Cause::Kernel) {
         pass_on(settled, &mut attribution, sent.time, legs);
+        if attribution.join.is_none() && attribution.process.is_some() {
+            let process = attribution.process;
+            attribution.beside = beside(settled, process, sent.time, config, legs);
+        }
     }
     attribution
 }
@@ -185,6 +194,19 @@ fn pass_on(settled: &Settled<'_>, attribution: &mut Attribution, time: Timestamp
     attribution.verdict = Verdict::Forwarded;
     attribution.cause = Some(Cause::Proxy);
     attribution.confidence = join.passed_on;
+}
+
+/// What a process that aborted a connection out of itself ended with it.
+fn beside(
+    settled: &Settled<'_>,
+    process: Option<Process>,
+    time: Timestamp,
+    config: &EngineConfig,
+    legs: &Legs,
+) -> Option<Answer> {
+    let own = passed(settled, process.map(|process| Call { process, time }));
+    let is_silent = silence(facts::idle(settled, config)).is_some();
+    legs.beside(&Passed { time, ..own }, is_silent)
 }
 
 /// The reset that this host sent, as the one that may pass another on.

@@ -309,7 +309,9 @@ fn weigh_by(
 }
 
 fn attested(settled: &Settled<'_>, attribution: Attribution) -> Decision {
-    let related = attribution.join.iter().flat_map(legs_of_join).collect();
+    let beside = attribution.beside.as_ref().map(other_leg::named);
+    let joined = attribution.join.iter().flat_map(legs_of_join);
+    let related = joined.chain(beside).collect();
     let is_either = attribution
         .join
         .is_some_and(|(join, _)| join.rival.is_some());

@@ -11,6 +11,9 @@ use crate::verdict::{Cause, Stage, Verdict};
 /// How many pieces of evidence the sentence names; the record holds them all.
 const NAMED: usize = 2;
 
+/// From here on the other leg that a process ended of itself is named.
+const SURE: f32 = 0.9;
+
 /// What the sentence is made of.
 pub(super) struct Told<'a> {
     pub(super) verdict: Verdict,
@@ -119,6 +122,15 @@ fn local(out: &mut Sentence, told: &Told<'_>) {
             }
             if let Some(silence) = silence(told.idle_ns) {
                 out.say(", ").say(&silence);
+            }
+            if let Some(other) = told.related.filter(|other| other.confidence >= SURE) {
+                let closes = other.join == "closing";
+                out.say(if closes {
+                    ", and closed"
+                } else {
+                    ", and reset"
+                });
+                out.say(" that with ").place(other.destination);
             }
         }
         cause => {

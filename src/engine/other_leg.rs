@@ -3,7 +3,7 @@
 //! client's into a FIN for the upstream. That is not forwarded, and changes no verdict.
 
 use super::episode::Settled;
-use super::legs::Legs;
+use super::legs::{Answer, Legs};
 use crate::record::Related;
 
 /// The other leg of an episode whose reset the kernel accepted; `None` when its process is not
@@ -11,9 +11,14 @@ use crate::record::Related;
 pub(super) fn of(settled: &Settled<'_>, legs: &Legs) -> Option<Related> {
     let episode = &settled.episode;
     let accepted = episode.accepted.filter(|_| episode.owner.is_some())?;
-    let answer = legs.answer_to(&episode.key, accepted.time)?;
+    legs.answer_to(&episode.key, accepted.time)
+        .map(|answer| named(&answer))
+}
+
+/// A connection that a process of this host ended, as a record names it: this host's end first.
+pub(super) fn named(answer: &Answer) -> Related {
     let (key, local) = (answer.passed.key, answer.passed.local);
-    Some(Related {
+    Related {
         record: None,
         source: key.endpoint(local),
         destination: key.endpoint(local.other()),
@@ -24,5 +29,5 @@ pub(super) fn of(settled: &Settled<'_>, legs: &Legs) -> Option<Related> {
         } else {
             "closing"
         },
-    })
+    }
 }

@@ -187,6 +187,8 @@ fn circumstances(out: &mut String, record: &Value) {
     line(out, 2, &format!("the connection: {}", words.join(", ")));
     baseline(out, record);
     kernel(out, record);
+    // Nothing came first where this host's process ended both.
+    let is_local = text(record, "/rstscope/verdict") == Some("local");
     for other in list(record, "/rstscope/related") {
         let sure = other.pointer("/confidence").and_then(Value::as_f64);
         let flow = flow(other, "").unwrap_or_default();
@@ -197,6 +199,8 @@ fn circumstances(out: &mut String, record: &Value) {
         let id = text(other, "/id").map(|id| format!(", event {id}"));
         let joined = match text(other, "/join") {
             Some("correction") => "corrects the record of",
+            Some("closing") if is_local => "its process closed with it",
+            Some("process") if is_local => "its process reset with it",
             Some("closing") => "its process closed for it",
             _ => "belongs to",
         };

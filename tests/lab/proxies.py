@@ -14,7 +14,7 @@ from plays import scenario
 
 #: Port of the proxy, port of its backend.
 NGINX_HTTP, NGINX_STREAM, NGINX_DEAD = (8090, 8190), (8091, 8191), (8092, 8192)
-HAPROXY_TCP, HAPROXY_POOL = (8081, 8181), (8084, 8184)
+HAPROXY_TCP, HAPROXY_POOL, HAPROXY_SLOW = (8081, 8181), (8084, 8184), (8085, 8185)
 GET = b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n"
 LAST_GET = GET[:-2] + b"Connection: close\r\n\r\n"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nbackend\n"
@@ -154,6 +154,19 @@ def nginx_http_client_abort(play):
 def haproxy_tcp_backend_reset(play):
     """The backend aborts; HAProxy in TCP mode closes the client's connection in order."""
     backend_aborts(play, Proxied(play, HAPROXY_TCP))
+
+
+@scenario
+def haproxy_time_out(play):
+    """The backend stops in the middle of its answer; HAProxy gives it up, and closes its client's connection."""
+    link = Proxied(play, HAPROXY_SLOW, GET)
+    link.far.sendall(ANSWER[:-4])
+    how, _ = end_of(link.far)
+    assert how == "reset", "HAProxy closed the backend's connection in order"
+    end_of(link.near)
+    play.expect(link.leg, link.backend, "local", "process", story="HAProxy",
+                other_leg=(link.front, link.client))
+    link.close()
 
 
 @scenario

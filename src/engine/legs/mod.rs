@@ -4,6 +4,7 @@
 //! not sleep in between, tell which two belong together, where time alone would join any two that
 //! fall close.
 
+mod beside;
 mod distance;
 mod ending;
 #[cfg(test)]
@@ -58,7 +59,7 @@ pub(super) struct Join {
     pub(super) passed_on: f32,
 }
 
-/// What a process made of a reset: how it ended the other leg.
+/// How a process ended the other leg: for a reset that came in, or with one that it sent out of itself.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Answer {
     pub(super) passed: Passed,

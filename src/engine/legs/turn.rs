@@ -240,7 +240,8 @@ impl Turn {
         of_one.or_else(|| Some((next.service()?, First::Upstream)))
     }
 
-    fn only_fitting(&self, at: usize) -> Option<usize> {
+    /// The one end that may be the other leg of the end at that place; `None`: there are two, or none.
+    pub(super) fn only_fitting(&self, at: usize) -> Option<usize> {
         let mut fitting = self.fitting_in_any_order(at);
         let (other, _) = fitting.next()?;
         fitting.next().is_none().then_some(other)

@@ -4,6 +4,7 @@ mod attested;
 mod captures;
 mod counted;
 mod episodes;
+mod given_up;
 mod half_closed;
 mod kernel_events;
 mod late;
