@@ -193,8 +193,6 @@ static __always_inline int reset_sent(struct sock *sk, struct sk_buff *skb, __u3
 	}
 	/* What a packet caused, no process did, though one may poll the device that brought it. */
 	is_own = !has_packet && is_process();
-	if (is_own)
-		tell_turn(bpf_ktime_get_ns());
 	event = begin(EVENT_RESET_SENT);
 	if (!event)
 		return 0;
@@ -212,6 +210,22 @@ static __always_inline int reset_sent(struct sock *sk, struct sk_buff *skb, __u3
 	if (is_own)
 		fill_owner(event);
 	return finish(event);
+}
+
+/*
+ * What stood beside a reset that a process sends out of itself. A program of its own, that runs
+ * before the next one: while a program runs, the kernel calls it for nobody else on that CPU, and
+ * no reset is to be missed for the sake of what is only near it. (Kernels of either kind have these
+ * arguments.)
+ */
+SEC("?tp_btf/tcp_send_reset")
+int BPF_PROG(on_reset_of_process, struct sock *sk, struct sk_buff *skb)
+{
+	if (!sk || !sk->__sk_common.skc_family || (skb && skb->head))
+		return 0;
+	if (is_ours(sk->__sk_common.skc_net.net) && is_process())
+		tell_turn(bpf_ktime_get_ns());
+	return 0;
 }
 
 SEC("?tp_btf/tcp_send_reset")
@@ -261,17 +275,10 @@ int BPF_PROG(on_state_change, struct sock *sk, int old_state, int new_state)
 {
 	struct socket_event *event;
 
-	int is_closing = new_state == TCP_FIN_WAIT1 || new_state == TCP_LAST_ACK;
-
-	/* close() after shutdown() sets the same state once more. */
-	if (old_state == new_state)
-		return 0;
-	if (!sk || (new_state != TCP_ESTABLISHED && !is_closing))
+	if (!sk || new_state != TCP_ESTABLISHED || old_state == new_state)
 		return 0;
 	if (sk->sk_protocol != PROTOCOL_TCP || !is_ours(sk->__sk_common.skc_net.net))
 		return 0;
-	if (is_closing)
-		return closed(sk, new_state);
 	event = begin(EVENT_ESTABLISHED);
 	if (!event)
 		return 0;
@@ -280,6 +287,21 @@ int BPF_PROG(on_state_change, struct sock *sk, int old_state, int new_state)
 	event->state = new_state;
 	event->active = old_state == TCP_SYN_SENT;
 	return finish(event);
+}
+
+/* A program of its own, so that no new connection is missed while this one runs: only a process
+ * closes. */
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(on_closing, struct sock *sk, int old_state, int new_state)
+{
+	/* close() after shutdown() sets the same state once more. */
+	if (!sk || old_state == new_state)
+		return 0;
+	if (new_state != TCP_FIN_WAIT1 && new_state != TCP_LAST_ACK)
+		return 0;
+	if (sk->sk_protocol != PROTOCOL_TCP || !is_ours(sk->__sk_common.skc_net.net))
+		return 0;
+	return closed(sk, new_state);
 }
 
 SEC("tp_btf/tcp_destroy_sock")

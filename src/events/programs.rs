@@ -204,6 +204,7 @@ impl Events {
         open.progs
             .on_reset_sent_no_reason
             .set_autoload(has_tracepoint && !has_reason);
+        open.progs.on_reset_of_process.set_autoload(has_tracepoint);
         let skel = open.load()?;
         // Conclusions rest on the absence of what these tell, and of nothing else.
         for program in [
@@ -225,6 +226,13 @@ impl Events {
                 false
             }
         };
+        // Programs of one tracepoint run in the order in which they were attached.
+        if has_tracepoint {
+            attach(
+                &skel.progs.on_reset_of_process,
+                "what was closed beside a process's reset",
+            );
+        }
         let report = "the kernel's report of resets that it sends";
         let tells_sent = match (has_reason, has_tracepoint) {
             (true, _) => attach(&skel.progs.on_reset_sent, report),
@@ -238,6 +246,10 @@ impl Events {
         attach(
             &skel.progs.on_state_change,
             "the kernel's report of new connections",
+        );
+        attach(
+            &skel.progs.on_closing,
+            "the kernel's report of connections that a process closes",
         );
         attach(&skel.progs.on_destroyed, "the owners of reset connections");
         Ok(tells_sent && tells_accepted)
