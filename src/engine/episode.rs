@@ -222,7 +222,9 @@ impl Episode {
         let is_another = |reset: &ResetSeen| {
             reset.time < time
                 && match opening.how {
-                    How::Asked { isn } => isn.is_none_or(|isn| !is_of(&reset.segment, isn)),
+                    How::Asked { opener, isn } => {
+                        self.asked_for(opener) != Some(isn) && !is_of(&reset.segment, isn)
+                    }
                     How::CameIn => !met_open(reset),
                     // A reset during the handshake may have failed; then it is the same SYN that is agreed to.
                     How::Agreed { opener, isn } => {

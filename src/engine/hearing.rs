@@ -17,8 +17,27 @@ use crate::wire::{Segment, SeqNum};
 pub struct Opened {
     /// Which one.
     pub key: FlowKey,
+    /// Who asks.
+    pub opener: Side,
+    /// Its sequence number: that of a connection that was reset is sent again.
+    pub isn: SeqNum,
     /// When it came.
     pub time: Timestamp,
+}
+
+impl Opened {
+    /// As a SYN tells it.
+    #[must_use]
+    pub fn by(syn: &Segment, time: Timestamp) -> Self {
+        let (key, opener) = FlowKey::of(syn.tuple);
+        let isn = syn.seq;
+        Self {
+            key,
+            opener,
+            isn,
+            time,
+        }
+    }
 }
 
 impl Engine {
@@ -53,9 +72,7 @@ impl Engine {
                 );
             } else if segment.flags.syn() && !segment.flags.ack() {
                 self.tracker.note_routed(&key, side, time);
-                let isn = Some(segment.seq);
-                let how = How::Asked { isn };
-                self.note_opening(key, Opening { time, how });
+                self.hear_opened(&Opened::by(segment, time));
             }
             return;
         }
@@ -73,7 +90,7 @@ impl Engine {
             // Our own tracker knows no more than it has just told.
             Some(sighting) if !sighting.begins_anew && socket.is_none() => self.hear(&sighting),
             Some(sighting) if !sighting.begins_anew => self.sight(&sighting),
-            _ if is_anew => self.hear_opened(&Opened { key, time }),
+            _ if is_anew => self.hear_opened(&Opened::by(segment, time)),
             _ => {}
         }
     }
@@ -92,7 +109,10 @@ impl Engine {
     pub fn hear_opened(&mut self, opened: &Opened) {
         let opening = Opening {
             time: opened.time,
-            how: How::Asked { isn: None },
+            how: How::Asked {
+                opener: opened.opener,
+                isn: opened.isn,
+            },
         };
         self.note_opening(opened.key, opening);
     }

@@ -20,8 +20,10 @@ const KEPT: usize = 4096;
 pub(super) enum How {
     /// A SYN asks for it. One with the ISN of the connection that was reset is that one's, sent again.
     Asked {
-        /// Its sequence number, where it matters.
-        isn: Option<SeqNum>,
+        /// Who sent it.
+        opener: Side,
+        /// Its sequence number.
+        isn: SeqNum,
     },
     /// A SYN came in which a worker's flow table took for another connection's. Of this host's own connections it
     /// is told whether they agreed to it; of those that are routed nothing else may be seen.

@@ -8,7 +8,7 @@ use crossbeam::channel::{Receiver, Sender};
 use super::jump::Clock;
 use super::tally::Tally;
 use crate::engine::{Engine, Opened};
-use crate::flow::{Announced, FlowKey, Sighting, Tracker, TrackerConfig};
+use crate::flow::{Announced, Sighting, Tracker, TrackerConfig};
 use crate::pcap::{self, Reader};
 use crate::record::ResetRecord;
 use crate::time::{MILLISECOND, Timestamp};
@@ -42,7 +42,7 @@ enum Step {
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     steps: Vec<(Timestamp, Step)>,
-    opened: Vec<FlowKey>,
+    opened: Vec<Opened>,
     sighted: Vec<Sighting>,
     /// The source may keep us waiting now: nothing else shall wait.
     pub(super) pauses: bool,
@@ -56,12 +56,10 @@ impl Batch {
             engine.tick(*time, emit);
             match step {
                 Step::Passes => {}
-                Step::Opens => opened.next().into_iter().for_each(|key| {
-                    engine.hear_opened(&Opened {
-                        key: *key,
-                        time: *time,
-                    });
-                }),
+                Step::Opens => opened
+                    .next()
+                    .into_iter()
+                    .for_each(|o| engine.hear_opened(o)),
                 Step::Sighted => sighted.next().into_iter().for_each(|s| engine.hear(s)),
                 Step::Anew => engine.begin_anew(emit),
             }
@@ -234,7 +232,7 @@ fn follow(
         return Step::Sighted;
     }
     if segment.flags.syn() && !segment.flags.ack() {
-        batch.opened.push(FlowKey::of(segment.tuple).0);
+        batch.opened.push(Opened::by(segment, time));
         return Step::Opens;
     }
     Step::Passes

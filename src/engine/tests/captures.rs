@@ -8,7 +8,7 @@ use crate::record::ResetRecord;
 use crate::time::SECOND;
 use crate::vantage::{InterfaceId, Path, Vantage};
 use crate::verdict::{Cause, Verdict};
-use crate::wire::{Flags, Segment};
+use crate::wire::{Flags, Segment, SeqNum};
 
 #[test]
 fn in_a_capture_what_follows_a_forged_reset_within_seconds_is_one_record() {
@@ -120,4 +120,61 @@ fn an_own_device_changes_no_verdict() {
     // Nor does it lend its name to a reset that another one forged in the same episode.
     let forged = captured(vec![own_device(hop_limit)], |forged| forged).remove(0);
     assert_eq!((forged.verdict, forged.device), (Verdict::Injected, None));
+}
+
+/// A client asks, `refusal` comes, the client asks again with the number `again`, and `answer` comes.
+fn asked_twice(refusal: &Segment, again: u32, answer: &Segment) -> Vec<ResetRecord> {
+    let capture = Vantage {
+        interface: InterfaceId(0),
+        path: Path::Capture,
+    };
+    let mut engine = Engine::new(EngineConfig {
+        offline: true,
+        kernel: KernelTells::default(),
+        ..config()
+    });
+    let mut records = Vec::new();
+    let syn = |seq| segment(tuple().reversed(), Flags::SYN, seq);
+    let (first, second) = (syn(700), syn(again));
+    for (ms, segment) in [(0, &first), (105, refusal), (114, &second), (305, answer)] {
+        let mut emit = |record| records.push(record);
+        engine.observe(at(ms), capture, segment, None, &mut emit);
+    }
+    engine.finish(&mut |record| records.push(record));
+    records
+}
+
+#[test]
+fn a_syn_that_is_sent_again_begins_no_other_connection() {
+    let answer = |flags, acked: u32, hop_limit| Segment {
+        ack: SeqNum(acked),
+        hop_limit,
+        ..segment(tuple(), flags | Flags::ACK, 0)
+    };
+    let forged = answer(Flags::RST, 700, 46);
+    let genuine = answer(Flags::RST, 701, 64);
+    let of_both = asked_twice(&forged, 700, &genuine);
+    assert_eq!(
+        of_both[0].verdict,
+        Verdict::Injected,
+        "{:?}",
+        of_both[0].evidence
+    );
+    assert_eq!((of_both.len(), of_both[0].reset_count), (1, 2));
+    // What another SYN is answered by says nothing of the first.
+    let anew = asked_twice(&forged, 9_000, &answer(Flags::RST, 9_001, 64));
+    assert_eq!(
+        anew[0].verdict,
+        Verdict::Undetermined,
+        "{:?}",
+        anew[0].evidence
+    );
+    // As Windows does it, while the service comes up.
+    let accepted = asked_twice(&genuine, 700, &answer(Flags::SYN, 701, 64));
+    assert_eq!(
+        accepted[0].verdict,
+        Verdict::Remote,
+        "{:?}",
+        accepted[0].evidence
+    );
 }
