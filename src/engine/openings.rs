@@ -44,7 +44,8 @@ pub(super) struct Opening {
     pub(super) how: How,
 }
 
-/// Those of the last moment, in the order in which they were heard.
+/// Those of the last moment, in the order of time: kernel and workers are heard in turns, and CPUs write to the
+/// ring buffer at once, so that some are heard late.
 #[derive(Debug, Default)]
 pub(super) struct Openings(VecDeque<(FlowKey, Opening)>);
 
@@ -54,17 +55,18 @@ impl Openings {
         while self.0.len() >= KEPT || self.0.front().is_some_and(|(_, first)| is_old(first.time)) {
             self.0.pop_front();
         }
-        self.0.push_back((key, opening));
+        let later = self.0.iter().rev();
+        let later = later.take_while(|(_, other)| other.time > opening.time);
+        let place = self.0.len() - later.count();
+        self.0.insert(place, (key, opening));
     }
 
     /// Those of a four-tuple after `time`, the last one first.
     pub(super) fn after(&self, key: &FlowKey, time: Timestamp) -> impl Iterator<Item = Opening> {
-        // The ring buffer's order is that of time, nearly: CPUs write to it at once.
-        let early = move |opening: &Opening| time.since(opening.time) > MILLISECOND;
         let lately = self.0.iter().rev();
         lately
-            .take_while(move |(_, opening)| !early(opening))
-            .filter(move |(other, opening)| other == key && opening.time > time)
+            .take_while(move |(_, opening)| opening.time > time)
+            .filter(move |(other, _)| other == key)
             .map(|(_, opening)| *opening)
     }
 
@@ -82,7 +84,7 @@ mod tests {
     use super::{How, KEPT, LATE_NS, Opening, Openings};
     use crate::evidence::testing::Scene;
     use crate::flow::{FlowKey, Side};
-    use crate::time::Timestamp;
+    use crate::time::{MILLISECOND, Timestamp};
 
     fn at(ns: u64) -> Opening {
         Opening {
@@ -104,18 +106,26 @@ mod tests {
     }
 
     #[test]
-    fn those_of_one_four_tuple_after_a_time_are_found() {
+    fn those_of_one_four_tuple_after_a_time_are_found_however_late_another_was_heard() {
         let [key, other] = keys();
         let mut openings = Openings::default();
-        for (key, ns) in [(key, 100), (other, 200), (key, 300), (key, 250)] {
+        let late = 5 * MILLISECOND;
+        for (key, ns) in [
+            (key, 100),
+            (other, 200),
+            (key, late + 300),
+            (key, late + 250),
+            (other, 50),
+        ] {
             openings.note(key, at(ns));
         }
         let after = |ns| -> Vec<_> {
             let found = openings.after(&key, Timestamp::from_nanos(ns));
             found.map(|opening| opening.time.as_nanos()).collect()
         };
-        assert_eq!(after(100), [250, 300]);
-        assert_eq!(after(300), [0; 0]);
+        assert_eq!(after(50), [late + 300, late + 250, 100]);
+        assert_eq!(after(late + 249), [late + 300, late + 250]);
+        assert_eq!(after(late + 300), [0; 0]);
     }
 
     #[test]
