@@ -538,7 +538,7 @@ pub enum KernelEventKind {
         originator: bool,
     },
     /// `inet_sock_set_state` in a process's context: it closed a connection in order (FIN). Told
-    /// only soon after some socket of this host was reset, and only so many of them.
+    /// only soon after some socket of this host was reset, or beside a reset of the same thread, and only so many.
     Closed {
         /// The process that closed it.
         process: Process,

@@ -1,18 +1,22 @@
 //! The engine: a story of segments, kernel events and pauses, decoded from bytes, 16 of them a
-//! step. Whatever happens in whatever order, nothing panics, resets and records are conserved, and
-//! nothing is called injected without the witnesses that the judge asks for.
+//! step. Whatever happens in whatever order, nothing panics, resets and records are conserved,
+//! nothing is called injected without the witnesses that the judge asks for, and every form in which
+//! a record is told is whole.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use rstscope::engine::{Engine, EngineConfig};
 use rstscope::evidence::{Favors, Group, KEPT};
-use rstscope::flow::{Tracker, TrackerConfig};
+use rstscope::flow::{FlowKey, PassedReset, Tracker, TrackerConfig};
 use rstscope::host::{
-    KernelEvent, KernelEventKind, KernelTells, Process, SocketCounts, SocketSequence, SocketView,
-    TcpState,
+    KernelEvent, KernelEventKind, KernelTells, KnownReason, Process, ResetReason, SocketCounts,
+    SocketSequence, SocketView, TcpState,
 };
-use rstscope::record::{Emission, Observer, Palette, Record, ResetRecord, to_json, to_line};
+use rstscope::record::{
+    Emission, Format, Listed, Observer, Palette, Record, ResetRecord, listed, story, to_line,
+    to_story,
+};
 use rstscope::time::{MILLISECOND, SECOND, Timestamp};
 use rstscope::vantage::{InterfaceId, Path, Vantage};
 use rstscope::verdict::{STRANGER, Verdict};
@@ -35,6 +39,32 @@ const HOSTS: [&str; 6] = [
     "2001:db8::2",
     "2001:db8::3",
 ];
+
+/// What the kernel may say of a reset of its own; the rest says nothing that another does not.
+const REASONS: [Option<ResetReason>; 16] = {
+    use KnownReason::*;
+    const fn of(reason: KnownReason) -> Option<ResetReason> {
+        Some(ResetReason::Known(reason))
+    }
+    [
+        None,
+        of(NotSpecified),
+        of(NoSocket),
+        of(InvalidAckSequence),
+        of(Paws),
+        of(AckUnsentData),
+        of(Flags),
+        of(AbortOnData),
+        of(TimeWaitSocket),
+        of(InvalidSyn),
+        of(AbortOnClose),
+        of(AbortOnLinger),
+        of(AbortOnMemory),
+        of(State),
+        of(KeepaliveTimeout),
+        Some(ResetReason::Other(77)),
+    ]
+};
 
 /// Plays the story.
 pub fn run(bytes: &[u8]) {
@@ -110,6 +140,9 @@ impl Play {
                 self.given += u64::from(segment.flags.rst());
                 self.engine
                     .observe(self.now, vantage, &segment, socket, &mut emit);
+                if segment.flags.rst() && !self.offline && step[0] & 32 != 0 {
+                    self.tell_worker(&segment, step[0] & 64 != 0);
+                }
             }
             6..=9 if !self.offline => {
                 let segment = segment(step);
@@ -128,7 +161,24 @@ impl Play {
                 self.engine.learn(self.now, vantage, &segment);
             }
             13 => self.engine.note_loss(),
+            // Times of another capture, from its beginning.
+            14 if self.offline && step[0] & 16 != 0 => self.engine.begin_anew(&mut emit),
             _ => self.engine.tick(self.now, &mut emit),
+        }
+    }
+
+    /// The worker hears of a reset that went past it, and tells what it knew.
+    fn tell_worker(&mut self, reset: &Segment, is_living: bool) {
+        let (key, side) = FlowKey::of(reset.tuple);
+        let time = self.now;
+        let passed = PassedReset {
+            key,
+            side,
+            time,
+            is_living,
+        };
+        if let Some(known) = self.worker.note_passed(&passed) {
+            self.engine.complete(&known);
         }
     }
 
@@ -169,13 +219,33 @@ impl Play {
             wall_offset_ns: i64::MAX,
         };
         for record in self.records {
-            let record = Record::Reset(Box::new(record));
-            let json = to_json(&record, &emission);
-            assert!(json.starts_with('{') && json.ends_with('}'), "{json}");
-            assert!(!json.contains('\n'), "a record is one line: {json}");
-            let line = to_line(&record, &emission, Palette::Plain, 80);
-            assert!(!line.contains('\x1b'), "no color was asked for: {line:?}");
+            check_forms(&Record::Reset(Box::new(record)), &emission);
         }
+    }
+}
+
+/// Every form of a record is whole, and nothing in it ends a line or moves a terminal.
+fn check_forms(record: &Record, emission: &Emission) {
+    for format in Format::ALL {
+        let told = format.render(record, emission).unwrap_or_default();
+        assert!(!told.contains('\n'), "a record is one line: {told}");
+        let parsed = serde_json::from_str::<serde_json::Value>(&told);
+        assert_eq!(
+            parsed.is_ok(),
+            format.is_json(),
+            "{}: {told}",
+            format.name()
+        );
+    }
+    let native = Format::Native.render(record, emission).unwrap_or_default();
+    let native = serde_json::from_str(&native).unwrap_or_default();
+    let (Some(Listed::Reset(listed)), Some(story)) = (listed(&native), story(&native)) else {
+        panic!("a reset's record is not listed, or has no story: {native}")
+    };
+    let line = to_line(record, emission, Palette::Plain, 80);
+    for told in [line, to_story(record), story, listed] {
+        let odd = told.chars().find(|c| c.is_control() && *c != '\n');
+        assert_eq!(odd, None, "a terminal is moved by {told:?}");
     }
 }
 
@@ -342,7 +412,7 @@ fn kernel_event(step: &[u8; STEP], time: Timestamp) -> KernelEvent {
     let kind = match step[2] & 7 {
         0..=2 => KernelEventKind::ResetSent {
             active: step[2] & 8 != 0,
-            reason: None,
+            reason: REASONS[usize::from(step[3] & 15)],
             state,
             process: some_process,
             answered_seq: (step[2] & 16 != 0).then_some(number(step[6], 0x1000_0000)),
@@ -358,7 +428,8 @@ fn kernel_event(step: &[u8; STEP], time: Timestamp) -> KernelEvent {
             process: some_process,
             originator: step[2] & 8 != 0,
         },
-        _ => KernelEventKind::OwnerKnown { process },
+        6 => KernelEventKind::OwnerKnown { process },
+        _ => KernelEventKind::Closed { process },
     };
     KernelEvent {
         time,
