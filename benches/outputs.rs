@@ -26,7 +26,7 @@ use std::thread;
 use std::time::Duration;
 
 use rstscope::record::{Emission, Record, to_json};
-use rstscope::sink::{Patience, Place, Style, Target, Totals, Writer, open_all};
+use rstscope::sink::{Patience, Place, Style, Target, Totals, Word, Writer, open_all};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -195,7 +195,7 @@ fn writer(folder: &Path, urls: &[String], patience: Patience) -> Writer {
         .map(|url| Target::parse(url).expect("a URL"))
         .collect();
     let outlets = open_all(&targets, Style::default(), &place).expect("they open");
-    let say = |line: &str| eprintln!("{line}");
+    let say = |word: &Word| eprintln!("{word}");
     Writer::spawn(outlets, WAITING, &place, say).expect("threads")
 }
 

@@ -16,6 +16,15 @@ pub fn warn(what: impl Display) {
     say(format_args!("rstscope: warning: {what}"));
 }
 
+/// One line of something that is told either way: it asks for attention, or it is the ordinary course of things.
+pub fn tell(is_warning: bool, what: impl Display) {
+    if is_warning {
+        warn(what);
+    } else {
+        say(format_args!("rstscope: {what}"));
+    }
+}
+
 /// One line that says why something failed.
 pub fn error(what: impl Display) {
     say(format_args!("rstscope: {what}"));

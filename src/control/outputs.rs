@@ -222,8 +222,10 @@ fn open(targets: &[Target], spool: &Path, inherits: Option<Before>) -> Result<Wr
         inherits,
     };
     let outlets = sink::open_all(targets, Style::default(), &place).map_err(Error::Sink)?;
-    Writer::spawn(outlets, RECORDS_WAITING, &place, |line| notice::warn(line))
-        .map_err(|e| Error::System("start the writer", e))
+    Writer::spawn(outlets, RECORDS_WAITING, &place, |word| {
+        notice::tell(word.is_warning(), word);
+    })
+    .map_err(|e| Error::System("start the writer", e))
 }
 
 /// What the thread of an exchange does.

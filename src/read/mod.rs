@@ -80,7 +80,9 @@ pub type Opened = Box<dyn Read + Send>;
 /// is open already.
 #[must_use]
 pub fn run_into(config: &ReadConfig, mut opened: Option<Opened>, outlets: Vec<Outlet>) -> u8 {
-    let writer = match Writer::spawn(outlets, QUEUE_RECORDS, &place(), |line| notice::warn(line)) {
+    let writer = match Writer::spawn(outlets, QUEUE_RECORDS, &place(), |word| {
+        notice::tell(word.is_warning(), word);
+    }) {
         Ok(writer) => writer,
         Err(error) => {
             notice::error(format_args!("cannot start a thread: {error}"));

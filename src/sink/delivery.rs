@@ -14,6 +14,7 @@ use super::dead::DeadLetters;
 use super::entry::Entry;
 use super::spool::Spool;
 use super::transport::{Failure, Fate, Transport};
+use super::word::Word;
 use crate::amount::counted;
 
 /// How often what is under way is asked for while nothing else is to be done.
@@ -23,7 +24,7 @@ const ASK_EVERY: Duration = Duration::from_millis(100);
 const UNDER_WAY: usize = 1 << 18;
 
 /// Where sentences for the operator go.
-pub(super) type Tell = Arc<dyn Fn(&str) + Send + Sync>;
+pub(super) type Tell = Arc<dyn Fn(&Word) + Send + Sync>;
 
 /// One output's delivery.
 pub(super) struct Delivery {
@@ -60,8 +61,8 @@ impl Delivery {
             refusals_told: false,
         };
         loop {
-            for sentence in self.spool.news() {
-                (self.tell)(&format!("output {}: {sentence}", self.name));
+            for word in self.spool.news() {
+                self.tell(word);
             }
             self.confirm(&mut course);
             let deadline = self.spool.closing();
@@ -198,10 +199,13 @@ impl Delivery {
             (Ok(()), None) => "it is lost".to_owned(),
             (Err(error), _) => format!("it is lost, for it cannot be kept aside: {error}"),
         };
-        (self.tell)(&format!(
-            "output {}: the receiver refuses a record: {reason}; {fate}, and so are further ones",
-            self.name
-        ));
+        self.tell(Word::Warning(format!(
+            "the receiver refuses a record: {reason}; {fate}, and so are further ones"
+        )));
+    }
+
+    fn tell(&self, word: Word) {
+        (self.tell)(&word.of(&self.name));
     }
 
     fn fail(&self, course: &mut Course, failure: &Failure) {
@@ -209,10 +213,10 @@ impl Delivery {
         let wait = course.backoff.next(failure.retry_after);
         course.wait_until = Some(clock::now() + wait);
         if !self.counters.failing.swap(true, Ordering::Relaxed) {
-            (self.tell)(&format!(
-                "output {}: {}; its records wait, and it is tried again",
-                self.name, failure.what
-            ));
+            let what = &failure.what;
+            self.tell(Word::Warning(format!(
+                "{what}; its records wait, and it is tried again"
+            )));
         }
     }
 
@@ -221,11 +225,10 @@ impl Delivery {
         if self.counters.failing.swap(false, Ordering::Relaxed) {
             let waiting = Counters::get(&self.counters.waiting);
             let lost = self.counters.lost();
-            (self.tell)(&format!(
-                "output {}: works again; {} still to be sent, {lost} lost",
-                self.name,
-                counted(waiting, "record")
-            ));
+            let waiting = counted(waiting, "record");
+            self.tell(Word::Notice(format!(
+                "works again; {waiting} still to be sent, {lost} lost"
+            )));
         }
     }
 
@@ -244,7 +247,7 @@ mod tests {
     use std::sync::{Arc, Mutex, mpsc};
     use std::time::{Duration, Instant};
 
-    use super::{Delivery, Tell};
+    use super::{Delivery, Tell, Word};
     use crate::sink::clock;
     use crate::sink::counters::Counters;
     use crate::sink::entry::Entry;
@@ -313,7 +316,7 @@ mod tests {
         }
         let told = Arc::new(Mutex::new(Vec::new()));
         let lines = Arc::clone(&told);
-        let tell: Tell = Arc::new(move |line: &str| lines.lock().unwrap().push(line.to_owned()));
+        let tell: Tell = Arc::new(move |word: &Word| lines.lock().unwrap().push(word.to_string()));
         let (seen, batches) = mpsc::channel();
         let delivery = Delivery {
             name: "test".to_owned(),
@@ -461,7 +464,7 @@ mod tests {
                 asked: Arc::clone(&asked),
             }),
             counters: Arc::clone(&counters),
-            tell: Arc::new(move |line: &str| lines.lock().unwrap().push(line.to_owned())),
+            tell: Arc::new(move |word: &Word| lines.lock().unwrap().push(word.to_string())),
             retry_max: Duration::from_secs(60),
         };
         let maker = std::thread::spawn(move || {

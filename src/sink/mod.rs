@@ -30,6 +30,7 @@ mod terminal;
 mod tls;
 mod transport;
 mod url_error;
+mod word;
 mod writer;
 
 use std::sync::OnceLock;
@@ -49,6 +50,7 @@ pub use target::{
 pub use terminal::{Terminal, terminal_columns};
 pub use transport::{Delivered, Failure, Fate, Transport};
 pub use url_error::UrlError;
+pub use word::Word;
 pub use writer::{Output, OutputTotals, Tally, Totals, Writer};
 
 use crate::record::{Emission, Format, Record, append_json, to_json};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rstscope::sink::{Patience, Place, Style, Target, Totals, Writer, open_all};
+use rstscope::sink::{Patience, Place, Style, Target, Totals, Word, Writer, open_all};
 
 use crate::bulk::{Bulk, Mood, Speech};
 use crate::campaign::{Receiver, folder, play};
@@ -31,7 +31,7 @@ fn feed(name: &str, url: &str, count: u64) -> Outcome {
     let targets = [Target::parse(url).unwrap()];
     let outlets = open_all(&targets, Style::default(), &place).unwrap();
     let (told, lines) = std::sync::mpsc::channel();
-    let tell = move |line: &str| drop(told.send(line.to_owned()));
+    let tell = move |word: &Word| drop(told.send(word.to_string()));
     let writer = Writer::spawn(outlets, 1024, &place, tell).unwrap();
     for number in 0..count {
         writer.output().send(record(number), &emission());

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rstscope::sink::{Patience, Place, Style, Target, Writer, open_all};
+use rstscope::sink::{Patience, Place, Style, Target, Word, Writer, open_all};
 use rstscope::verdict::Verdict;
 
 use crate::campaign::{Receiver, play};
@@ -155,7 +155,7 @@ fn a_server_that_is_not_trusted_gets_nothing() {
     let targets = [Target::parse(&url).unwrap()];
     let outlets = open_all(&targets, Style::default(), &place).unwrap();
     let (told, lines) = std::sync::mpsc::channel();
-    let tell = move |line: &str| drop(told.send(line.to_owned()));
+    let tell = move |word: &Word| drop(told.send(word.to_string()));
     let writer = Writer::spawn(outlets, 8, &place, tell).unwrap();
     writer
         .output()

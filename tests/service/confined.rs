@@ -59,6 +59,10 @@ fn receivers_are_found_by_name_and_spoken_to_by_tls_after_a_handover_too() {
         first.said()
     );
     assert!(second.await_line("is ours now"), "{}", second.said());
+    // A handover is no reason for anybody to look.
+    let said = second.said();
+    let mut spool = said.lines().filter(|line| line.contains("the spool"));
+    assert!(spool.all(|line| !line.contains("warning")), "{said}");
     play(&lab, "client_abort");
     let before = ids(&lab.records_path());
     assert!(before.len() >= 2, "{before:?}");

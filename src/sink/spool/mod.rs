@@ -25,6 +25,8 @@ use state::State;
 use super::clock;
 use super::counters::Counters;
 use super::entry::Entry;
+use super::word::Word;
+use crate::amount::counted;
 
 /// What happens to a record for which there is no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,10 +104,10 @@ impl Spool {
                 let mut state = spool.lock();
                 state.awaited = Some((limit, before));
                 if before == Before::Process {
-                    state.news.push(format!(
-                        "the spool {} is another process's: records wait beside it until that ends",
-                        folder.display()
-                    ));
+                    let folder = folder.display();
+                    state.news.push(Word::Notice(format!(
+                        "the spool {folder} is another process's: records wait beside it until that ends"
+                    )));
                 }
                 drop(state);
                 Ok((spool, Found::default()))
@@ -295,7 +297,7 @@ impl Spool {
     }
 
     /// Sentences for the operator since the last call.
-    pub fn news(&self) -> Vec<String> {
+    pub fn news(&self) -> Vec<Word> {
         std::mem::take(&mut self.lock().news)
     }
 
@@ -442,16 +444,16 @@ impl Spool {
 }
 
 /// What is to be said of a spool as it was found.
-pub(super) fn findings(found: Found) -> impl Iterator<Item = String> {
+pub(super) fn findings(found: Found) -> impl Iterator<Item = Word> {
     let missing = (found.missing > 0).then(|| {
-        let missing = found.missing;
-        format!("{missing} records of an earlier run found no room in its spool and are lost")
+        let missing = counted(found.missing, "record");
+        format!("{missing} of an earlier run found no room in its spool: lost")
     });
     let torn = (found.torn_bytes > 0).then(|| {
-        let torn = found.torn_bytes;
-        format!("{torn} bytes at the end of its spool were no whole record and are cut off")
+        let torn = counted(found.torn_bytes, "byte");
+        format!("{torn} at the end of its spool: no whole record, cut off")
     });
-    missing.into_iter().chain(torn)
+    missing.into_iter().chain(torn).map(Word::Warning)
 }
 
 #[cfg(test)]

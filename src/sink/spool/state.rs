@@ -10,10 +10,12 @@ use std::time::{Duration, Instant};
 use super::disk::Disk;
 use super::recent::Recent;
 use super::{Before, findings};
+use crate::amount::counted;
 use crate::sink::clock;
 use crate::sink::counters::Counters;
 use crate::sink::entry::Entry;
 use crate::sink::error::remedy;
+use crate::sink::word::Word;
 
 /// Bytes of records in memory, where there is no disk or it takes nothing: some 5,000 records, half a
 /// second of a flood, and little beside the tables of flows.
@@ -51,7 +53,7 @@ pub(super) struct State {
     /// Nothing more comes; what is there may be delivered until then.
     pub(super) closing: Option<Instant>,
     /// The spool's limit was reached, or its disk failed: said once until it is over.
-    pub(super) news: Vec<String>,
+    pub(super) news: Vec<Word>,
     limit_told: bool,
     /// Its files are let go of: nothing is handed out or remembered any more.
     pub(super) is_gone: bool,
@@ -131,11 +133,10 @@ impl State {
                 self.aside = 0;
                 self.news.extend(findings(found));
                 if before == Before::Process {
-                    self.news.push(format!(
-                        "the spool {} is ours now, with {} records of the process before",
-                        folder.display(),
-                        found.waiting
-                    ));
+                    let (folder, waiting) = (folder.display(), counted(found.waiting, "record"));
+                    self.news.push(Word::Notice(format!(
+                        "the spool {folder} is ours now, with {waiting} of the process before"
+                    )));
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -164,7 +165,8 @@ impl State {
         self.aside += count as u64;
         if self.refused.take().is_some() {
             let folder = folder.display();
-            self.news.push(format!("the spool {folder} works again"));
+            let again = format!("the spool {folder} works again");
+            self.news.push(Word::Notice(again));
         }
     }
 
@@ -266,12 +268,12 @@ impl State {
     /// The disk took nothing, which is said once until it works again.
     fn refuse(&mut self, folder: &Path, error: &io::Error) {
         if self.refused.replace(clock::now()).is_none() {
-            self.news.push(format!(
+            self.news.push(Word::Warning(format!(
                 "the spool {} cannot be written to: {error}{}; records wait in memory and are \
                  dropped when that is full",
                 folder.display(),
                 remedy(error)
-            ));
+            )));
         }
     }
 
@@ -281,17 +283,17 @@ impl State {
             return;
         };
         if self.refused.take().is_some() {
-            self.news
-                .push(format!("the spool {} works again", disk.folder().display()));
+            let again = format!("the spool {} works again", disk.folder().display());
+            self.news.push(Word::Notice(again));
         }
         let first = disk.shrink();
         if self.read < first {
             if !std::mem::replace(&mut self.limit_told, true) {
-                self.news.push(format!(
+                self.news.push(Word::Warning(format!(
                     "the spool {} is full: its oldest records are dropped until the receiver takes \
                      some (?spool_size= gives it more room)",
                     disk.folder().display()
-                ));
+                )));
             }
             Counters::add(&counters.dropped, first - self.read);
             self.read = first;

@@ -25,6 +25,10 @@ fn entry(number: u64, bytes: usize) -> Arc<Entry> {
     })
 }
 
+fn said(spool: &Spool) -> Vec<String> {
+    spool.news().iter().map(ToString::to_string).collect()
+}
+
 fn ids(taken: &[(u64, Arc<Entry>)]) -> Vec<&str> {
     taken.iter().map(|(_, entry)| entry.id.as_str()).collect()
 }
@@ -67,7 +71,10 @@ fn the_limit_drops_the_oldest_and_every_record_is_accounted_for() {
     }
     let news = spool.news();
     assert_eq!(news.len(), 1, "{news:?}");
-    assert!(news[0].contains("spool_size"), "{news:?}");
+    assert!(
+        news[0].is_warning() && news[0].to_string().contains("spool_size"),
+        "{news:?}"
+    );
     spool.rewind();
     let left = spool.take(1000, 1 << 30);
     assert_eq!(left.last().unwrap().1.id, "id-999");
@@ -160,7 +167,7 @@ fn a_full_disk_is_bridged_by_memory_and_used_again_without_a_restart() {
         assert_eq!(taken, 1, "{number}");
     }
     assert!(spool.only_in_memory() > 50);
-    assert!(spool.news().concat().contains("free some space"));
+    assert!(said(&spool).concat().contains("free some space"));
     // Half is delivered from disk and memory, in order.
     let taken = spool.take(500, usize::MAX);
     assert_eq!(taken[0].1.id, "id-0");
@@ -170,7 +177,7 @@ fn a_full_disk_is_bridged_by_memory_and_used_again_without_a_restart() {
     std::thread::sleep(DISK_RETRY);
     spool.sync();
     assert_eq!(spool.only_in_memory(), 0);
-    assert!(spool.news().concat().contains("works again"));
+    assert!(said(&spool).concat().contains("works again"));
     for number in 200..210 {
         assert_eq!(spool.append(&[entry(number, 1000)], Patience::None), 1);
     }
@@ -204,11 +211,17 @@ fn a_spool_of_another_process_is_waited_for_and_its_records_come_first() {
     ours.sync();
     assert!(ours.take(9, usize::MAX).is_empty(), "it is theirs still");
     assert_eq!((ours.only_in_memory(), ours.aside()), (0, 2));
-    assert!(ours.news()[0].contains("another process's"));
+    assert!(said(&ours)[0].contains("another process's"));
     drop(theirs);
     ours.sync();
     assert_eq!(ours.aside(), 0);
-    assert!(ours.news()[0].contains("with 2 records of the process before"));
+    let news = ours.news();
+    assert!(!news[0].is_warning(), "{news:?}");
+    assert!(
+        news[0]
+            .to_string()
+            .contains("with 2 records of the process before")
+    );
     assert_eq!(ours.only_in_memory(), 0);
     assert_eq!(Counters::get(&counters.waiting), 4);
     let taken = ours.take(9, usize::MAX);
@@ -274,12 +287,12 @@ fn what_finds_no_room_beside_the_spool_waits_in_memory_and_is_told() {
     ours.append(&[entry(1, 400)], Patience::None);
     ours.sync();
     assert_eq!((ours.only_in_memory(), ours.aside()), (1, 1));
-    assert!(ours.news().concat().contains("free some space"));
+    assert!(said(&ours).concat().contains("free some space"));
     // Who has the spool takes what is there: there is room again.
     theirs.sync();
     ours.sync();
     assert_eq!((ours.only_in_memory(), ours.aside()), (0, 2));
-    assert!(ours.news().concat().contains("works again"));
+    assert!(said(&ours).concat().contains("works again"));
     assert_eq!(ids(&theirs.take(9, usize::MAX)), ["id-0"]);
     theirs.sync();
     assert_eq!(ids(&theirs.take(9, usize::MAX)), ["id-1"]);

@@ -14,7 +14,7 @@ use crate::record::Format;
 use crate::sink::delivery::Tell;
 use crate::sink::spool::{Patience, Spool};
 use crate::sink::target::Target;
-use crate::sink::{Counters, Emitted, Entry, Error, Sink};
+use crate::sink::{Counters, Emitted, Entry, Error, Sink, Word};
 
 /// Records that are written together when many wait: some 200 KiB of JSON.
 const BATCH_RECORDS: usize = 64;
@@ -131,19 +131,18 @@ pub(super) fn write_directly(
             }
             Some(error @ Error::Closed) if !was_failing => {
                 counters.failing.store(true, Ordering::Relaxed);
-                tell(&format!("{error}; its records are lost from now on"));
+                let lost = format!("{error}; its records are lost from now on");
+                tell(&Word::Warning(lost));
             }
             Some(error) if !was_failing => {
                 counters.failing.store(true, Ordering::Relaxed);
-                tell(&format!("{error}; its records are lost until that changes"));
+                let lost = format!("{error}; its records are lost until that changes");
+                tell(&Word::Warning(lost));
             }
             None if was_failing && flushed.written > 0 => {
                 counters.failing.store(false, Ordering::Relaxed);
-                let lost = counters.lost();
-                tell(&format!(
-                    "output {name}: works again; lost {}",
-                    counted(lost, "record")
-                ));
+                let lost = counted(counters.lost(), "record");
+                tell(&Word::Notice(format!("works again; lost {lost}")).of(&name));
             }
             Some(_) | None => {}
         }

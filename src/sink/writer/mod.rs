@@ -16,7 +16,7 @@ use crossbeam::channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 use super::delivery::{Delivery, Tell};
 use super::open::{Outlet, Place, Way};
 use super::spool::{Patience, Spool, findings};
-use super::{Counters, Emitted, clock};
+use super::{Counters, Emitted, Word, clock};
 use crate::record::{Emission, Record};
 use distribute::{Branch, End, distribute, write_directly};
 
@@ -195,7 +195,7 @@ impl Writer {
         outlets: Vec<Outlet>,
         capacity: usize,
         place: &Place,
-        tell: impl Fn(&str) + Send + Sync + 'static,
+        tell: impl Fn(&Word) + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let tell: Tell = Arc::new(tell);
         let (queue, records) = bounded(capacity);
@@ -434,7 +434,7 @@ fn start(
         }
         Way::Spooled(spool, transport, found) => {
             let name = &outlet.name;
-            findings(found).for_each(|sentence| tell(&format!("output {name}: {sentence}")));
+            findings(found).for_each(|word| tell(&word.of(name)));
             let delivery = Delivery {
                 name: outlet.name,
                 spool: Arc::clone(&spool),

@@ -12,7 +12,7 @@ use crate::sink::scratch::folder;
 use crate::sink::spool::{Patience, Spool};
 use crate::sink::target::Target;
 use crate::sink::transport::{Delivered, Failure, Fate, Transport};
-use crate::sink::{Counters, Emitted, Entry, Error, Filter, Flushed, Sink, Style, open};
+use crate::sink::{Counters, Emitted, Entry, Error, Filter, Flushed, Sink, Style, Word, open};
 
 fn record() -> Record {
     Record::Coverage(Box::new(coverage()))
@@ -101,7 +101,7 @@ fn one_bad_output_is_told_once_and_the_other_goes_on() {
         }),
     ];
     let (told, lines) = mpsc::channel();
-    let tell = move |line: &str| told.send(line.to_owned()).unwrap();
+    let tell = move |word: &Word| told.send(word.to_string()).unwrap();
     let writer = Writer::spawn(outlets, 8, &place(Patience::None), tell).unwrap();
     for _ in 0..4 {
         assert!(writer.output().try_send(record(), &emission()));
@@ -160,7 +160,7 @@ fn a_sensors_reader_that_went_away_is_said_once_and_what_comes_later_is_lost() {
         done,
     };
     let (tell, said) = mpsc::channel();
-    let tell = move |line: &str| tell.send(line.to_owned()).unwrap();
+    let tell = move |word: &Word| tell.send(word.to_string()).unwrap();
     let writer = Writer::spawn(vec![direct(sink)], 9, &place(Patience::None), tell).unwrap();
     for _ in 0..3 {
         assert!(writer.output().try_send(record(), &emission()));
