@@ -86,6 +86,22 @@ pub(super) const fn is_active(segment: &Segment) -> bool {
     segment.flags.ack() && segment.window != 0
 }
 
+/// Bare and without window, Don't Fragment set and ID 0: what Linux answers by no socket, whatever those of its host do
+/// about fragments (`ip_no_pmtu_disc`, `IP_PMTUDISC_DONT`), since one of its own says it all (`tcp_sk_init`). Not so
+/// beside a SYN with one option at most, which no such kernel sends.
+pub(super) fn is_of_no_socket(case: &Case<'_>) -> bool {
+    let syn = case.sender().and_then(|sender| sender.syn);
+    let is_kernels = syn.is_none_or(|syn| syn.options.order > 0xf);
+    let answers = case.first().is_some_and(|first| {
+        let segment = &first.segment;
+        !segment.flags.ack()
+            && segment.window == 0
+            && segment.dont_fragment == Some(true)
+            && segment.ip_id == Some(0)
+    });
+    is_kernels && answers
+}
+
 /// The reset is one that answers a SYN, or would be: nothing but a SYN of the receiver was seen.
 pub(super) fn answers_syn(case: &Case<'_>) -> bool {
     let syn_sent = case

@@ -2,7 +2,9 @@
 //! shapes (`tcp_v4_send_reset`, `tcp_send_active_reset`); what is neither was made by something
 //! else. Never held against a reset: a missing timestamp as such, window 0, IP ID 0.
 
-use super::basis::{Stack, answers_syn, receiver_isn, sender_stack, timestamps_in_use};
+use super::basis::{
+    Stack, answers_syn, is_of_no_socket, receiver_isn, sender_stack, timestamps_in_use,
+};
 use super::opener::is_syn_anothers;
 use super::{Case, Evidence, Group, Kind};
 use crate::flow::HalfFlow;
@@ -213,11 +215,12 @@ pub fn passive(case: &Case<'_>) -> Option<Evidence> {
         && segment.payload_len == 0
         && segment.reserved == 0;
     let own = case.sender().filter(|_| !is_syn_anothers(case));
-    let usual_df = own.is_none_or(|s| match (segment.dont_fragment, s.dont_fragment) {
-        (Some(true), (set, clear)) => set || !clear,
-        (Some(false), (set, clear)) => clear || !set,
-        (None, _) => true,
-    });
+    let usual_df = is_of_no_socket(case)
+        || own.is_none_or(|s| match (segment.dont_fragment, s.dont_fragment) {
+            (Some(true), (set, clear)) => set || !clear,
+            (Some(false), (set, clear)) => clear || !set,
+            (None, _) => true,
+        });
     // RFC 9293 §3.10.7.1 gives such an answer only to a segment with ACK.
     (plain && usual_df && !answers_syn(case)).then(|| PASSIVE.found("R, window 0", "R, window 0"))
 }
@@ -443,6 +446,10 @@ mod tests {
             .passive()
             .reset(|r| r.dont_fragment = Some(false));
         assert_eq!(clear.check(passive), None);
+        let sockets_clear = Scene::established()
+            .passive()
+            .sender(|s| s.dont_fragment = (false, true));
+        assert_eq!(sockets_clear.check(passive), name("reset_shape_passive"));
         assert_eq!(Scene::refused().passive().check(passive), None);
     }
 
