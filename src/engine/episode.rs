@@ -297,12 +297,16 @@ impl Episode {
         })
     }
 
-    /// Whether an abort of the sender's own overtook the segment, which came after the reset `first`.
-    fn is_overtaken(&self, sender: Side, first: &Segment, segment: &Segment) -> bool {
-        !overtaken::is_beyond(segment.end(), first)
-            && self
-                .aborts(sender, first)
-                .any(|abort| overtaken::is_sent_before(segment, abort))
+    /// Whether an abort of the sender's own overtook the segment, which came after the reset `first`, or something else
+    /// of the sender's did that came before that.
+    fn is_overtaken(&self, sender: Side, first: &ResetSeen, segment: &Segment) -> bool {
+        let facts = self.facts.get(sender.index()).and_then(Option::as_ref);
+        let half = facts.and_then(|facts| facts.sender.as_ref());
+        !overtaken::is_beyond(segment.end(), &first.segment)
+            && (overtaken::is_older_than_the_reset(segment, first, half)
+                || self
+                    .aborts(sender, &first.segment)
+                    .any(|abort| overtaken::is_sent_before(segment, abort)))
     }
 
     /// The resets of `sender` that may be the abort that overtook what came after `first`: where `first` is an
@@ -317,13 +321,13 @@ impl Episode {
     fn answers_overtaken(
         &self,
         sender: Side,
-        first: &Segment,
+        first: &ResetSeen,
         answer: &AnsweredAfterReset,
     ) -> bool {
         let Some((seq, len)) = answer.seq.zip(answer.len) else {
             return false;
         };
-        if overtaken::is_beyond(seq.plus(len), first) {
+        if overtaken::is_beyond(seq.plus(len), &first.segment) {
             return false;
         }
         let mut copies = self
@@ -334,7 +338,7 @@ impl Episode {
         if copies.peek().is_some() {
             return copies.all(|(_, seen)| self.is_overtaken(sender, first, &seen.segment));
         }
-        self.aborts(sender, first)
+        self.aborts(sender, &first.segment)
             .any(|abort| overtaken::is_below(seq.plus(len), abort))
     }
 
@@ -375,11 +379,11 @@ impl Episode {
             .iter()
             .filter(|(side, seen)| *side == sender && seen.time > first.time)
             .filter(|(_, seen)| self.is_of_old(seen.time))
-            .filter(|(_, seen)| !self.is_overtaken(sender, &first.segment, &seen.segment))
+            .filter(|(_, seen)| !self.is_overtaken(sender, first, &seen.segment))
             .map(|(_, seen)| *seen)
             .collect();
         let mut answered = self.answers_to(sender, first.time);
-        answered.retain(|answer| !self.answers_overtaken(sender, &first.segment, answer));
+        answered.retain(|answer| !self.answers_overtaken(sender, first, answer));
         Some(View {
             sender,
             first,

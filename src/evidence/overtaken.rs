@@ -5,21 +5,90 @@
 use super::basis::{is_active, may_be_one_way};
 use super::race::{is_at_or_beyond, own_segments};
 use super::{Case, ResetSeen};
-use crate::wire::{Segment, SeqNum};
+use crate::flow::HalfFlow;
+use crate::host::{SocketSequence, SocketView, TcpState};
+use crate::wire::{Segment, SeqNum, Timestamps};
 
 /// Whether whoever sent `abort` had sent `segment` before it, however late that comes: its SEQ is SND.NXT and its
 /// ACK RCV.NXT (`tcp_send_active_reset`), and by its clock (RFC 7323 §3.2) the segment is no younger. Resets overtake
 /// data where the network reorders: the abort, and the bare ones with which its sender's kernel answers from then on.
 ///
 /// Who forges a reset that is accepted has the next number of the living peer, so that what the peer sends
-/// lies beyond. Without timestamps nothing is said.
+/// lies beyond. Where there are no timestamps, as Windows asks for none, the IP IDs tell the order, and where there are
+/// none either, only what ends where the abort stands was sent just before it.
 #[must_use]
 pub fn is_sent_before(segment: &Segment, abort: &Segment) -> bool {
-    let stamps = segment.options.timestamps.zip(abort.options.timestamps);
+    let stamp = abort.options.timestamps.map(|stamps| stamps.value);
     is_below(segment.end(), abort)
         && !segment.ack.is_after(abort.ack)
         && may_be_one_way(abort.hop_limit, segment.hop_limit)
-        && stamps.is_some_and(|(sent, aborted)| !SeqNum(sent.value).is_after(SeqNum(aborted.value)))
+        && is_no_younger(segment, stamp, abort.ip_id, abort.seq)
+            .unwrap_or((segment.end(), segment.ack) == (abort.seq, abort.ack))
+}
+
+/// Whether `segment`, which came after a reset, had been sent before something of its sender's that came before that: by
+/// what the local socket had from the peer by then, or as what lies below the sender's FIN and is no younger. The
+/// network reordered or doubled it, and it says nothing of what its sender did later.
+#[must_use]
+pub fn is_older_than_the_reset(
+    segment: &Segment,
+    reset: &ResetSeen,
+    sender: Option<&HalfFlow>,
+) -> bool {
+    // One that waits for its SYN to be answered knows no number of its peer's.
+    let knows = |state: TcpState| state.is_connection() && state != TcpState::SynSent;
+    let socket = reset.socket.as_ref();
+    if socket
+        .filter(|socket| socket.state().is_some_and(knows))
+        .and_then(SocketView::sequence)
+        .is_some_and(|known| is_older_than_known(segment, known))
+    {
+        return true;
+    }
+    let closed = sender.and_then(|half| Some((half, half.fin?)));
+    closed.is_some_and(|(half, fin)| {
+        let stamp = half.timestamps.map(|(_, stamps)| stamps.value);
+        is_at_or_beyond(fin, segment.end())
+            && is_no_younger(segment, stamp, half.ip_id, fin) == Some(true)
+    })
+}
+
+/// Whether the socket had something newer of its peer's, which takes back neither its clock (TS.Recent) nor what it
+/// acknowledged (SND.UNA); or had all of the segment's data, which is then a copy if it is no younger.
+fn is_older_than_known(segment: &Segment, known: &SocketSequence) -> bool {
+    let stamps = segment.options.timestamps.zip(known.ts_recent);
+    let newest = |(own, recent): (Timestamps, u32)| SeqNum(recent).offset_from(SeqNum(own.value));
+    let is_older = stamps.is_some_and(|stamps| newest(stamps) > 0);
+    let took_back = segment.flags.ack() && known.snd_una.is_after(segment.ack);
+    let is_copy = !segment.is_empty()
+        && is_at_or_beyond(known.rcv_nxt, segment.end())
+        && stamps.is_none_or(|stamps| newest(stamps) >= 0);
+    is_older || took_back || is_copy
+}
+
+/// Segments for which a sender's IP ID may have stepped on beyond those of the bytes in between: they were sent again,
+/// or had no data.
+const STEPS: u32 = 16;
+/// Bytes of a segment: no fewer where many are under way.
+const SMALL_SEGMENT: u32 = 256;
+
+/// Whether `segment` was sent no later than what bears this TSval and IP ID and lies at `seq`. `None`: there is neither.
+fn is_no_younger(
+    segment: &Segment,
+    stamp: Option<u32>,
+    ip_id: Option<u16>,
+    seq: SeqNum,
+) -> Option<bool> {
+    match (segment.options.timestamps, stamp) {
+        (Some(own), Some(known)) => Some(!SeqNum(own.value).is_after(SeqNum(known))),
+        (None, None) => {
+            let ids = segment.ip_id.zip(ip_id);
+            let (own, known) = ids.filter(|(own, known)| *own != 0 && *known != 0)?;
+            let most = STEPS + seq.bytes_since(segment.seq) / SMALL_SEGMENT;
+            Some((1..=most).contains(&known.wrapping_sub(own).into()))
+        }
+        _ => Some(false),
+    }
 }
 
 /// Whether what ends there was sent after `abort`, if by one sender: a socket aborts once, at SND.NXT. Another abort
@@ -57,10 +126,11 @@ pub(super) fn closes_soon(case: &Case<'_>, first: &ResetSeen, guard: u64) -> boo
 
 #[cfg(test)]
 mod tests {
-    use super::{is_below, is_beyond};
+    use super::{is_below, is_beyond, is_older_than_the_reset};
     use crate::evidence::race::{answered, sends_on};
     use crate::evidence::testing::{Scene, name};
-    use crate::wire::{Flags, Segment};
+    use crate::host::{SocketSequence, SocketView, TcpState};
+    use crate::wire::{Flags, Segment, SeqNum, Timestamps};
 
     fn data(segment: &mut Segment) {
         segment.payload_len = 100;
@@ -98,5 +168,27 @@ mod tests {
         }
         let bare = Scene::established().passive().resets[0].segment;
         assert!(!is_beyond(bare.seq.plus(1), &bare));
+    }
+
+    #[test]
+    fn whose_syn_is_not_answered_yet_knows_no_clock_of_its_peer() {
+        let sequence = SocketSequence {
+            ts_recent: Some(0),
+            ..SocketSequence::BLANK
+        };
+        let told = |state| {
+            let mut reset = Scene::refused().resets[0];
+            reset.socket = Some(SocketView::Full { state, sequence });
+            let mut answer = reset.segment;
+            answer.flags = Flags(Flags::SYN | Flags::ACK);
+            answer.seq = SeqNum(4_000_000_000);
+            answer.options.timestamps = Some(Timestamps {
+                value: 4_000_000_000,
+                echo: 1,
+            });
+            is_older_than_the_reset(&answer, &reset, None)
+        };
+        assert!(!told(TcpState::SynSent));
+        assert!(told(TcpState::Established));
     }
 }

@@ -47,6 +47,7 @@ fn heard_again(data: Segment, answer_flags: u8) -> Vec<ResetRecord> {
 #[test]
 fn a_peer_that_is_heard_after_its_record_was_written_corrects_the_record() {
     let data = Segment {
+        ack: SeqNum(77),
         payload_len: 100,
         ..segment(tuple(), Flags::ACK | Flags::PSH, 5)
     };
@@ -154,6 +155,7 @@ fn ports_used_anew_hold_nothing_against_the_reset_before() {
         engine.kernel_event(&event(300, tuple().reversed(), opened));
         // The new connection's ISN is near by chance.
         let data = Segment {
+            ack: SeqNum(77),
             payload_len: 100,
             ..segment(tuple(), Flags::ACK | Flags::PSH, 900)
         };
