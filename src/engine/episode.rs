@@ -303,10 +303,21 @@ impl Episode {
         let facts = self.facts.get(sender.index()).and_then(Option::as_ref);
         let half = facts.and_then(|facts| facts.sender.as_ref());
         !overtaken::is_beyond(segment.end(), &first.segment)
-            && (overtaken::is_older_than_the_reset(segment, first, half)
+            && (self.was_aborted_here(first)
+                || overtaken::is_older_than_the_reset(segment, first, half)
                 || self
                     .aborts(sender, &first.segment)
                     .any(|abort| overtaken::is_sent_before(segment, abort)))
+    }
+
+    /// Whether this host had aborted the connection itself when a bare reset came. That answers what was still under
+    /// way, or our abort, and ended nothing; where it overtakes its sender's data, nobody goes on for that.
+    fn was_aborted_here(&self, first: &ResetSeen) -> bool {
+        let mut aborts = self.sent.iter().filter(|sent| sent.active);
+        first.vantage.path == Path::Ingress
+            && !first.segment.flags.ack()
+            && first.segment.window == 0
+            && aborts.any(|sent| sent.time <= first.time)
     }
 
     /// The resets of `sender` that may be the abort that overtook what came after `first`: where `first` is an
@@ -329,6 +340,9 @@ impl Episode {
         };
         if overtaken::is_beyond(seq.plus(len), &first.segment) {
             return false;
+        }
+        if self.was_aborted_here(first) {
+            return true;
         }
         let mut copies = self
             .after

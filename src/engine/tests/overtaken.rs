@@ -2,7 +2,7 @@
 //! kernel's bare resets come ahead of its last data.
 
 use crate::engine::testing::{
-    IN, OUT, established, event, incoming, observe, records, segment, sent, tuple,
+    IN, OUT, PROXY, established, event, incoming, observe, records, segment, sent, tuple,
 };
 use crate::flow::Sighting;
 use crate::host::{KernelEventKind, KnownReason, SocketSequence, SocketView, TcpState};
@@ -182,6 +182,31 @@ fn a_copy_of_what_the_socket_had_already_is_no_sign_of_life() {
     assert!(told(104, copy(40)));
     // Sent again since: an acknowledgment of ours was lost.
     assert!(told(105, copy(41)));
+}
+
+/// A process of this host aborts; the peer's kernel answers what was under way, and its answer overtakes its data.
+#[test]
+fn what_answers_our_own_abort_is_nobodys_forgery() {
+    let told = |aborts: bool| {
+        let mut told = records(|engine, _| {
+            if aborts {
+                let abort = sent(true, KnownReason::AbortOnClose, Some(PROXY));
+                engine.kernel_event(&event(8, tuple().reversed(), abort));
+                let frame = by_clock(Flags::RST | Flags::ACK, 77, 9);
+                let tuple = tuple().reversed();
+                observe(engine, 8, OUT, &Segment { tuple, ..frame });
+            }
+            engine.sight(&bare());
+            let late = Segment {
+                payload_len: 100,
+                ..by_clock(Flags::ACK, 5, 40)
+            };
+            observe(engine, 40, IN, &late);
+        });
+        told.remove(0)
+    };
+    assert!(lives(&told(false)));
+    assert!(!lives(&told(true)));
 }
 
 #[test]
