@@ -133,6 +133,7 @@ struct task_struct {
 	unsigned int flags;
 	unsigned long nvcsw;
 	unsigned long maj_flt;
+	int exit_code;
 	int softirq_disable_cnt; /* PREEMPT_RT only */
 };
 

@@ -55,6 +55,12 @@ static __always_inline void fill_owner(struct socket_event *event)
 	event->thread = (__u32)pid_tgid;
 	event->sleeps = task->nvcsw;
 	event->major_faults = task->maj_flt;
+	/* It was killed, crashed or left: the kernel closes what it had open (do_exit,
+	 * include/linux/sched.h). */
+	if (task->flags & PF_EXITING) {
+		event->is_exiting = 1;
+		event->exit_code = task->exit_code;
+	}
 	bpf_get_current_comm(event->comm, sizeof(event->comm));
 }
 

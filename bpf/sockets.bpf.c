@@ -111,6 +111,8 @@ static __always_inline void fill_counts(struct socket_event *event, struct sock 
 	event->bytes_received = view.bytes_received;
 	event->bytes_acked = view.bytes_acked;
 	event->last_received_ns = view.last_received_ns;
+	/* Nobody has accepted it, or its file was closed. */
+	event->is_unclaimed = !sk->sk_socket;
 }
 
 static __always_inline struct socket_event *begin(__u32 kind)

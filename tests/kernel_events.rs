@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use rstscope::events::{Config, Event, Events, FrameOrigin, own_netns};
 use rstscope::host::{
-    KernelEvent, KernelEventKind, KnownReason, ResetReason, SocketView, TcpState,
+    Ending, KernelEvent, KernelEventKind, KnownReason, ResetReason, SocketView, TcpState,
 };
 use rstscope::time::Timestamp;
 use rstscope::wire::{LinkLayer, Segment, parse};
@@ -184,6 +184,7 @@ fn inside() {
     aborts(&mut events);
     a_timer_on_busy_cpus(&mut events);
     a_killed_process(&mut events);
+    a_connection_that_nobody_accepted(&mut events);
     a_stray_segment(&mut events);
     an_accepted_reset(&mut events);
     a_closing_after_a_reset(&mut events);
@@ -350,11 +351,38 @@ fn a_killed_process(events: &mut Events) {
     let seen = play(events, server, client);
     let sent = seen.sent();
     assert_eq!(sent.len(), 1, "{seen:?}");
-    let KernelEventKind::ResetSent { process, .. } = sent[0].kind else {
+    let KernelEventKind::ResetSent {
+        process, counts, ..
+    } = sent[0].kind
+    else {
         panic!()
     };
-    let process = process.expect("a process");
+    let (process, counts) = (process.expect("a process"), counts.expect("of a socket"));
     assert!(process.name().starts_with("python"), "{process:?}");
+    assert_eq!(counts.ending, Some(Ending::Signal(9)));
+    assert!(!counts.is_unclaimed, "it had been accepted");
+}
+
+/// What waits in an accept queue is no process's yet, and is reset with its listener.
+fn a_connection_that_nobody_accepted(events: &mut Events) {
+    let client = "s=socket.create_connection(('10.77.0.1',90));s.send(b'hello');time.sleep(.9)";
+    for (server, ending) in [
+        ("l=listen(90);time.sleep(.5);l.close();time.sleep(.5)", None),
+        (
+            "l=listen(90);time.sleep(.5);__import__('os')._exit(3)",
+            Some(Ending::Exit(3)),
+        ),
+    ] {
+        let seen = play(events, server, client);
+        let sent = seen.sent();
+        assert_eq!(sent.len(), 1, "{seen:?}");
+        let KernelEventKind::ResetSent { state, counts, .. } = sent[0].kind else {
+            panic!()
+        };
+        let counts = counts.expect("of a socket");
+        assert_eq!((counts.is_unclaimed, counts.ending), (true, ending));
+        assert_eq!(state, Some(TcpState::Close));
+    }
 }
 
 /// A listener's socket does not know the peer: the tuple must come from the segment.

@@ -421,6 +421,8 @@ fn kernel_event(step: &[u8; STEP], time: Timestamp) -> KernelEvent {
                 bytes_received: u64::from(step[11]),
                 bytes_acked: u64::from(step[12]),
                 idle_ns: (step[13] != 0).then_some(u64::from(step[13]) << 24),
+                is_unclaimed: false,
+                ending: None,
             }),
         },
         3 | 4 => KernelEventKind::ResetAccepted { state },

@@ -27,6 +27,9 @@ pub(super) const LEFT_DB: f32 = 30.0;
 pub(super) const NO_EVENT: f32 = 0.97;
 pub(super) const NO_EVENT_DB: f32 = 20.0;
 
+/// How the process or its socket stood when it reset the connection: that names what happened, and decides nothing.
+pub(super) const CIRCUMSTANCE_DB: f32 = 0.0;
+
 /// The same reset came in by one interface and left by another. Wrong where somebody answers in the name of
 /// both ends at once.
 pub(super) const ROUTED: f32 = 0.95;

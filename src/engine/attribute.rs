@@ -10,7 +10,7 @@ use super::legs::{Answer, Call, Join, Legs, Passed, is_outbound};
 use crate::amount::span;
 use crate::evidence::{Evidence, Favors, ResetSeen, Value};
 use crate::flow::{FlowKey, Side};
-use crate::host::{KernelTells, KnownReason, Process, ResetReason, SocketView};
+use crate::host::{KernelTells, KnownReason, Process, ResetReason, SocketView, TcpState};
 use crate::record::silence;
 use crate::time::{MILLISECOND, Timestamp};
 use crate::vantage::Path;
@@ -121,12 +121,13 @@ fn attested_by_kernel(
         Some(reason) => format!("{form}, {reason}"),
         None => form.to_owned(),
     };
-    let evidence = vec![attested(
+    let mut evidence = vec![attested(
         "kernel_sent_reset",
         Favors::Local,
         attested::KERNEL_TOLD_DB,
         observed.into(),
     )];
+    evidence.extend(circumstances(settled, sent));
     let process = sent
         .process
         .or(settled.episode.owner.filter(|_| sent.active));
@@ -142,6 +143,24 @@ fn attested_by_kernel(
         }
     }
     attribution
+}
+
+/// What the kernel says of the moment of a socket's own abort: that its process was ending, and that no process had ever
+/// accepted the connection. Who closes his own socket still has a file of it (`__tcp_close`); the reasons of orphans are
+/// others, as are those of MPTCP, whose subflows no process accepts.
+fn circumstances(settled: &Settled<'_>, sent: &Sent) -> impl Iterator<Item = Evidence> {
+    let told = |name, observed| {
+        let db = attested::CIRCUMSTANCE_DB;
+        attested(name, Favors::Local, db, observed)
+    };
+    let ending = sent.counts.and_then(|counts| counts.ending);
+    let was_closed = sent.reason == Some(ResetReason::Known(KnownReason::State))
+        && sent.state == Some(TcpState::Close)
+        && !settled.view.first.segment.options.mptcp;
+    let is_unaccepted = was_closed && sent.counts.is_some_and(|counts| counts.is_unclaimed);
+    let ended = ending.map(|how| told("process_ended", how.to_string().into()));
+    let waited = is_unaccepted.then(|| told("never_accepted", "in the accept queue".into()));
+    ended.into_iter().chain(waited)
 }
 
 /// A socket's own abort is the application's doing, but for those that TCP decides alone, or MPTCP: of a subflow that

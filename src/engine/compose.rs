@@ -162,11 +162,14 @@ fn manner(settled: &Settled<'_>, decision: &Decision, idle_ns: Option<u64>) -> M
     }
     let facts = &settled.view.facts;
     let (bytes_in, bytes_out) = facts::bytes(settled);
+    let named = |name| decision.evidence.iter().find(|item| item.name == name);
     Manner::of(&Stood {
         verdict: decision.verdict.name(),
         cause: decision.cause.map(Cause::name),
         reason: decision.reason.and_then(ResetReason::name),
         socket_state: facts::socket_state(settled).map(TcpState::name),
+        ending: named("process_ended").and_then(Evidence::words),
+        is_unaccepted: named("never_accepted").is_some(),
         has_closed: facts.sender.is_some_and(|half| half.fin.is_some()),
         is_opener: facts.sender_is_originator,
         bytes_in,

@@ -90,6 +90,18 @@ pub(super) fn tell(told: &Told<'_>) -> String {
     digits::into_text(out.0)
 }
 
+impl Told<'_> {
+    /// What an item of the evidence shows.
+    fn observed(&self, name: &str) -> Option<&str> {
+        let item = self.evidence.iter().find(|item| item.name == name)?;
+        item.words()
+    }
+
+    fn is_unaccepted(&self) -> bool {
+        self.observed("never_accepted").is_some()
+    }
+}
+
 fn local(out: &mut Sentence, told: &Told<'_>) {
     let stage = match told.stage {
         Stage::Handshake => " reset the attempt from ",
@@ -115,8 +127,11 @@ fn local(out: &mut Sentence, told: &Told<'_>) {
                     out.place(told.destination).say(", as `ss -K` does");
                     return;
                 }
-                _ => out.say(stage).place(told.destination),
+                _ => out.ending(told).say(stage).place(told.destination),
             };
+            if told.is_unaccepted() {
+                out.say(", which nobody had accepted");
+            }
             if told.manner == Manner::TurnedAway {
                 out.say(" before a byte came");
             }
@@ -143,7 +158,9 @@ fn local(out: &mut Sentence, told: &Told<'_>) {
         }
     }
     let meaning = |reason: ResetReason| reason.meaning(told.answers_syn);
-    if let Some(reason) = told.reason.and_then(meaning) {
+    // Nobody aborted what waited for its turn.
+    let reason = told.reason.filter(|_| !told.is_unaccepted());
+    if let Some(reason) = reason.and_then(meaning) {
         out.say(": ").say(reason);
     }
 }
@@ -186,6 +203,15 @@ impl Sentence {
         match process {
             None => self.say("a process"),
             Some(process) => self.say(&format!("{} (pid {})", process.name(), process.pid)),
+        }
+    }
+
+    /// What its process did, where the reset only came of that.
+    fn ending(&mut self, told: &Told<'_>) -> &mut Self {
+        match told.observed("process_ended") {
+            Some(how) => self.say(" ended (").say(how).say(") and so"),
+            None if told.is_unaccepted() => self.say(" closed its listener and so"),
+            None => self,
         }
     }
 

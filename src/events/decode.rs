@@ -6,7 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::reasons::Reasons;
 use super::{CopiedFrame, Event, FrameOrigin};
 use crate::bpf::{egress, sockets};
-use crate::host::{KernelEvent, KernelEventKind, Process, SocketCounts, SocketView, TcpState};
+use crate::host::{
+    Ending, KernelEvent, KernelEventKind, Process, SocketCounts, SocketView, TcpState,
+};
 use crate::host_bytes::{socket_view, u16_at, u32_at, u64_at};
 use crate::time::Timestamp;
 use crate::wire::{FourTuple, SeqNum};
@@ -14,7 +16,7 @@ use crate::wire::{FourTuple, SeqNum};
 /// Where `struct frame_event` has its bytes; pinned below.
 const FRAME_DATA: usize = 112;
 const FRAME_EVENT_LEN: usize = 304;
-const SOCKET_EVENT_LEN: usize = 144;
+const SOCKET_EVENT_LEN: usize = 152;
 
 const _: () = assert!(size_of::<egress::types::frame_event>() == FRAME_EVENT_LEN);
 const _: () = assert!(std::mem::offset_of!(egress::types::frame_event, data) == FRAME_DATA);
@@ -122,6 +124,8 @@ fn counts(record: &[u8]) -> Option<SocketCounts> {
         bytes_received: u64_at(record, 120)?,
         bytes_acked: u64_at(record, 128)?,
         idle_ns: u64_at(record, 136).filter(|idle| *idle != 0),
+        is_unclaimed: record.get(149)? != &0,
+        ending: (record.get(148)? != &0).then_some(Ending::from_wait_status(u32_at(record, 144)?)),
     })
 }
 
@@ -147,7 +151,7 @@ mod tests {
     use super::{FRAME_DATA, FRAME_EVENT_LEN, SOCKET_EVENT_LEN, event};
     use crate::events::reasons::Reasons;
     use crate::events::{Event, FrameOrigin};
-    use crate::host::{KernelEventKind, SocketCounts, SocketView};
+    use crate::host::{Ending, KernelEventKind, SocketCounts, SocketView};
 
     fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
         bytes[at..at + value.len()].copy_from_slice(value);
@@ -214,6 +218,7 @@ mod tests {
         put(&mut record, 120, &30_u64.to_ne_bytes());
         put(&mut record, 128, &20_u64.to_ne_bytes());
         put(&mut record, 136, &10_u64.to_ne_bytes());
+        put(&mut record, 144, &[0x8b, 0, 0, 0, 1, 1]);
         let counted = |record: &[u8]| match event(record, &Reasons::default()) {
             Some(Event::Kernel(kernel)) => match kernel.kind {
                 KernelEventKind::ResetSent { counts, .. } => counts,
@@ -225,6 +230,8 @@ mod tests {
             bytes_received: 30,
             bytes_acked: 20,
             idle_ns: Some(10),
+            is_unclaimed: true,
+            ending: Some(Ending::Signal(11)),
         };
         assert_eq!(counted(&record), Some(counts));
         put(&mut record, 6, &[0]);

@@ -310,6 +310,17 @@ pub struct Evidence {
     pub expected: Option<Value>,
 }
 
+impl Evidence {
+    /// What was measured, where that is words.
+    #[must_use]
+    pub fn words(&self) -> Option<&str> {
+        match &self.observed {
+            Some(Value::Text(text)) => Some(text),
+            _ => None,
+        }
+    }
+}
+
 /// How a reset's SEQ fits RCV.NXT of its receiver, as RFC 5961 §3 sorts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SequenceFit {

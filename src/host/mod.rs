@@ -2,6 +2,10 @@
 //! instant a reset arrived, and the events of the tcp tracepoints. Values only; `events` and
 //! `worker` decode them from bytes that the BPF programs wrote.
 
+mod ending;
+
+pub use ending::Ending;
+
 use crate::time::Timestamp;
 use crate::wire::{FourTuple, SeqNum};
 
@@ -493,7 +497,7 @@ pub struct KernelTells {
     pub owners: bool,
 }
 
-/// What a socket had carried when it was aborted.
+/// What a socket had carried when it was aborted, and what the kernel says of that moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SocketCounts {
     /// Bytes received, the peer's FIN among them (`tcp_rcv_nxt_update`).
@@ -502,6 +506,10 @@ pub struct SocketCounts {
     pub bytes_acked: u64,
     /// Nanoseconds since the last segment from the peer.
     pub idle_ns: Option<u64>,
+    /// No process had a file of it: not yet, or not any more.
+    pub is_unclaimed: bool,
+    /// The process that did it was ending.
+    pub ending: Option<Ending>,
 }
 
 /// What the kernel said.

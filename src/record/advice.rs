@@ -102,6 +102,14 @@ const fn by_manner(manner: Manner) -> Option<(&'static str, &'static str)> {
             "An application on this host aborted a connection that it had opened, and that was in use a moment before.",
             "Look into that process's log at that time: proxies abort so when the other leg is gone (a client that hung up), when a request took too long as a whole, and some as soon as they have the whole answer (HAProxy's `option http-server-close`, its health checks and agent checks), where nothing needs repair.",
         ),
+        Manner::Ended => (
+            "The process ended while the connection was open, and the kernel closed what it had left: with data unread, or not yet accepted, that is a reset.",
+            "See why it ended. SIGKILL: the OOM killer (`journalctl -k | grep -i oom`), a supervisor that had waited long enough (`TimeoutStopSec`, a container's grace period), or a person; SIGSEGV and SIGABRT: a crash (`coredumpctl list`, `journalctl -k`); another signal or an exit code: a stop, a restart, or an error of its own, which its log or its supervisor's has at that time.",
+        ),
+        Manner::Unaccepted => (
+            "No application ever took the connection: it waited in the accept queue, where what the client sent goes unread, until its listener was closed.",
+            "See why it was not accepted, if it had waited for long: a process that hung or was stopped, or had no thread or file left (`ss -ltn` shows the queue, `nstat -az TcpExtListenOverflows` those that found it full). If not, only the listener's closing is to blame, by a stop, restart or reload: hand the listener over to the next process, or take the host out of rotation before.",
+        ),
         Manner::Killed => (
             "Somebody on this host killed the socket; the application that owns it did not close it.",
             "Find out who: the process that is named did it (`ss -K`, a container runtime or an agent that destroys sockets when addresses or backends change). The owner of the socket is innocent.",

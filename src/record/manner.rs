@@ -13,6 +13,10 @@ pub(crate) struct Stood<'a> {
     pub(crate) reason: Option<&'a str>,
     /// The local socket.
     pub(crate) socket_state: Option<&'a str>,
+    /// The process that did it was ending: its signal or exit code.
+    pub(crate) ending: Option<&'a str>,
+    /// No process had ever accepted the connection.
+    pub(crate) is_unaccepted: bool,
     /// The purported sender's FIN was seen.
     pub(crate) has_closed: bool,
     /// The purported sender opened the connection.
@@ -33,6 +37,10 @@ pub(crate) enum Manner {
     TurnedAway,
     /// A process aborted a connection of its own that was in use a moment ago.
     InUse,
+    /// Its process was killed, crashed, or exited.
+    Ended,
+    /// It waited in an accept queue until its listener was closed.
+    Unaccepted,
     /// Somebody on this host killed the socket of a process.
     Killed,
     /// The peer had closed it in order, and answers what came afterwards.
@@ -63,6 +71,13 @@ impl Manner {
         let is_open = stood.socket_state.is_some_and(|state| state != "close");
         if stood.reason == Some(ABORT) && is_open {
             return Self::Killed;
+        }
+        let is_exit = stood.ending.map(|how| how.starts_with("exit code"));
+        match is_exit {
+            Some(false) => return Self::Ended,
+            _ if stood.is_unaccepted => return Self::Unaccepted,
+            Some(true) => return Self::Ended,
+            None => {}
         }
         // Unread data and silence are stories of their own.
         let is_silent = stood.idle_ns.is_some_and(|idle| idle >= SILENCE_NS);
@@ -101,6 +116,8 @@ mod tests {
         cause: Some("process"),
         reason: Some("TCP_STATE"),
         socket_state: Some("close"),
+        ending: None,
+        is_unaccepted: false,
         has_closed: false,
         is_opener: Some(true),
         bytes_in: Some(0),
@@ -142,6 +159,26 @@ mod tests {
         // Older kernels tell no reason, and nothing can be told by the state alone.
         assert_eq!(of(Some("established"), None), Manner::Probe);
         assert_eq!(of(None, ABORTED.reason), Manner::Probe);
+    }
+
+    #[test]
+    fn a_process_that_was_killed_explains_more_than_what_its_connections_were_at() {
+        let of = |ending, is_unaccepted, reason| {
+            Manner::of(&Stood {
+                ending,
+                is_unaccepted,
+                reason,
+                is_opener: Some(false),
+                ..ABORTED
+            })
+        };
+        let (abort, unread) = (ABORTED.reason, Some("TCP_ABORT_ON_CLOSE"));
+        assert_eq!(of(Some("SIGKILL"), false, unread), Manner::Ended);
+        assert_eq!(of(Some("SIGSEGV"), true, abort), Manner::Ended);
+        assert_eq!(of(Some("exit code 0"), true, abort), Manner::Unaccepted);
+        assert_eq!(of(Some("exit code 1"), false, unread), Manner::Ended);
+        assert_eq!(of(None, true, abort), Manner::Unaccepted);
+        assert_eq!(of(None, false, abort), Manner::TurnedAway);
     }
 
     #[test]

@@ -366,11 +366,17 @@ fn sums(out: &mut String, record: &Value, groups: &[(&str, f64)]) {
 fn manner(record: &Value) -> Manner {
     let bytes = |path| record.pointer(path).and_then(Value::as_u64);
     let opener = end(record, "/client");
+    let named = |name| {
+        let mut items = list(record, "/rstscope/evidence").iter();
+        items.find(|item| text(item, "/name") == Some(name))
+    };
     Manner::of(&Stood {
         verdict: text(record, "/rstscope/verdict").unwrap_or_default(),
         cause: text(record, "/rstscope/cause"),
         reason: text(record, "/rstscope/kernel/reset_reason"),
         socket_state: text(record, "/rstscope/kernel/socket_state"),
+        ending: named("process_ended").and_then(|item| text(item, "/observed")),
+        is_unaccepted: named("never_accepted").is_some(),
         has_closed: text(record, "/rstscope/stage") == Some("closed"),
         is_opener: opener.map(|opener| Some(opener) == end(record, "/source")),
         bytes_in: bytes("/rstscope/bytes_in"),

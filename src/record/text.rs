@@ -130,7 +130,13 @@ fn facts(record: &ResetRecord) -> String {
         }
         facts.extend(reset_for(record));
         let answers_syn = first.is_some_and(|entry| entry.segment.answers_syn());
-        let reason = record.kernel.reset_reason;
+        let named = |name| record.evidence.iter().find(|item| item.name == name);
+        if let Some(how) = named("process_ended").and_then(Evidence::words) {
+            facts.push(format!("ended ({how})"));
+        }
+        let is_unaccepted = named("never_accepted").is_some();
+        facts.extend(is_unaccepted.then(|| "never accepted".to_owned()));
+        let reason = record.kernel.reset_reason.filter(|_| !is_unaccepted);
         if let Some(meaning) = reason.and_then(|reason| reason.meaning(answers_syn)) {
             facts.push(meaning.to_owned());
         }

@@ -30,6 +30,8 @@ fn aborted(closes: bool, idle_ns: Option<u64>) -> ResetRecord {
                 bytes_received: 30 + u64::from(closes),
                 bytes_acked: 21,
                 idle_ns,
+                is_unclaimed: false,
+                ending: None,
             });
         }
         engine.kernel_event(&event(3000, ours, kind));
@@ -85,6 +87,8 @@ fn aborted_unused(opened: bool, state: TcpState) -> String {
                 bytes_received: 0,
                 bytes_acked: u64::from(opened),
                 idle_ns: Some(1_000),
+                is_unclaimed: false,
+                ending: None,
             });
         }
         engine.kernel_event(&event(2, ours, kind));

@@ -30,6 +30,8 @@ fn given_up(closer: Process) -> ResetRecord {
                 bytes_received: 0,
                 bytes_acked: 21,
                 idle_ns: Some(1_999_000_000),
+                is_unclaimed: false,
+                ending: None,
             });
         }
         engine.kernel_event(&event(2000, ours, kind));

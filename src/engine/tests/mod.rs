@@ -3,6 +3,7 @@
 mod attested;
 mod captures;
 mod counted;
+mod ended;
 mod episodes;
 mod given_up;
 mod half_closed;
