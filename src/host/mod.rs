@@ -410,6 +410,10 @@ impl ResetReason {
     pub fn meaning(self, answers_syn: bool) -> Option<&'static str> {
         match self {
             Self::Known(KnownReason::NoSocket) if answers_syn => Some("nothing listens there"),
+            // `tcp_check_req` gives this reason where it has no room for the connection, too (`listen_overflow`).
+            Self::Known(KnownReason::InvalidSyn) if !answers_syn => {
+                Some("the listener had no room for the connection")
+            }
             _ => self.row().map(|(.., meaning)| *meaning),
         }
     }

@@ -70,6 +70,10 @@ impl Judged<'_> {
                 "The peer sent data after the application on this host had closed the connection: nobody would have read it.",
                 "Compare idle and request time-outs: the application's is shorter than the peer's, or it answered before the request was complete.",
             ),
+            (_, Some("INVALID_SYN")) if !self.answers_syn => (
+                "The client had completed the handshake, but the listener had no room for the connection: its accept queue was full, and `net.ipv4.tcp_abort_on_overflow` has the kernel reset it then.",
+                "See why the process does not accept fast enough (it hangs, or has no thread or file left): `ss -ltn` shows the queue (Recv-Q) and its limit (Send-Q: the process's backlog, at most `net.core.somaxconn`), `nstat -az TcpExtListenOverflows` how often. With `tcp_abort_on_overflow` 0 clients would be kept waiting, and try again.",
+            ),
             (_, Some("TCP_KEEPALIVE_TIMEOUT")) => (
                 "The peer answered no keepalive any more, and this host gave the connection up.",
                 "See whether the peer died at that time, or a firewall or NAT between forgot the connection while it was idle: a shorter keepalive interval holds it open.",
@@ -297,6 +301,13 @@ mod tests {
             device: None,
         };
         assert!(asked.next_step().contains("listens"));
+    }
+
+    #[test]
+    fn who_found_the_accept_queue_full_is_not_said_to_have_sent_a_second_syn() {
+        let (meaning, step) = said(Verdict::Local, Some(Cause::Kernel), Some("INVALID_SYN"));
+        assert!(meaning.contains("accept queue was full"), "{meaning}");
+        assert!(step.contains("ListenOverflows"), "{step}");
     }
 
     #[test]

@@ -55,6 +55,28 @@ fn what_mptcp_aborts_is_not_told_to_have_been_unread() {
 }
 
 #[test]
+fn a_handshake_that_found_no_room_is_told_from_a_syn_inside_a_connection() {
+    let told = |flags, seq| {
+        let records = records(|engine, _| {
+            observe(engine, 10, OUT, &segment(tuple().reversed(), flags, seq));
+            let kind = sent(false, KnownReason::InvalidSyn, None);
+            engine.kernel_event(&event(10, tuple().reversed(), kind));
+        });
+        records[0].message.clone()
+    };
+    let full = told(Flags::RST, 5);
+    assert!(
+        full.ends_with(": the listener had no room for the connection"),
+        "{full}"
+    );
+    let again = told(Flags::RST | Flags::ACK, 0);
+    assert!(
+        again.ends_with(": a SYN came inside a connection"),
+        "{again}"
+    );
+}
+
+#[test]
 fn the_kernels_own_answers_are_not_a_process() {
     for (active, reason) in [
         (false, KnownReason::NoSocket),
