@@ -52,16 +52,7 @@ pub(super) fn tell(told: &Told<'_>) -> String {
             out.place(told.destination).say(", which still sent");
             out.because(told, Favors::Remote);
         }
-        Verdict::Remote => {
-            let what = match told.cause {
-                Some(Cause::Refused) => " refused the connection from ",
-                Some(Cause::Answer) => " does not know the connection and reset ",
-                Some(Cause::Consequence) => " answered what a forged reset had broken, to ",
-                _ => " itself aborted the connection with ",
-            };
-            out.place(told.source).say(what).place(told.destination);
-            out.because(told, Favors::Remote);
-        }
+        Verdict::Remote => remote(&mut out, told),
         Verdict::Injected => {
             out.place(told.source).say(" did not send this reset to ");
             out.place(told.destination).say(": ");
@@ -100,6 +91,26 @@ impl Told<'_> {
     fn is_unaccepted(&self) -> bool {
         self.observed("never_accepted").is_some()
     }
+}
+
+fn remote(out: &mut Sentence, told: &Told<'_>) {
+    let what = match told.cause {
+        _ if told.manner == Manner::NotTaken => " reset the connection from ",
+        Some(Cause::Refused) => " refused the connection from ",
+        Some(Cause::Answer) => " does not know the connection and reset ",
+        Some(Cause::Consequence) => " answered what a forged reset had broken, to ",
+        _ => " itself aborted the connection with ",
+    };
+    out.place(told.source).say(what).place(told.destination);
+    match told.manner {
+        Manner::NotTaken => out.say(" before it had taken a byte"),
+        Manner::Unanswered => out.say(" before it had sent a byte"),
+        _ => out,
+    };
+    if let (Some(Cause::Abort), Some(silence)) = (told.cause, silence(told.idle_ns)) {
+        out.say(", having been ").say(&silence);
+    }
+    out.because(told, Favors::Remote);
 }
 
 fn local(out: &mut Sentence, told: &Told<'_>) {

@@ -114,6 +114,14 @@ const fn by_manner(manner: Manner) -> Option<(&'static str, &'static str)> {
             "No application ever took the connection: it waited in the accept queue, where what the client sent goes unread, until its listener was closed.",
             "See why it was not accepted, if it had waited for long: a process that hung or was stopped, or had no thread or file left (`ss -ltn` shows the queue, `nstat -az TcpExtListenOverflows` those that found it full). If not, only the listener's closing is to blame, by a stop, restart or reload: hand the listener over to the next process, or take the host out of rotation before.",
         ),
+        Manner::Unanswered => (
+            "The server aborted the connection without having sent a byte.",
+            "Ask its owner whether the process was stopped, restarted or killed at that time, or had hung before: what it had not read, and what waited in its accept queue, is reset then. Otherwise it turned this host away, by a rule or limit, or for what it got (TLS or the PROXY protocol on one side only): its log will tell, the network will not.",
+        ),
+        Manner::NotTaken => (
+            "The server's TCP reset the connection, of which it had not acknowledged a byte.",
+            "Ask its owner whether its accept queue was full (`nstat -az TcpExtListenOverflows`; with `net.ipv4.tcp_abort_on_overflow` 1 its kernel resets then), or its listener was closed or restarted at that moment; and whether something before it (a balancer, a SYN proxy) answers the SYN for a server that knows nothing of it.",
+        ),
         Manner::Killed => (
             "Somebody on this host killed the socket; the application that owns it did not close it.",
             "Find out who: the process that is named did it (`ss -K`, a container runtime or an agent that destroys sockets when addresses or backends change). The owner of the socket is innocent.",
@@ -192,13 +200,13 @@ fn next_step(verdict: &str, cause: Option<&str>) -> &'static str {
             "Ask the peer's owner whether the service ran at that time and whether a packet filter rejects this host there, and check address and port."
         }
         ("remote", Some("answer")) => {
-            "Ask the peer's owner for a restart, a failover or a shorter idle time-out than yours."
+            "Ask the peer's owner for a restart, a failover or a shorter idle time-out than yours. Where this host translates the connection's addresses (DNAT, masquerading), see whether it forgot that (`conntrack -L`; rules loaded anew): its segments leave from an address or port then that the peer never heard of."
         }
         ("remote", Some("consequence")) => {
             "Explain the related event: its forged reset came first and is the one to pursue."
         }
         ("remote", _) => {
-            "Ask the owner of the peer's application why it aborts; its log at that time will tell, the network will not."
+            "Ask the owner of the peer's application why it aborts; its log at that time will tell, the network will not. If the peer had been silent, hold the idle time against its idle time-out; if data was under way to it, its process may have been killed, or have closed without reading that."
         }
         ("forwarded", Some("router")) => {
             "Ask the end that sent it; where that is a container or a virtual machine of this host, see whether it was stopped then. The host itself only carried it."

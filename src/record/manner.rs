@@ -41,6 +41,10 @@ pub(crate) enum Manner {
     Ended,
     /// It waited in an accept queue until its listener was closed.
     Unaccepted,
+    /// A server aborted it without having sent a byte.
+    Unanswered,
+    /// A server's TCP reset it without having acknowledged a byte, nor closed it.
+    NotTaken,
     /// Somebody on this host killed the socket of a process.
     Killed,
     /// The peer had closed it in order, and answers what came afterwards.
@@ -61,6 +65,7 @@ impl Manner {
         match (stood.verdict, stood.cause) {
             ("local", Some("process")) => Self::of_abort(stood),
             ("remote", Some("answer")) => Self::of_answer(stood),
+            ("remote", Some("abort")) if stood.is_of_mute_server() => Self::Unanswered,
             _ => Self::Plain,
         }
     }
@@ -99,11 +104,21 @@ impl Manner {
             Some("close_wait" | "last_ack" | "closing")
         );
         if !took_fin && !stood.has_closed {
-            return Self::Plain;
+            return match stood.is_of_mute_server() && stood.bytes_out == Some(0) {
+                true => Self::NotTaken,
+                false => Self::Plain,
+            };
         }
         Self::Closed {
             is_opener: stood.is_opener,
         }
+    }
+}
+
+impl Stood<'_> {
+    /// The purported sender serves, and has sent nothing.
+    fn is_of_mute_server(&self) -> bool {
+        self.is_opener == Some(false) && self.bytes_in == Some(0)
     }
 }
 
@@ -179,6 +194,32 @@ mod tests {
         assert_eq!(of(Some("exit code 1"), false, unread), Manner::Ended);
         assert_eq!(of(None, true, abort), Manner::Unaccepted);
         assert_eq!(of(None, false, abort), Manner::TurnedAway);
+    }
+
+    #[test]
+    fn a_server_that_never_said_a_byte_is_told_from_one_that_stopped() {
+        let of = |cause, is_opener, bytes_in, bytes_out| {
+            Manner::of(&Stood {
+                verdict: "remote",
+                cause: Some(cause),
+                socket_state: Some("established"),
+                is_opener,
+                bytes_in,
+                bytes_out,
+                ..ABORTED
+            })
+        };
+        let (served, none, some) = (Some(false), Some(0), Some(7));
+        assert_eq!(of("abort", served, none, some), Manner::Unanswered);
+        assert_eq!(of("abort", served, none, none), Manner::Unanswered);
+        assert_eq!(of("answer", served, none, none), Manner::NotTaken);
+        assert_eq!(of("answer", served, none, some), Manner::Plain);
+        for cause in ["abort", "answer"] {
+            assert_eq!(of(cause, served, some, none), Manner::Plain);
+            assert_eq!(of(cause, served, None, none), Manner::Plain);
+            assert_eq!(of(cause, Some(true), none, none), Manner::Plain);
+            assert_eq!(of(cause, None, none, none), Manner::Plain);
+        }
     }
 
     #[test]

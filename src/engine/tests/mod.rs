@@ -10,6 +10,7 @@ mod half_closed;
 mod kernel_events;
 mod late;
 mod later;
+mod mute;
 mod older_kernels;
 mod opened_by_proxy;
 mod overtaken;
