@@ -73,6 +73,10 @@ impl Engine {
             } else if segment.flags.syn() && !segment.flags.ack() {
                 self.tracker.note_routed(&key, side, time);
                 self.hear_opened(&Opened::by(segment, time));
+            } else if segment.flags.syn() {
+                // Where this host translates addresses, the SYN left by another name than it came, and only the
+                // answer to it bears the one by which the client knows the connection.
+                self.tracker.note_routed(&key, side.other(), time);
             }
             return;
         }

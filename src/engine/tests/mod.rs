@@ -14,6 +14,7 @@ mod mute;
 mod older_kernels;
 mod opened_by_proxy;
 mod overtaken;
+mod routed;
 mod storms;
 mod unproven;
 mod waves;
