@@ -6,6 +6,7 @@ use super::basis::{
 };
 use super::hop_limit::reset_is_far;
 use super::overtaken::closes_soon;
+use super::ways::{is_of_a_known_way, is_of_the_networks_way};
 use super::{AfterReset, Case, Evidence, Group, Kind, ResetSeen};
 use crate::amount::{counted, span};
 use crate::wire::SeqNum;
@@ -256,14 +257,16 @@ pub fn syn_ack(case: &Case<'_>) -> Option<Evidence> {
 /// knew of it.
 ///
 /// False positives: one peer with two initial hop limits (64 and 128 at one distance): the first
-/// must differ by hops.
+/// must differ by hops; routers that spread packets over ways of several lengths: silent where three
+/// segments of the address, or of its network, came by the first's way.
 #[must_use]
 pub fn own_reset_follows(case: &Case<'_>) -> Option<Evidence> {
     if answers_syn(case) {
         return valid_refusal_follows(case);
     }
     let first = case.first()?;
-    if !reset_is_far(case) {
+    let way = first.segment.hop_limit;
+    if !reset_is_far(case) || is_of_a_known_way(case, way) || is_of_the_networks_way(case, way) {
         return None;
     }
     let sender = case.sender()?;
@@ -546,5 +549,15 @@ mod tests {
                 r.hop_limit = 123;
             });
         assert_eq!(two.check(own_reset_follows), None);
+        // Routers take turns, and two flows of the address came as far as the first.
+        let far = scene.resets[0].segment.hop_limit;
+        let mut spread = scene.path_hop_limit(far);
+        let heard = &mut spread.flow.path.as_mut().unwrap().hop_limits;
+        heard.note(far);
+        let two = spread.clone();
+        assert_eq!(two.check(own_reset_follows), name("own_reset_follows"));
+        let heard = &mut spread.flow.path.as_mut().unwrap().hop_limits;
+        heard.note(far);
+        assert_eq!(spread.check(own_reset_follows), None);
     }
 }
