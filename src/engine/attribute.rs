@@ -8,7 +8,7 @@ use super::episode::{Sent, Settled};
 use super::facts;
 use super::legs::{Answer, Call, Join, Legs, Passed, is_outbound};
 use crate::amount::span;
-use crate::evidence::{Evidence, Favors, ResetSeen, Value};
+use crate::evidence::{Evidence, Favors, NEVER_ACCEPTED, PROCESS_ENDED, ResetSeen, Value};
 use crate::flow::{FlowKey, Side};
 use crate::host::{KernelTells, KnownReason, Process, ResetReason, SocketView, TcpState};
 use crate::record::silence;
@@ -158,8 +158,8 @@ fn circumstances(settled: &Settled<'_>, sent: &Sent) -> impl Iterator<Item = Evi
         && sent.state == Some(TcpState::Close)
         && !settled.view.first.segment.options.mptcp;
     let is_unaccepted = was_closed && sent.counts.is_some_and(|counts| counts.is_unclaimed);
-    let ended = ending.map(|how| told("process_ended", how.to_string().into()));
-    let waited = is_unaccepted.then(|| told("never_accepted", "in the accept queue".into()));
+    let ended = ending.map(|how| told(PROCESS_ENDED, how.to_string().into()));
+    let waited = is_unaccepted.then(|| told(NEVER_ACCEPTED, "in the accept queue".into()));
     ended.into_iter().chain(waited)
 }
 

@@ -9,7 +9,9 @@ use super::legs::{Join, Legs};
 use super::message::{Told, tell};
 use super::other_leg;
 use super::{Closed, EngineConfig};
-use crate::evidence::{Case, Evidence, Favors, Group, InjectorMemory, SiblingMemory};
+use crate::evidence::{
+    Case, Circumstances, Evidence, Favors, Group, InjectorMemory, SiblingMemory,
+};
 use crate::flow::{Endpoint, Side};
 use crate::host::{KnownReason, ResetReason, TcpState};
 use crate::record::{KernelFacts, Manner, Related, ResetRecord, Stood};
@@ -162,14 +164,12 @@ fn manner(settled: &Settled<'_>, decision: &Decision, idle_ns: Option<u64>) -> M
     }
     let facts = &settled.view.facts;
     let (bytes_in, bytes_out) = facts::bytes(settled);
-    let named = |name| decision.evidence.iter().find(|item| item.name == name);
     Manner::of(&Stood {
         verdict: decision.verdict.name(),
         cause: decision.cause.map(Cause::name),
         reason: decision.reason.and_then(ResetReason::name),
         socket_state: facts::socket_state(settled).map(TcpState::name),
-        ending: named("process_ended").and_then(Evidence::words),
-        is_unaccepted: named("never_accepted").is_some(),
+        circumstances: Circumstances::of(&decision.evidence),
         has_closed: facts.sender.is_some_and(|half| half.fin.is_some()),
         is_opener: facts.sender_is_originator,
         bytes_in,

@@ -2,7 +2,7 @@
 //! nothing that the wire chose but numbers, so that no reset can write into a log.
 
 use crate::amount::span;
-use crate::evidence::{Evidence, Favors, Value};
+use crate::evidence::{Circumstances, Evidence, Favors, Value};
 use crate::flow::Endpoint;
 use crate::host::{Process, ResetReason};
 use crate::record::{Manner, Related, digits, silence};
@@ -81,18 +81,6 @@ pub(super) fn tell(told: &Told<'_>) -> String {
     digits::into_text(out.0)
 }
 
-impl Told<'_> {
-    /// What an item of the evidence shows.
-    fn observed(&self, name: &str) -> Option<&str> {
-        let item = self.evidence.iter().find(|item| item.name == name)?;
-        item.words()
-    }
-
-    fn is_unaccepted(&self) -> bool {
-        self.observed("never_accepted").is_some()
-    }
-}
-
 fn remote(out: &mut Sentence, told: &Told<'_>) {
     let what = match told.cause {
         _ if told.manner == Manner::NotTaken => " reset the connection from ",
@@ -114,6 +102,7 @@ fn remote(out: &mut Sentence, told: &Told<'_>) {
 }
 
 fn local(out: &mut Sentence, told: &Told<'_>) {
+    let stood = Circumstances::of(told.evidence);
     let stage = match told.stage {
         Stage::Handshake => " reset the attempt from ",
         _ => " reset the connection with ",
@@ -138,9 +127,9 @@ fn local(out: &mut Sentence, told: &Told<'_>) {
                     out.place(told.destination).say(", as `ss -K` does");
                     return;
                 }
-                _ => out.ending(told).say(stage).place(told.destination),
+                _ => out.ending(stood).say(stage).place(told.destination),
             };
-            if told.is_unaccepted() {
+            if stood.is_unaccepted {
                 out.say(", which nobody had accepted");
             }
             if told.manner == Manner::TurnedAway {
@@ -170,7 +159,7 @@ fn local(out: &mut Sentence, told: &Told<'_>) {
     }
     let meaning = |reason: ResetReason| reason.meaning(told.answers_syn);
     // Nobody aborted what waited for its turn.
-    let reason = told.reason.filter(|_| !told.is_unaccepted());
+    let reason = told.reason.filter(|_| !stood.is_unaccepted);
     if let Some(reason) = reason.and_then(meaning) {
         out.say(": ").say(reason);
     }
@@ -218,10 +207,10 @@ impl Sentence {
     }
 
     /// What its process did, where the reset only came of that.
-    fn ending(&mut self, told: &Told<'_>) -> &mut Self {
-        match told.observed("process_ended") {
+    fn ending(&mut self, stood: Circumstances<'_>) -> &mut Self {
+        match stood.ending {
             Some(how) => self.say(" ended (").say(how).say(") and so"),
-            None if told.is_unaccepted() => self.say(" closed its listener and so"),
+            None if stood.is_unaccepted => self.say(" closed its listener and so"),
             None => self,
         }
     }

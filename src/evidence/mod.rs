@@ -4,6 +4,7 @@
 
 pub mod acceptance;
 mod basis;
+mod circumstances;
 pub mod hop_limit;
 pub mod injectors;
 pub mod ip_id;
@@ -25,6 +26,7 @@ pub mod train;
 mod ways;
 
 pub use basis::Stack;
+pub use circumstances::{Circumstances, NEVER_ACCEPTED, PROCESS_ENDED};
 pub use injectors::{InjectorFacts, InjectorMemory};
 pub use needs::Needs;
 pub use siblings::{SiblingFacts, SiblingMemory};

@@ -26,6 +26,9 @@ const SIGNALS: &[(u8, &str)] = &[
 ];
 
 impl Ending {
+    /// What begins the words of [`Self::Exit`], and of no other.
+    pub const EXIT: &str = "exit code";
+
     /// From the kernel's word (`task_struct.exit_code`), which is that of wait(2).
     #[must_use]
     pub const fn from_wait_status(status: u32) -> Self {
@@ -40,7 +43,7 @@ impl Ending {
 impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Exit(code) => write!(f, "exit code {code}"),
+            Self::Exit(code) => write!(f, "{} {code}", Self::EXIT),
             Self::Signal(signal) => match SIGNALS.iter().find(|(number, _)| number == signal) {
                 Some((_, name)) => f.write_str(name),
                 None => write!(f, "signal {signal}"),

@@ -3,6 +3,8 @@
 //! asks for a record's sentence, `explain` for its story, by the same words of the record.
 
 use super::SILENCE_NS;
+use crate::evidence::Circumstances;
+use crate::host::Ending;
 
 /// What is known of a reset and its connection, in the words of the record.
 #[derive(Debug, Clone, Copy, Default)]
@@ -13,10 +15,8 @@ pub(crate) struct Stood<'a> {
     pub(crate) reason: Option<&'a str>,
     /// The local socket.
     pub(crate) socket_state: Option<&'a str>,
-    /// The process that did it was ending: its signal or exit code.
-    pub(crate) ending: Option<&'a str>,
-    /// No process had ever accepted the connection.
-    pub(crate) is_unaccepted: bool,
+    /// The process that did it, and its socket.
+    pub(crate) circumstances: Circumstances<'a>,
     /// The purported sender's FIN was seen.
     pub(crate) has_closed: bool,
     /// The purported sender opened the connection.
@@ -77,10 +77,14 @@ impl Manner {
         if stood.reason == Some(ABORT) && is_open {
             return Self::Killed;
         }
-        let is_exit = stood.ending.map(|how| how.starts_with("exit code"));
-        match is_exit {
+        let Circumstances {
+            ending,
+            is_unaccepted,
+        } = stood.circumstances;
+        // Who leaves by himself may have meant it; who is killed did not.
+        match ending.map(|how| how.starts_with(Ending::EXIT)) {
             Some(false) => return Self::Ended,
-            _ if stood.is_unaccepted => return Self::Unaccepted,
+            _ if is_unaccepted => return Self::Unaccepted,
             Some(true) => return Self::Ended,
             None => {}
         }
@@ -124,15 +128,17 @@ impl Stood<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Manner, Stood};
+    use super::{Circumstances, Manner, Stood};
 
     const ABORTED: Stood<'_> = Stood {
         verdict: "local",
         cause: Some("process"),
         reason: Some("TCP_STATE"),
         socket_state: Some("close"),
-        ending: None,
-        is_unaccepted: false,
+        circumstances: Circumstances {
+            ending: None,
+            is_unaccepted: false,
+        },
         has_closed: false,
         is_opener: Some(true),
         bytes_in: Some(0),
@@ -180,8 +186,10 @@ mod tests {
     fn a_process_that_was_killed_explains_more_than_what_its_connections_were_at() {
         let of = |ending, is_unaccepted, reason| {
             Manner::of(&Stood {
-                ending,
-                is_unaccepted,
+                circumstances: Circumstances {
+                    ending,
+                    is_unaccepted,
+                },
                 reason,
                 is_opener: Some(false),
                 ..ABORTED

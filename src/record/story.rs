@@ -10,6 +10,7 @@ use super::advice::Judged;
 use super::one_line::one_line;
 use super::{Manner, Stood};
 use crate::amount::{counted, span};
+use crate::evidence::{Circumstances, NEVER_ACCEPTED, PROCESS_ENDED};
 
 /// The story of one reset record; `None` when this is none. Ends with a line's end. Every text of
 /// the record is stripped of control characters: it may come from anywhere.
@@ -375,8 +376,10 @@ fn manner(record: &Value) -> Manner {
         cause: text(record, "/rstscope/cause"),
         reason: text(record, "/rstscope/kernel/reset_reason"),
         socket_state: text(record, "/rstscope/kernel/socket_state"),
-        ending: named("process_ended").and_then(|item| text(item, "/observed")),
-        is_unaccepted: named("never_accepted").is_some(),
+        circumstances: Circumstances {
+            ending: named(PROCESS_ENDED).and_then(|item| text(item, "/observed")),
+            is_unaccepted: named(NEVER_ACCEPTED).is_some(),
+        },
         has_closed: text(record, "/rstscope/stage") == Some("closed"),
         is_opener: opener.map(|opener| Some(opener) == end(record, "/source")),
         bytes_in: bytes("/rstscope/bytes_in"),

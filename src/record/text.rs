@@ -10,7 +10,7 @@ use super::one_line::one_line;
 use super::writer::rounded;
 use super::{CoverageRecord, Record, ResetRecord, silence};
 use crate::amount::counted;
-use crate::evidence::{Evidence, Favors, Group, SequenceFit};
+use crate::evidence::{Circumstances, Evidence, Favors, Group, SequenceFit};
 use crate::flow::Endpoint;
 use crate::verdict::{Cause, PRIOR_DB, Verdict};
 
@@ -130,13 +130,11 @@ fn facts(record: &ResetRecord) -> String {
         }
         facts.extend(reset_for(record));
         let answers_syn = first.is_some_and(|entry| entry.segment.answers_syn());
-        let named = |name| record.evidence.iter().find(|item| item.name == name);
-        if let Some(how) = named("process_ended").and_then(Evidence::words) {
-            facts.push(format!("ended ({how})"));
-        }
-        let is_unaccepted = named("never_accepted").is_some();
-        facts.extend(is_unaccepted.then(|| "never accepted".to_owned()));
-        let reason = record.kernel.reset_reason.filter(|_| !is_unaccepted);
+        let stood = Circumstances::of(&record.evidence);
+        facts.extend(stood.ending.map(|how| format!("ended ({how})")));
+        let unaccepted = stood.is_unaccepted.then(|| "never accepted".to_owned());
+        facts.extend(unaccepted);
+        let reason = record.kernel.reset_reason.filter(|_| !stood.is_unaccepted);
         if let Some(meaning) = reason.and_then(|reason| reason.meaning(answers_syn)) {
             facts.push(meaning.to_owned());
         }
