@@ -31,18 +31,11 @@ fn captured_until(
     change: impl FnOnce(Segment) -> Segment,
     ms: u64,
 ) -> Vec<ResetRecord> {
-    let capture = Vantage {
-        interface: InterfaceId(0),
-        path: Path::Capture,
-    };
-    let mut engine = Engine::new(EngineConfig {
-        offline: true,
-        kernel: KernelTells::default(),
+    let config = EngineConfig {
         forged_linger_ns: 5 * SECOND,
         own_devices,
         ..config()
-    });
-    let mut records = Vec::new();
+    };
     let syn = Segment {
         ip_id: Some(100),
         window: 64240,
@@ -56,9 +49,24 @@ fn captured_until(
         ..segment(tuple(), Flags::RST, 5)
     };
     let genuine = segment(tuple(), Flags::RST, 5);
-    for (time, segment) in [(0, syn), (100, change(forged)), (ms, genuine)] {
+    heard(config, &[(0, syn), (100, change(forged)), (ms, genuine)])
+}
+
+/// What a capture of these segments, each at its milliseconds, gives within a minute.
+fn heard(config: EngineConfig, segments: &[(u64, Segment)]) -> Vec<ResetRecord> {
+    let capture = Vantage {
+        interface: InterfaceId(0),
+        path: Path::Capture,
+    };
+    let mut engine = Engine::new(EngineConfig {
+        offline: true,
+        kernel: KernelTells::default(),
+        ..config
+    });
+    let mut records = Vec::new();
+    for (ms, segment) in segments {
         let mut emit = |record| records.push(record);
-        engine.observe(at(time), capture, &segment, None, &mut emit);
+        engine.observe(at(*ms), capture, segment, None, &mut emit);
     }
     engine.tick(at(60_000), &mut |record| records.push(record));
     records
@@ -123,25 +131,15 @@ fn an_own_device_changes_no_verdict() {
 }
 
 /// A client asks, `refusal` comes, the client asks again with the number `again`, and `answer` comes.
-fn asked_twice(refusal: &Segment, again: u32, answer: &Segment) -> Vec<ResetRecord> {
-    let capture = Vantage {
-        interface: InterfaceId(0),
-        path: Path::Capture,
-    };
-    let mut engine = Engine::new(EngineConfig {
-        offline: true,
-        kernel: KernelTells::default(),
-        ..config()
-    });
-    let mut records = Vec::new();
+fn asked_twice(refusal: Segment, again: u32, answer: Segment) -> Vec<ResetRecord> {
     let syn = |seq| segment(tuple().reversed(), Flags::SYN, seq);
-    let (first, second) = (syn(700), syn(again));
-    for (ms, segment) in [(0, &first), (105, refusal), (114, &second), (305, answer)] {
-        let mut emit = |record| records.push(record);
-        engine.observe(at(ms), capture, segment, None, &mut emit);
-    }
-    engine.finish(&mut |record| records.push(record));
-    records
+    let segments = [
+        (0, syn(700)),
+        (105, refusal),
+        (114, syn(again)),
+        (305, answer),
+    ];
+    heard(config(), &segments)
 }
 
 #[test]
@@ -153,7 +151,7 @@ fn a_syn_that_is_sent_again_begins_no_other_connection() {
     };
     let forged = answer(Flags::RST, 700, 46);
     let genuine = answer(Flags::RST, 701, 64);
-    let of_both = asked_twice(&forged, 700, &genuine);
+    let of_both = asked_twice(forged, 700, genuine);
     assert_eq!(
         of_both[0].verdict,
         Verdict::Injected,
@@ -162,7 +160,7 @@ fn a_syn_that_is_sent_again_begins_no_other_connection() {
     );
     assert_eq!((of_both.len(), of_both[0].reset_count), (1, 2));
     // What another SYN is answered by says nothing of the first.
-    let anew = asked_twice(&forged, 9_000, &answer(Flags::RST, 9_001, 64));
+    let anew = asked_twice(forged, 9_000, answer(Flags::RST, 9_001, 64));
     assert_eq!(
         anew[0].verdict,
         Verdict::Undetermined,
@@ -170,7 +168,7 @@ fn a_syn_that_is_sent_again_begins_no_other_connection() {
         anew[0].evidence
     );
     // As Windows does it, while the service comes up.
-    let accepted = asked_twice(&genuine, 700, &answer(Flags::SYN, 701, 64));
+    let accepted = asked_twice(genuine, 700, answer(Flags::SYN, 701, 64));
     assert_eq!(
         accepted[0].verdict,
         Verdict::Remote,
