@@ -86,12 +86,16 @@ pub(super) const fn is_active(segment: &Segment) -> bool {
     segment.flags.ack() && segment.window != 0
 }
 
+/// The largest order of one option (`Options::order`: four bits each). Scanners write none or one; a kernel's SYN has
+/// an MSS and more.
+const ONE_OPTION: u32 = 0xf;
+
 /// Bare and without window, Don't Fragment set and ID 0: what Linux answers by no socket, whatever those of its host do
 /// about fragments (`ip_no_pmtu_disc`, `IP_PMTUDISC_DONT`), since one of its own says it all (`tcp_sk_init`). Not so
 /// beside a SYN with one option at most, which no such kernel sends.
 pub(super) fn is_of_no_socket(case: &Case<'_>) -> bool {
     let syn = case.sender().and_then(|sender| sender.syn);
-    let is_kernels = syn.is_none_or(|syn| syn.options.order > 0xf);
+    let is_kernels = syn.is_none_or(|syn| syn.options.order > ONE_OPTION);
     let answers = case.first().is_some_and(|first| {
         let segment = &first.segment;
         !segment.flags.ack()
