@@ -13,15 +13,17 @@ int report_egress(struct __sk_buff *skb)
 {
 	struct segment segment;
 	int flags = parse_skb(skb, &segment);
+	__u32 lost;
 
 	if (likely(flags < 0 || !(flags & TCP_CONTROL))) {
 		count_unread(flags);
 		return TC_ACT_UNSPEC;
 	}
+	lost = flags & TCP_RST ? HOST_EGRESS_RESET_LOST : HOST_EGRESS_LOST;
 	if (!(flags & TCP_RST) && !has_room(ROOM_FOR_OTHERS)) {
-		count_host(HOST_EGRESS_LOST);
+		count_host(lost);
 		return TC_ACT_UNSPEC;
 	}
 	return copy_skb(skb, NULL, bpf_ktime_get_ns(),
-			skb->ingress_ifindex ? FRAME_EGRESS_FORWARDED : FRAME_EGRESS);
+			skb->ingress_ifindex ? FRAME_EGRESS_FORWARDED : FRAME_EGRESS, lost);
 }

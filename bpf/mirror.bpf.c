@@ -21,6 +21,7 @@ static __noinline int report(struct __sk_buff *skb)
 	struct segment segment;
 	struct socket_view view = {};
 	__u64 now;
+	__u32 lost;
 	int flags = parse_whole(skb, &segment);
 
 	if (flags < 0)
@@ -35,18 +36,19 @@ static __noinline int report(struct __sk_buff *skb)
 		origin = watched_as(&key);
 		if (!origin)
 			return TC_ACT_UNSPEC;
-		return copy_skb(skb, NULL, bpf_ktime_get_ns(), origin);
+		return copy_skb(skb, NULL, bpf_ktime_get_ns(), origin, HOST_MIRROR_LOST);
 	}
 	now = bpf_ktime_get_ns();
 	if (flags & TCP_RST)
 		watch_flow(&segment, now);
 	if (flags & (TCP_RST | TCP_FIN))
 		view_socket(skb, &segment, &view, now);
+	lost = flags & TCP_RST ? HOST_MIRROR_RESET_LOST : HOST_MIRROR_LOST;
 	if (!has_room(room_for(flags, &segment, &view))) {
-		count_host(HOST_MIRROR_LOST);
+		count_host(lost);
 		return TC_ACT_UNSPEC;
 	}
-	return copy_skb(skb, &view, now, FRAME_MIRRORED);
+	return copy_skb(skb, &view, now, FRAME_MIRRORED, lost);
 }
 
 SEC("tc")

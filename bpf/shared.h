@@ -223,11 +223,11 @@ struct burst {
 /* Counters of the egress program, the tracepoints and the hand-back classifier. */
 enum host_counter {
 	HOST_EGRESS_COPIED = 0,
-	HOST_EGRESS_LOST, /* the ring buffer was full */
+	HOST_EGRESS_LOST, /* the ring buffer was full; of SYN and FIN */
 	HOST_EVENTS,
 	HOST_EVENTS_LOST,
 	HOST_MIRRORED,
-	HOST_MIRROR_LOST,     /* the ring buffer was full */
+	HOST_MIRROR_LOST,     /* the ring buffer was full; of what is no reset */
 	HOST_HANDED_BACK,     /* frames given to the interface, by the veth's peer or live */
 	HOST_CLOSINGS_UNTOLD, /* orderly closings soon after a reset, beyond the budget */
 	/* Not followed to a TCP header by a tc program: as STEER_FRAGMENT and those behind it. */
@@ -235,6 +235,9 @@ enum host_counter {
 	HOST_UNREAD_TRUNCATED,
 	HOST_UNREAD_MALFORMED,
 	HOST_UNREAD_TOO_DEEP,
+	/* A lost baseline is a verdict with less evidence; a lost reset may be a lost record. */
+	HOST_EGRESS_RESET_LOST,
+	HOST_MIRROR_RESET_LOST,
 	HOST_COUNTERS,
 };
 

@@ -67,17 +67,17 @@ static __always_inline __u32 copy_rest(struct __sk_buff *skb, __u32 from, void *
 
 /*
  * The frame as the wire has it: a tag that the kernel keeps beside the packet (hardware
- * acceleration) is put back into the copy.
+ * acceleration) is put back into the copy. Without room for it, `lost` is counted.
  */
 static __noinline int copy_skb(struct __sk_buff *skb, const struct socket_view *view, __u64 now,
-			       __u32 origin)
+			       __u32 origin, __u32 lost)
 {
 	struct frame_event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 	__u32 tag_len = skb->vlan_present ? 4 : 0;
 	int leaves = origin == FRAME_EGRESS || origin == FRAME_EGRESS_FORWARDED;
 
 	if (!event) {
-		count_host(leaves ? HOST_EGRESS_LOST : HOST_MIRROR_LOST);
+		count_host(lost);
 		return TC_ACT_UNSPEC;
 	}
 	describe(event, origin, now, skb->ifindex, skb->len + tag_len, view);

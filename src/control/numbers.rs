@@ -283,8 +283,11 @@ fn lost(engine: &EngineShared, numbers: &EngineNumbers, outputs: &Outputs) -> [F
     );
     events.number(&[("kind", "event")], numbers.host.events_lost);
     events.number(&[("kind", "event_missed")], numbers.host.events_missed);
-    events.number(&[("kind", "egress")], numbers.host.egress_lost);
-    events.number(&[("kind", "mirror")], numbers.host.mirror_lost);
+    let host = &numbers.host;
+    events.number(&[("kind", "egress")], host.egress_lost);
+    events.number(&[("kind", "egress_reset")], host.egress_reset_lost);
+    events.number(&[("kind", "mirror")], host.mirror_lost);
+    events.number(&[("kind", "mirror_reset")], host.mirror_reset_lost);
     events.number(&[("kind", "unknown")], numbers.host.unknown);
     let unread = engine.unread.load(Ordering::Relaxed);
     events.number(&[("kind", "unread")], unread);

@@ -26,12 +26,8 @@ pub(super) fn print(
     notice::say(verdicts(engine));
     ledgers(posts, host);
     notice::say(table("what leaves, and copies", &engine.table));
-    let lost = host.lost();
-    if lost > 0 {
-        notice::warn(format_args!(
-            "lost {}: the ring buffer was full, a CPU was telling one when the next came, or they were not understood",
-            counted(lost, "kernel event")
-        ));
+    if host.lost() > 0 {
+        notice::warn(lost(host));
     }
     if engine.unread > 0 {
         notice::warn(format_args!(
@@ -55,6 +51,21 @@ pub(super) fn print(
     for output in by_name(&written.outputs) {
         notice::say(format_args!("rstscope: {}", delivered(&output)));
     }
+}
+
+/// What the host's programs could not tell, and how much of it may be a record that is not there.
+fn lost(host: &HostCounters) -> String {
+    let resets = match host.resets_lost() {
+        0 => "no reset's copy among them".to_owned(),
+        lost => format!(
+            "copies of {} among them, which may have no record",
+            counted(lost, "reset")
+        ),
+    };
+    format!(
+        "lost {} ({resets}): the ring buffer was full, a CPU was telling one when the next came, or they were not understood",
+        counted(host.lost(), "kernel event")
+    )
 }
 
 /// The ledger of each interface; then, over all of them, what the host's side says of it.
@@ -187,7 +198,8 @@ fn verdicts(engine: &EngineFinished) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{away, by_name, delivered, table};
+    use super::{away, by_name, delivered, lost, table};
+    use crate::events::HostCounters;
     use crate::flow::TableCounters;
     use crate::sink::OutputTotals;
     use crate::time::SECOND;
@@ -206,6 +218,25 @@ mod tests {
                 .ends_with("80 µs (median), at least 1.0 s (99 %), 7.0 s (longest)")
         );
         assert!(away("eth0", 0, &LatencySummary::default()).ends_with("no frame was away"));
+    }
+
+    #[test]
+    fn resets_among_what_was_lost_are_said() {
+        let mut host = HostCounters {
+            egress_lost: 19_000,
+            ..HostCounters::default()
+        };
+        let spared = lost(&host);
+        assert!(
+            spared.starts_with("lost 19000 kernel events (no reset's copy among them): "),
+            "{spared}"
+        );
+        host.mirror_reset_lost = 1;
+        let said = lost(&host);
+        assert!(
+            said.starts_with("lost 19001 kernel events (copies of 1 reset among them, which may have no record): "),
+            "{said}"
+        );
     }
 
     #[test]

@@ -77,16 +77,20 @@ pub enum Event<'a> {
 pub struct HostCounters {
     /// Control frames that left and were copied.
     pub egress_copied: u64,
-    /// Those that found the ring buffer full.
+    /// Those without RST that found the ring buffer full.
     pub egress_lost: u64,
+    /// Those with RST.
+    pub egress_reset_lost: u64,
     /// Tracepoint events written.
     pub events: u64,
     /// Those that found the ring buffer full.
     pub events_lost: u64,
     /// Frames copied in mirror mode.
     pub mirrored: u64,
-    /// Those that found the ring buffer full.
+    /// Those without RST that found the ring buffer full.
     pub mirror_lost: u64,
+    /// Those with RST.
+    pub mirror_reset_lost: u64,
     /// Frames that the hand-back veth's peer gave to the interface.
     pub handed_back: u64,
     /// Orderly closings soon after a reset that were not told: more than the budget.
@@ -116,11 +120,18 @@ impl HostCounters {
     /// Events and copies that should have reached us and did not.
     #[must_use]
     pub const fn lost(&self) -> u64 {
-        self.events_lost + self.events_missed + self.egress_lost + self.mirror_lost + self.unknown
+        let copies = self.egress_lost + self.mirror_lost + self.resets_lost();
+        self.events_lost + self.events_missed + copies + self.unknown
+    }
+
+    /// Copies of resets among them: each may be a record that is not there.
+    #[must_use]
+    pub const fn resets_lost(&self) -> u64 {
+        self.egress_reset_lost + self.mirror_reset_lost
     }
 }
 
-const HOST_COUNTERS: u32 = 12;
+const HOST_COUNTERS: u32 = 14;
 
 /// What to load.
 #[derive(Debug, Clone, Copy)]
@@ -344,6 +355,8 @@ impl Events {
             closings_untold: sum(7),
             events_missed: self.runs_missed()?,
             unknown: self.unknown_records,
+            egress_reset_lost: sum(12),
+            mirror_reset_lost: sum(13),
             unread: Unread {
                 fragment: sum(8),
                 truncated: sum(9),
@@ -396,9 +409,11 @@ mod tests {
             mirror_lost: 4,
             events_missed: 8,
             unknown: 16,
+            egress_reset_lost: 32,
+            mirror_reset_lost: 64,
             ..HostCounters::default()
         };
-        assert_eq!(lost.lost(), 31);
+        assert_eq!((lost.lost(), lost.resets_lost()), (127, 96));
         let told = HostCounters {
             egress_copied: 1,
             events: 2,

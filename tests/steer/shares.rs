@@ -165,6 +165,7 @@ fn what_finds_the_ring_buffer_full_is_counted_by_its_kind() {
     events.attach_egress("nic0", ifindex).unwrap();
     send("wire0", &v4(SYN), EACH);
     send("nic0", &v4(RST), EACH);
+    send("wire0", &v4(RST), 5);
     for _ in 0..EACH {
         assert!(TcpStream::connect("127.0.0.1:1").is_err());
     }
@@ -175,8 +176,13 @@ fn what_finds_the_ring_buffer_full_is_counted_by_its_kind() {
         (27, each - 27),
         "{host:?}"
     );
-    assert_eq!(host.egress_copied + host.egress_lost, each, "{host:?}");
-    assert!(host.egress_lost > 0 && host.events_lost > 0, "{host:?}");
+    let resets = host.egress_copied + host.egress_reset_lost;
+    assert_eq!((resets, host.egress_lost), (each, 0), "{host:?}");
+    assert!(
+        host.egress_reset_lost > 0 && host.events_lost > 0,
+        "{host:?}"
+    );
+    assert_eq!(host.mirror_reset_lost, 5, "{host:?}");
     let kernel = host.events + host.events_lost + host.events_missed;
     assert!(kernel >= each, "{host:?}");
     let (mut mirrored, mut left, mut told) = (0, 0, 0);
