@@ -132,9 +132,11 @@ fn local(out: &mut Sentence, told: &Told<'_>) {
             if stood.is_unaccepted {
                 out.say(", which nobody had accepted");
             }
-            if told.manner == Manner::TurnedAway {
-                out.say(" before a byte came");
-            }
+            match told.manner {
+                Manner::TurnedAway => out.say(" before a byte came"),
+                Manner::Rejected => out.say(" without having answered a byte"),
+                _ => out,
+            };
             if let Some(silence) = silence(told.idle_ns) {
                 out.say(", ").say(&silence);
             }

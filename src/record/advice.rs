@@ -106,6 +106,14 @@ const fn by_manner(manner: Manner) -> Option<(&'static str, &'static str)> {
             "An application on this host aborted a connection that it had opened, and that was in use a moment before.",
             "Look into that process's log at that time: proxies abort so when the other leg is gone (a client that hung up), when a request took too long as a whole, and some as soon as they have the whole answer (HAProxy's `option http-server-close`, its health checks and agent checks), where nothing needs repair.",
         ),
+        Manner::Rejected => (
+            "An application on this host accepted the connection and aborted it as soon as the client had sent something, without a byte of an answer: this is no time-out.",
+            "Look for the rule or limit by which that process turns requests away (nginx's `return 444` resets where `reset_timedout_connection` is on), for what it cannot read (TLS, or the PROXY protocol, on one side only), and for an error in its log; of a proxy, whether its other leg failed.",
+        ),
+        Manner::Interrupted => (
+            "An application on this host aborted a connection that it had accepted and answered on, a moment after it had heard from the client: its silence was not why.",
+            "Look into that process's log at that time for a rule or limit that turned a request away (nginx's `return 444`), an error in the middle of an answer, or a stop; of a proxy, whether its other leg was gone, or the request took too long as a whole.",
+        ),
         Manner::Ended => (
             "The process ended while the connection was open, and the kernel closed what it had left: with data unread, or not yet accepted, that is a reset.",
             "See why it ended. SIGKILL: the OOM killer (`journalctl -k | grep -i oom`), a supervisor that had waited long enough (`TimeoutStopSec`, a container's grace period), or a person; SIGSEGV and SIGABRT: a crash (`coredumpctl list`, `journalctl -k`); another signal or an exit code: a stop, a restart, or an error of its own, which its log or its supervisor's has at that time.",

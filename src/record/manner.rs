@@ -21,6 +21,7 @@ pub(crate) struct Stood<'a> {
     pub(crate) has_closed: bool,
     /// The purported sender opened the connection.
     pub(crate) is_opener: Option<bool>,
+    /// Payload that came from the purported sender, and that went to it.
     pub(crate) bytes_in: Option<u64>,
     pub(crate) bytes_out: Option<u64>,
     pub(crate) idle_ns: Option<u64>,
@@ -37,6 +38,10 @@ pub(crate) enum Manner {
     TurnedAway,
     /// A process aborted a connection of its own that was in use a moment ago.
     InUse,
+    /// A process accepted it, heard from its client, and aborted it at once without a byte of an answer.
+    Rejected,
+    /// A process aborted a connection that it had accepted and answered on, a moment after its client was heard.
+    Interrupted,
     /// Its process was killed, crashed, or exited.
     Ended,
     /// It waited in an accept queue until its listener was closed.
@@ -98,6 +103,16 @@ impl Manner {
             (Some(true), true) => Self::Probe,
             (Some(false), true) => Self::TurnedAway,
             (Some(true), false) => Self::InUse,
+            (Some(false), false) => Self::of_served(stood),
+            _ => Self::Plain,
+        }
+    }
+
+    /// One that a process had accepted, and that was in use. Only where the socket told: when, and how much.
+    fn of_served(stood: &Stood<'_>) -> Self {
+        match (stood.idle_ns, stood.bytes_in) {
+            (Some(_), Some(0)) => Self::Rejected,
+            (Some(_), Some(_)) => Self::Interrupted,
             _ => Self::Plain,
         }
     }
@@ -164,6 +179,25 @@ mod tests {
                 ..ABORTED
             };
             assert_eq!(Manner::of(&stood), manner, "{stood:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_that_was_rejected_is_told_from_a_time_out() {
+        let of = |bytes_in, idle_ns| {
+            Manner::of(&Stood {
+                is_opener: Some(false),
+                bytes_in,
+                bytes_out: Some(70),
+                idle_ns,
+                ..ABORTED
+            })
+        };
+        let (at_once, late) = (Some(400_000), Some(2_000_000_000));
+        assert_eq!(of(Some(0), at_once), Manner::Rejected);
+        assert_eq!(of(Some(170), at_once), Manner::Interrupted);
+        for (bytes_in, idle_ns) in [(Some(0), late), (Some(0), None), (None, at_once)] {
+            assert_eq!(of(bytes_in, idle_ns), Manner::Plain);
         }
     }
 

@@ -59,9 +59,9 @@ fn who_waited_for_less_than_a_second_was_not_kept_waiting() {
     }
 }
 
-/// A process of this host aborts a connection that carried nothing, which it had opened or accepted, and whose socket
-/// was in that state.
-fn aborted_unused(opened: bool, state: TcpState) -> String {
+/// A process of this host aborts a connection of which it had heard so many bytes and said none, which it had opened or
+/// accepted, and whose socket was in that state.
+fn aborted_at_once(opened: bool, state: TcpState, bytes_received: u64) -> String {
     let (opener, other) = if opened { (OUT, IN) } else { (IN, OUT) };
     let ours = if opened {
         backend()
@@ -84,7 +84,7 @@ fn aborted_unused(opened: bool, state: TcpState) -> String {
         {
             *of = Some(state);
             *counts = Some(SocketCounts {
-                bytes_received: 0,
+                bytes_received,
                 bytes_acked: u64::from(opened),
                 idle_ns: Some(1_000),
                 is_unclaimed: false,
@@ -98,17 +98,22 @@ fn aborted_unused(opened: bool, state: TcpState) -> String {
 
 #[test]
 fn a_health_check_a_client_turned_away_and_a_killed_socket_are_told_apart() {
-    let probe = aborted_unused(true, TcpState::Close);
+    let probe = aborted_at_once(true, TcpState::Close, 0);
     assert!(
         probe.contains("aborted it unused, as a health check does"),
         "{probe}"
     );
-    let away = aborted_unused(false, TcpState::Close);
+    let away = aborted_at_once(false, TcpState::Close, 0);
     assert!(
         away.contains("before a byte came: the application aborted"),
         "{away}"
     );
-    let killed = aborted_unused(true, TcpState::Established);
+    let rejected = aborted_at_once(false, TcpState::Close, 70);
+    assert!(
+        rejected.contains("without having answered a byte: the application aborted"),
+        "{rejected}"
+    );
+    let killed = aborted_at_once(true, TcpState::Established, 0);
     assert!(killed.contains("killed the socket"), "{killed}");
 }
 
