@@ -128,8 +128,13 @@ struct sk_buff {
 	unsigned char *head;
 };
 
+struct signal_struct {
+	void *oom_mm; /* set by the OOM killer in its victim */
+};
+
 struct task_struct {
 	void *stack;
+	struct signal_struct *signal;
 	unsigned int flags;
 	unsigned long nvcsw;
 	unsigned long maj_flt;

@@ -58,7 +58,9 @@ static __always_inline void fill_owner(struct socket_event *event)
 	/* It was killed, crashed or left: the kernel closes what it had open (do_exit,
 	 * include/linux/sched.h). */
 	if (task->flags & PF_EXITING) {
-		event->is_exiting = 1;
+		struct signal_struct *signal = task->signal;
+
+		event->is_exiting = signal && signal->oom_mm ? EXIT_OUT_OF_MEMORY : EXIT;
 		event->exit_code = task->exit_code;
 	}
 	bpf_get_current_comm(event->comm, sizeof(event->comm));

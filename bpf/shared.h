@@ -114,6 +114,12 @@ struct frame_event {
 
 #define COMM_BYTES 16
 
+/* How an owner ended. */
+enum exit_kind {
+	EXIT = 1,
+	EXIT_OUT_OF_MEMORY = 2, /* the OOM killer chose it (mark_oom_victim) */
+};
+
 /* One event of a tcp tracepoint. Addresses in network order, IPv4 in the first four bytes. */
 struct socket_event {
 	__u32 kind;  /* enum event_kind */
@@ -142,7 +148,7 @@ struct socket_event {
 	__u64 bytes_acked;
 	__u64 last_received_ns;
 	__u32 exit_code;   /* of an owner that is_exiting, as in wait(2) */
-	__u8 is_exiting;   /* the owner ended: nobody called */
+	__u8 is_exiting;   /* enum exit_kind: the owner ended, nobody called */
 	__u8 is_unclaimed; /* of a socket's own abort: no process has a file of it (any more) */
 	__u8 pad[2];
 };

@@ -11,6 +11,8 @@
     reason = "a test that panics has failed, as it should; it may print and wait"
 )]
 
+#[path = "kernel_events/ended.rs"]
+mod ended;
 #[path = "kernel_events/filters.rs"]
 mod filters;
 #[path = "support/namespace.rs"]
@@ -24,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use rstscope::events::{Config, Event, Events, FrameOrigin, own_netns};
 use rstscope::host::{
-    Ending, KernelEvent, KernelEventKind, KnownReason, ResetReason, SocketView, TcpState,
+    KernelEvent, KernelEventKind, KnownReason, ResetReason, SocketView, TcpState,
 };
 use rstscope::time::Timestamp;
 use rstscope::wire::{LinkLayer, Segment, parse};
@@ -183,8 +185,9 @@ fn inside() {
     closed_ports(&mut events);
     aborts(&mut events);
     a_timer_on_busy_cpus(&mut events);
-    a_killed_process(&mut events);
-    a_connection_that_nobody_accepted(&mut events);
+    ended::a_killed_process(&mut events);
+    ended::for_lack_of_memory(&mut events);
+    ended::a_connection_that_nobody_accepted(&mut events);
     a_stray_segment(&mut events);
     an_accepted_reset(&mut events);
     a_closing_after_a_reset(&mut events);
@@ -339,49 +342,6 @@ fn a_timer_on_busy_cpus(events: &mut Events) {
             panic!()
         };
         assert_eq!(process, None, "{event:?}");
-    }
-}
-
-/// Who is killed while it computes still closes its sockets itself.
-fn a_killed_process(events: &mut Events) {
-    let server = "import os\nc,_=listen(86).accept()\n\
-        if os.fork()==0:\n c.close();time.sleep(.5);os.kill(os.getppid(),9);os._exit(0)\n\
-        while 1: pass";
-    let client = "s=socket.create_connection(('10.77.0.1',86));s.send(b'hello');time.sleep(1.2)";
-    let seen = play(events, server, client);
-    let sent = seen.sent();
-    assert_eq!(sent.len(), 1, "{seen:?}");
-    let KernelEventKind::ResetSent {
-        process, counts, ..
-    } = sent[0].kind
-    else {
-        panic!()
-    };
-    let (process, counts) = (process.expect("a process"), counts.expect("of a socket"));
-    assert!(process.name().starts_with("python"), "{process:?}");
-    assert_eq!(counts.ending, Some(Ending::Signal(9)));
-    assert!(!counts.is_unclaimed, "it had been accepted");
-}
-
-/// What waits in an accept queue is no process's yet, and is reset with its listener.
-fn a_connection_that_nobody_accepted(events: &mut Events) {
-    let client = "s=socket.create_connection(('10.77.0.1',90));s.send(b'hello');time.sleep(.9)";
-    for (server, ending) in [
-        ("l=listen(90);time.sleep(.5);l.close();time.sleep(.5)", None),
-        (
-            "l=listen(90);time.sleep(.5);__import__('os')._exit(3)",
-            Some(Ending::Exit(3)),
-        ),
-    ] {
-        let seen = play(events, server, client);
-        let sent = seen.sent();
-        assert_eq!(sent.len(), 1, "{seen:?}");
-        let KernelEventKind::ResetSent { state, counts, .. } = sent[0].kind else {
-            panic!()
-        };
-        let counts = counts.expect("of a socket");
-        assert_eq!((counts.is_unclaimed, counts.ending), (true, ending));
-        assert_eq!(state, Some(TcpState::Close));
     }
 }
 

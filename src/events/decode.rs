@@ -34,6 +34,9 @@ const EVENT_ESTABLISHED: u32 = 4;
 const EVENT_OWNER: u32 = 5;
 const EVENT_CLOSED: u32 = 6;
 
+/// Of `enum exit_kind`.
+const EXIT_OUT_OF_MEMORY: u8 = 2;
+
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
@@ -125,8 +128,17 @@ fn counts(record: &[u8]) -> Option<SocketCounts> {
         bytes_acked: u64_at(record, 128)?,
         idle_ns: u64_at(record, 136).filter(|idle| *idle != 0),
         is_unclaimed: record.get(149)? != &0,
-        ending: (record.get(148)? != &0).then_some(Ending::from_wait_status(u32_at(record, 144)?)),
+        ending: ending(*record.get(148)?, u32_at(record, 144)?),
     })
+}
+
+/// How the owner ended, if it did (`enum exit_kind`).
+const fn ending(kind: u8, exit_code: u32) -> Option<Ending> {
+    match kind {
+        0 => None,
+        EXIT_OUT_OF_MEMORY => Some(Ending::OutOfMemory),
+        _ => Some(Ending::from_wait_status(exit_code)),
+    }
 }
 
 /// An IPv6 socket may carry IPv4: what goes over the wire counts.
@@ -234,6 +246,9 @@ mod tests {
             ending: Some(Ending::Signal(11)),
         };
         assert_eq!(counted(&record), Some(counts));
+        put(&mut record, 148, &[2]);
+        let ending = counted(&record).and_then(|counts| counts.ending);
+        assert_eq!(ending, Some(Ending::OutOfMemory));
         put(&mut record, 6, &[0]);
         assert_eq!(counted(&record), None, "what is answered is no abort");
         put(&mut record, 4, &[3]);

@@ -9,6 +9,8 @@ pub enum Ending {
     Exit(u8),
     /// Killed by this signal.
     Signal(u8),
+    /// Killed by the kernel's OOM killer.
+    OutOfMemory,
 }
 
 /// Signals that kill, by the numbers that all of Linux' machines share.
@@ -44,6 +46,7 @@ impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exit(code) => write!(f, "{} {code}", Self::EXIT),
+            Self::OutOfMemory => f.write_str("SIGKILL by the OOM killer"),
             Self::Signal(signal) => match SIGNALS.iter().find(|(number, _)| number == signal) {
                 Some((_, name)) => f.write_str(name),
                 None => write!(f, "signal {signal}"),

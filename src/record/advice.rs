@@ -116,7 +116,7 @@ const fn by_manner(manner: Manner) -> Option<(&'static str, &'static str)> {
         ),
         Manner::Ended => (
             "The process ended while the connection was open, and the kernel closed what it had left: with data unread, or not yet accepted, that is a reset.",
-            "See why it ended. SIGKILL: the OOM killer (`journalctl -k | grep -i oom`), a supervisor that had waited long enough (`TimeoutStopSec`, a container's grace period), or a person; SIGSEGV and SIGABRT: a crash (`coredumpctl list`, `journalctl -k`); another signal or an exit code: a stop, a restart, or an error of its own, which its log or its supervisor's has at that time.",
+            "See why it ended. The OOM killer: `journalctl -k | grep -i oom` says which limit was met, the host's or a cgroup's, and by whom. SIGKILL without it: a supervisor that had waited long enough (`TimeoutStopSec`, a container's grace period), systemd-oomd, or a person; SIGSEGV and SIGABRT: a crash (`coredumpctl list`, `journalctl -k`); another signal or an exit code: a stop, a restart, or an error of its own, which its log or its supervisor's has at that time.",
         ),
         Manner::Unaccepted => (
             "No application ever took the connection: it waited in the accept queue, where what the client sent goes unread, until its listener was closed.",

@@ -48,6 +48,9 @@ fn a_process_that_was_killed_is_not_said_to_have_aborted_the_connection() {
         (Verdict::Local, Some(Cause::Process))
     );
     assert_eq!(names(&record), ["kernel_sent_reset", "process_ended"]);
+    let starved = reset(KnownReason::AbortOnClose, false, Some(Ending::OutOfMemory));
+    let words = " on this host ended (SIGKILL by the OOM killer) and so reset the connection with ";
+    assert!(starved.message.contains(words), "{}", starved.message);
     let words = " on this host ended (SIGKILL) and so reset the connection with ";
     assert!(record.message.contains(words), "{}", record.message);
     assert!(
