@@ -105,7 +105,10 @@ struct tcp_sock {
 	__u32 rcv_nxt;
 	__u32 write_seq;
 	__u32 snd_una;
-	__u32 srtt_us;
+	__u32 srtt_us; /* times 8 */
+	__u32 mdev_us; /* times 4 */
+	__u32 reord_seen;
+	__u32 rcv_ooopack;
 	__u32 rcv_wnd;
 	__u32 rcv_tstamp;
 	__u32 lsndtime;

@@ -18,11 +18,17 @@ enum socket_kind {
 };
 
 /* The local socket at the instant of a frame's arrival. Zero where the kind has no such field. */
+enum socket_trait {
+	HAS_TIMESTAMPS = 1, /* ts_recent counts (rx_opt.tstamp_ok) */
+	HAS_KEEPALIVE = 2,  /* SO_KEEPALIVE: it may send probes of its own accord */
+	HAS_REORDERED = 4,  /* segments of either side came out of order, or behind a lost one */
+};
+
 struct socket_view {
-	__u8 kind;	     /* enum socket_kind */
-	__u8 state;	     /* include/net/tcp_states.h */
-	__u8 has_timestamps; /* ts_recent counts (rx_opt.tstamp_ok) */
-	__u8 has_keepalive;  /* SO_KEEPALIVE: it may send probes of its own accord */
+	__u8 kind;	    /* enum socket_kind */
+	__u8 state;	    /* include/net/tcp_states.h */
+	__u8 traits;	    /* enum socket_trait, any of them */
+	__u8 rtt_deviation; /* mean deviation of the round-trip time, in 64ths of srtt_us */
 	__u32 rcv_nxt;
 	__u32 rcv_wnd;
 	__u32 write_seq; /* end of what it was given to send: snd_nxt moves after a segment left */

@@ -13,6 +13,30 @@
 /* Length of the kernel's tick (jiffy), which the loader learns from CLOCK_MONOTONIC_COARSE. */
 const volatile __u64 tick_ns = 4000000;
 
+static __always_inline __u8 traits_of(struct tcp_sock *tp)
+{
+	__u8 traits = BPF_CORE_READ_BITFIELD(tp, rx_opt.tstamp_ok) ? HAS_TIMESTAMPS : 0;
+
+	if (tp->inet_conn.icsk_inet.sk.__sk_common.skc_flags >>
+		    bpf_core_enum_value(enum sock_flags, SOCK_KEEPOPEN) &
+	    1)
+		traits |= HAS_KEEPALIVE;
+	if (tp->rcv_ooopack || tp->reord_seen)
+		traits |= HAS_REORDERED;
+	return traits;
+}
+
+/* In 64ths of the smoothed round-trip time, which the kernel keeps eightfold and this fourfold. */
+static __always_inline __u8 deviation_of(struct tcp_sock *tp)
+{
+	__u64 srtt = tp->srtt_us, deviation;
+
+	if (!srtt)
+		return 0;
+	deviation = (__u64)tp->mdev_us * 128 / srtt;
+	return deviation < 255 ? deviation : 255;
+}
+
 static __always_inline void view_full(struct socket_view *view, struct tcp_sock *tp, __u64 now)
 {
 	__u32 tick = bpf_jiffies64();
@@ -26,7 +50,6 @@ static __always_inline void view_full(struct socket_view *view, struct tcp_sock 
 	view->rcv_wnd = tp->rcv_wnd;
 	view->write_seq = tp->write_seq;
 	view->snd_una = tp->snd_una;
-	view->has_timestamps = BPF_CORE_READ_BITFIELD(tp, rx_opt.tstamp_ok) != 0;
 	view->ts_recent = tp->rx_opt.ts_recent;
 	view->segs_in = tp->segs_in;
 	view->srtt_us = tp->srtt_us >> 3;
@@ -40,9 +63,8 @@ static __always_inline void view_full(struct socket_view *view, struct tcp_sock 
 	view->last_sent_ns = tp->lsndtime ? (sent ? sent * tick_ns : 1) : 0;
 	/* Another CPU may touch it at this instant. */
 	view->last_touched_ns = touched ? (now > touched ? now - touched : 1) : 0;
-	view->has_keepalive = tp->inet_conn.icsk_inet.sk.__sk_common.skc_flags >>
-				      bpf_core_enum_value(enum sock_flags, SOCK_KEEPOPEN) &
-			      1;
+	view->traits = traits_of(tp);
+	view->rtt_deviation = deviation_of(tp);
 }
 
 static __always_inline void view_found(struct socket_view *view, struct bpf_sock *sk, __u64 now)

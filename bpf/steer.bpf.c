@@ -97,7 +97,7 @@ static __always_inline int write_short(struct xdp_md *ctx, const struct socket_v
 	meta->write_seq = view->write_seq;
 	meta->snd_una = view->snd_una;
 	meta->ts_recent = view->ts_recent;
-	meta->kind = view->kind | (view->has_timestamps ? SHORT_HAS_TIMESTAMPS : 0);
+	meta->kind = view->kind | (view->traits & HAS_TIMESTAMPS ? SHORT_HAS_TIMESTAMPS : 0);
 	meta->state = view->state;
 	meta->magic = FRAME_META_SHORT_MAGIC;
 	return sizeof(*meta);

@@ -11,6 +11,10 @@ use crate::wire::{FourTuple, SeqNum};
 
 /// Bytes of `struct socket_view`.
 pub const SOCKET_VIEW_LEN: usize = 72;
+/// Of `enum socket_trait`.
+const HAS_TIMESTAMPS: u8 = 1;
+const HAS_KEEPALIVE: u8 = 2;
+const HAS_REORDERED: u8 = 4;
 /// Bytes of `struct frame_meta`.
 pub const FRAME_META_LEN: usize = 88;
 /// Bytes of `struct frame_meta_short`.
@@ -65,15 +69,14 @@ pub fn tick_ns() -> u64 {
 /// Reads a `struct socket_view`; `None` when no lookup was made, or the bytes make no sense.
 #[must_use]
 pub fn socket_view(bytes: &[u8]) -> Option<SocketView> {
-    let [kind, state, has_timestamps, has_keepalive, ..] =
-        *bytes.first_chunk::<SOCKET_VIEW_LEN>()?;
+    let [kind, state, traits, rtt_deviation, ..] = *bytes.first_chunk::<SOCKET_VIEW_LEN>()?;
     view(kind, state, || {
         Some(SocketSequence {
             rcv_nxt: SeqNum(u32_at(bytes, 4)?),
             rcv_wnd: u32_at(bytes, 8)?,
             write_seq: SeqNum(u32_at(bytes, 12)?),
             snd_una: SeqNum(u32_at(bytes, 16)?),
-            ts_recent: u32_at(bytes, 20).filter(|_| has_timestamps != 0),
+            ts_recent: u32_at(bytes, 20).filter(|_| traits & HAS_TIMESTAMPS != 0),
             segs_in: u32_at(bytes, 24),
             bytes_in: u64_at(bytes, 32),
             bytes_out: u64_at(bytes, 40),
@@ -82,7 +85,9 @@ pub fn socket_view(bytes: &[u8]) -> Option<SocketView> {
             idle_ns: u64_at(bytes, 48).filter(|idle| *idle != 0),
             sent_ago_ns: u64_at(bytes, 56).filter(|ago| *ago != 0),
             touched_ago_ns: u64_at(bytes, 64).filter(|ago| *ago != 0),
-            has_keepalive: has_keepalive != 0,
+            has_keepalive: traits & HAS_KEEPALIVE != 0,
+            has_reordered: traits & HAS_REORDERED != 0,
+            rtt_deviation,
         })
     })
 }
@@ -192,13 +197,13 @@ fn view(
 )]
 mod tests {
     use super::{FRAME_META_LEN, MAGIC, MAGIC_SHORT, frame_meta, read_frame_time, socket_view};
-    use crate::host::{SocketView, TcpState};
+    use crate::host::{SocketSequence, SocketView, TcpState};
     use crate::time::Timestamp;
     use crate::wire::SeqNum;
 
     fn full() -> [u8; 72] {
         let mut bytes = [0; 72];
-        bytes[..3].copy_from_slice(&[5, 1, 1]);
+        bytes[..4].copy_from_slice(&[5, 1, 1, 32]);
         for (index, at) in (4..32).step_by(4).enumerate() {
             bytes[at..at + 4].copy_from_slice(&(10 + index as u32).to_ne_bytes());
         }
@@ -229,6 +234,22 @@ mod tests {
             (sequence.bytes_in, sequence.bytes_out),
             (Some(100), Some(101))
         );
+        let traits = |sequence: SocketSequence| {
+            let SocketSequence {
+                ts_recent,
+                has_keepalive,
+                has_reordered,
+                rtt_deviation,
+                ..
+            } = sequence;
+            let has_timestamps = ts_recent.is_some();
+            (has_timestamps, has_keepalive, has_reordered, rtt_deviation)
+        };
+        assert_eq!(traits(sequence), (true, false, false, 32));
+        let mut bytes = full();
+        bytes[2] = 2 | 4;
+        let other = socket_view(&bytes).and_then(|view| view.sequence().copied());
+        assert_eq!(other.map(traits), Some((false, true, true, 32)));
     }
 
     #[test]

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use rstscope::events::{Config, Event, Events, FrameOrigin, own_netns};
 use rstscope::host::{
-    KernelEvent, KernelEventKind, KnownReason, ResetReason, SocketView, TcpState,
+    KernelEvent, KernelEventKind, KnownReason, ResetReason, SocketSequence, SocketView, TcpState,
 };
 use rstscope::time::Timestamp;
 use rstscope::wire::{LinkLayer, Segment, parse};
@@ -102,6 +102,16 @@ impl Seen {
             .iter()
             .filter(|(o, s, _)| *o == origin && s.flags.rst());
         resets.map(|(_, segment, _)| segment).collect()
+    }
+
+    /// The first one that mirror mode copied, and the socket that it found.
+    fn reset_that_met_a_socket(&self) -> (&Segment, &SocketSequence) {
+        let is_reset = |(origin, segment, _): &&(FrameOrigin, Segment, _)| {
+            *origin == FrameOrigin::Mirrored && segment.flags.rst()
+        };
+        let (_, segment, view) = self.frames.iter().find(is_reset).expect("mirrored");
+        let sequence = view.as_ref().and_then(SocketView::sequence);
+        (segment, sequence.expect("a full socket"))
     }
 
     fn sent(&self) -> Vec<&KernelEvent> {
@@ -190,6 +200,7 @@ fn inside() {
     ended::a_connection_that_nobody_accepted(&mut events);
     a_stray_segment(&mut events);
     an_accepted_reset(&mut events);
+    a_segment_out_of_order(&mut events);
     a_closing_after_a_reset(&mut events);
     a_closing_beside_a_reset_of_its_process(&mut events);
     a_refused_call_that_forgot_whom_it_called(&mut events);
@@ -407,16 +418,9 @@ fn an_accepted_reset(events: &mut Events) {
         name.starts_with("python") && cookie == accepted.cookie,
         "{name}"
     );
-    let reset = seen
-        .frames
-        .iter()
-        .find(|(o, s, _)| *o == FrameOrigin::Mirrored && s.flags.rst());
-    let (_, segment, view) = reset.expect("the reset, mirrored");
-    let sequence = view
-        .as_ref()
-        .and_then(SocketView::sequence)
-        .expect("a full socket");
+    let (segment, sequence) = seen.reset_that_met_a_socket();
     assert_eq!(sequence.rcv_nxt, segment.seq, "an exact reset");
+    assert!(!sequence.has_reordered && sequence.rtt_deviation > 0);
     assert_eq!(
         (sequence.bytes_in, sequence.srtt_us.is_some()),
         (Some(5), true)
@@ -427,6 +431,22 @@ fn an_accepted_reset(events: &mut Events) {
         (100_000_000..2_000_000_000).contains(&idle),
         "the client slept 200 ms: {idle}"
     );
+}
+
+/// One of three segments is lost on its way and comes again behind the others.
+fn a_segment_out_of_order(events: &mut Events) {
+    let server = "c,_=listen(92).accept()\nfor _ in range(3): c.recv(9)\ntime.sleep(.5)";
+    let client = format!(
+        "import subprocess\n\
+         nft=lambda w: subprocess.run(['ip','netns','exec','{HOST}','nft',w],check=True)\n\
+         s=socket.create_connection(('10.77.0.1',92));s.setsockopt(6,1,1)\n\
+         nft('add table t;add chain t i {{type filter hook input priority 0;}};add rule t i tcp dport 92 drop')\n\
+         s.send(b'first');time.sleep(.01);nft('delete table t');s.send(b'second');time.sleep(.6)\n\
+         s.send(b'third');time.sleep(.1);s.setsockopt(1,13,L);s.close()"
+    );
+    let seen = play(events, server, &client);
+    let (_, sequence) = seen.reset_that_met_a_socket();
+    assert!(sequence.has_reordered, "{sequence:?}");
 }
 
 /// One of three connections is closed before any reset, one is reset, and one is closed for that.

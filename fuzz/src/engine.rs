@@ -394,6 +394,8 @@ fn socket(step: &[u8; STEP]) -> Option<SocketView> {
                 touched_ago_ns: (step[5] != 0).then_some(1 << (step[5] & 63)),
                 sent_ago_ns: (step[4] != 0).then_some(1 << (step[4] & 63)),
                 has_keepalive: step[15] & 1 != 0,
+                has_reordered: step[15] & 2 != 0,
+                rtt_deviation: step[15] >> 2,
             },
         },
     })

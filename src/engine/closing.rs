@@ -65,6 +65,7 @@ impl Engine {
             legs: &self.legs,
             injectors: &self.injectors,
             siblings: &self.siblings,
+            disorder: &self.disorder,
             earlier,
             sequence: self.sequence + 1,
         }

@@ -10,7 +10,7 @@ use super::message::{Told, tell};
 use super::other_leg;
 use super::{Closed, EngineConfig};
 use crate::evidence::{
-    Case, Circumstances, Evidence, Favors, Group, InjectorMemory, SiblingMemory,
+    Case, Circumstances, DisorderMemory, Evidence, Favors, Group, InjectorMemory, SiblingMemory,
 };
 use crate::flow::{Endpoint, Side};
 use crate::host::{KnownReason, ResetReason, TcpState};
@@ -26,6 +26,8 @@ pub(super) struct Context<'a> {
     pub(super) injectors: &'a InjectorMemory,
     /// The resets of late, of whatever origin.
     pub(super) siblings: &'a SiblingMemory,
+    /// Where segments come out of order of late.
+    pub(super) disorder: &'a DisorderMemory,
     /// An earlier episode of the same flow, already recorded.
     pub(super) earlier: Option<Closed>,
     pub(super) sequence: u64,
@@ -270,6 +272,9 @@ fn case_of<'a>(settled: &Settled<'_>, view: &'a View<'_>, context: &Context<'_>)
         siblings: context
             .siblings
             .facts(&view.first.segment, view.facts, view.first.time),
+        is_disordered: context
+            .disorder
+            .is_disordered(view.first.segment.tuple.src, view.first.time),
     }
 }
 

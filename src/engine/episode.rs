@@ -303,21 +303,21 @@ impl Episode {
         let facts = self.facts.get(sender.index()).and_then(Option::as_ref);
         let half = facts.and_then(|facts| facts.sender.as_ref());
         !overtaken::is_beyond(segment.end(), &first.segment)
-            && (self.was_aborted_here(first)
+            && (self.was_reset_here(first)
                 || overtaken::is_older_than_the_reset(segment, first, half)
                 || self
                     .aborts(sender, &first.segment)
                     .any(|abort| overtaken::is_sent_before(segment, abort)))
     }
 
-    /// Whether this host had aborted the connection itself when a bare reset came. That answers what was still under
-    /// way, or our abort, and ended nothing; where it overtakes its sender's data, nobody goes on for that.
-    fn was_aborted_here(&self, first: &ResetSeen) -> bool {
-        let mut aborts = self.sent.iter().filter(|sent| sent.active);
+    /// Whether this host had reset the connection itself when a bare reset came: by an abort, or since it had closed it
+    /// and more data came. That answers what was still under way, or our reset, and ended nothing; where it overtakes
+    /// its sender's data, nobody goes on for that.
+    fn was_reset_here(&self, first: &ResetSeen) -> bool {
         first.vantage.path == Path::Ingress
             && !first.segment.flags.ack()
             && first.segment.window == 0
-            && aborts.any(|sent| sent.time <= first.time)
+            && self.sent.iter().any(|sent| sent.time <= first.time)
     }
 
     /// The resets of `sender` that may be the abort that overtook what came after `first`: where `first` is an
@@ -341,7 +341,7 @@ impl Episode {
         if overtaken::is_beyond(seq.plus(len), &first.segment) {
             return false;
         }
-        if self.was_aborted_here(first) {
+        if self.was_reset_here(first) {
             return true;
         }
         let mut copies = self

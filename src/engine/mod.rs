@@ -33,7 +33,7 @@ mod translated;
 use std::collections::{HashSet, VecDeque};
 use std::net::IpAddr;
 
-use crate::evidence::{InjectorMemory, SiblingMemory};
+use crate::evidence::{DisorderMemory, InjectorMemory, SiblingMemory};
 use crate::flow::{FlowKey, Side, TableCounters, Tracker, TrackerConfig};
 use crate::record::ResetRecord;
 use crate::time::Timestamp;
@@ -95,6 +95,7 @@ pub struct Engine {
     translated: Translated,
     injectors: InjectorMemory,
     siblings: SiblingMemory,
+    disorder: DisorderMemory,
     closed: ByFlow<Closed>,
     closed_order: VecDeque<FlowKey>,
     folding: Folding,
@@ -133,6 +134,7 @@ impl Engine {
             translated: Translated::default(),
             injectors: InjectorMemory::default(),
             siblings: SiblingMemory::default(),
+            disorder: DisorderMemory::default(),
             closed_order: VecDeque::new(),
             spare: Spare::default(),
             sequence: 0,

@@ -1,6 +1,7 @@
 //! What several tests hold a reset against: hop counts, the round-trip time, how the peer's stack
 //! introduces itself. Measures only; nothing here is evidence.
 
+use crate::host::SocketSequence;
 use crate::time::{MILLISECOND, Timestamp};
 use crate::wire::hop_limit::initial_hop_limit;
 use crate::wire::{Segment, SeqNum};
@@ -63,14 +64,34 @@ pub(super) fn round_trip_ns(case: &Case<'_>) -> Option<u64> {
 }
 
 fn socket_round_trip_us(case: &Case<'_>) -> Option<u32> {
-    let socket = case.first()?.socket.as_ref()?;
-    socket.sequence()?.srtt_us.filter(|us| *us > 0)
+    sequence(case)?.srtt_us.filter(|us| *us > 0)
 }
+
+fn sequence<'a>(case: &Case<'a>) -> Option<&'a SocketSequence> {
+    case.first()?.socket.as_ref()?.sequence()
+}
+
+/// Whether the network brings segments out of order: those of this very connection, or of others from there. What is
+/// usual there proves nothing: a bare reset that answers this host's segment may overtake all that its sender had sent
+/// before.
+pub(super) fn is_reordered(case: &Case<'_>) -> bool {
+    case.is_disordered || sequence(case).is_some_and(|socket| socket.has_reordered)
+}
+
+/// By how much one segment may be late at least where segments were: as long as Linux holds back an acknowledgment
+/// (`TCP_DELACK_MIN`), which no round-trip time shows.
+const LATE_NS: u64 = 40 * MILLISECOND;
 
 /// How long segments that were sent before the reset may still come in after it: half a
 /// round-trip, at least 20 ms, or 3 ms where the socket's own estimate is there to say how long a
-/// round-trip is (evidence notes E-R1, E-R2).
+/// round-trip is (evidence notes E-R1, E-R2). Where segments came out of order, as long as no sender waits for them:
+/// the round-trip and four times its deviation (RFC 6298 §2, without the floor).
 pub(super) fn reorder_guard_ns(case: &Case<'_>) -> u64 {
+    if is_reordered(case) {
+        let deviation = sequence(case).map_or(0, |socket| socket.rtt_deviation);
+        let round_trip = round_trip_ns(case).unwrap_or(0);
+        return (round_trip + round_trip / 16 * u64::from(deviation)).max(LATE_NS);
+    }
     let half = round_trip_ns(case).unwrap_or(0) / 2;
     let floor = if socket_round_trip_us(case).is_some() {
         3

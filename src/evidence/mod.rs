@@ -5,6 +5,7 @@
 pub mod acceptance;
 mod basis;
 mod circumstances;
+mod disorder;
 pub mod hop_limit;
 pub mod injectors;
 pub mod ip_id;
@@ -27,6 +28,7 @@ mod ways;
 
 pub use basis::Stack;
 pub use circumstances::{Circumstances, NEVER_ACCEPTED, PROCESS_ENDED};
+pub use disorder::DisorderMemory;
 pub use injectors::{InjectorFacts, InjectorMemory};
 pub use needs::Needs;
 pub use siblings::{SiblingFacts, SiblingMemory};
@@ -406,6 +408,8 @@ pub struct Case<'a> {
     pub injectors: InjectorFacts,
     /// What resets of other flows about that time have in common with the first one.
     pub siblings: SiblingFacts,
+    /// Other connections with the first one's network had segments come out of order of late.
+    pub is_disordered: bool,
 }
 
 impl<'a> Case<'a> {

@@ -127,7 +127,7 @@ pub(super) fn closes_soon(case: &Case<'_>, first: &ResetSeen, guard: u64) -> boo
 #[cfg(test)]
 mod tests {
     use super::{is_below, is_beyond, is_older_than_the_reset};
-    use crate::evidence::race::{answered, sends_on};
+    use crate::evidence::race::{acks_on, answered, sends_on};
     use crate::evidence::testing::{Scene, name};
     use crate::host::{SocketSequence, SocketView, TcpState};
     use crate::wire::{Flags, Segment, SeqNum, Timestamps};
@@ -153,6 +153,38 @@ mod tests {
             closing.answered(100, seq, 100).check(answered),
             name("kernel_answered_new_data")
         );
+    }
+
+    #[test]
+    fn where_segments_come_out_of_order_what_comes_soon_proves_nothing() {
+        let seq = Scene::established().passive().resets[0].segment.seq;
+        let own = |s: &mut SocketSequence| {
+            (s.has_reordered, s.srtt_us, s.rtt_deviation) = (true, Some(20_000), 32);
+        };
+        let seen = Scene::established().passive().socket(own);
+        let mut beside = Scene::established().passive();
+        beside = beside.socket(|s| s.srtt_us = Some(1_000));
+        beside.is_disordered = true;
+        // The round-trip and four deviations; and no less than an acknowledgment is held back.
+        for (scene, guard) in [(seen, 60), (beside, 40)] {
+            for (ms, lives) in [(1, false), (guard, false), (guard + 1, true)] {
+                let told = |kind| name(kind).filter(|_| lives);
+                let ack = |s: &mut Segment| s.ack = s.ack.plus(0);
+                let acks = scene.clone().after(ms, ack).after(ms, ack).after(ms, ack);
+                assert_eq!(acks.check(acks_on), told("peer_acknowledges_on"));
+                let sent = scene.clone().after(ms, data);
+                assert_eq!(sent.check(sends_on), told("peer_sends_on"));
+                let reset = scene.clone().answered(ms, seq, 10);
+                assert_eq!(reset.check(answered), told("kernel_answered_new_data"));
+            }
+        }
+        // Nothing was sent before an abort that lies beyond it.
+        let abort = Scene::established().socket(own);
+        let beyond = abort.clone().after(0, data).answered(0, seq, 10);
+        assert_eq!(beyond.check(sends_on), name("peer_sends_on"));
+        assert_eq!(beyond.check(answered), name("kernel_answered_new_data"));
+        let stands = abort.answered(0, seq, 0);
+        assert_eq!(stands.check(answered), None);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //! Everything here guards against segments that were sent before the reset and came after it.
 
 use super::basis::{
-    answers_syn, is_active, may_be_one_way, receiver_isn, reorder_guard_ns, sender_isn,
+    answers_syn, is_active, is_reordered, may_be_one_way, receiver_isn, reorder_guard_ns,
+    sender_isn,
 };
 use super::hop_limit::reset_is_far;
 use super::overtaken::closes_soon;
@@ -71,7 +72,8 @@ fn may_be_raw_socket_tool(case: &Case<'_>) -> bool {
 ///
 /// False positives, each silent: ports used anew (the engine ends the episode at the SYN); a
 /// segment that the network reordered (below the reset's SEQ, or within half a round-trip of a bare
-/// reset: [`SENDS_ON_SOON`], and not even that where its FIN comes as soon); SEQ more than 1 MiB
+/// reset: [`SENDS_ON_SOON`], and not even that where its FIN comes as soon, or where the connection's segments came out
+/// of order before: there for a round-trip and four deviations); SEQ more than 1 MiB
 /// apart, as in a kernel's answer to a wrong ACK during the handshake; a raw socket tool beside its
 /// kernel.
 #[must_use]
@@ -81,7 +83,7 @@ pub fn sends_on(case: &Case<'_>) -> Option<Evidence> {
         return None;
     }
     let guard = reorder_guard_ns(case);
-    let closes = closes_soon(case, first, guard);
+    let overtakes = is_reordered(case) || closes_soon(case, first, guard);
     let mut soon = None;
     for after in own_segments(case) {
         let segment = &after.segment;
@@ -101,7 +103,7 @@ pub fn sends_on(case: &Case<'_>) -> Option<Evidence> {
         if late && (beyond || (new && case.from_capture)) || beyond && is_active(&first.segment) {
             return Some(found(SENDS_ON));
         }
-        if beyond && !closes {
+        if beyond && !overtakes {
             soon = soon.or_else(|| Some(found(SENDS_ON_SOON)));
         }
     }
@@ -128,7 +130,8 @@ fn what(after: &AfterReset, first: &ResetSeen) -> String {
 /// held back, RFC 9293 §3.8.6.3) he lives.
 ///
 /// False positives: segments in flight that the network reordered: they acknowledge no more than
-/// the reset, and no later than half a round-trip: only three or more of them count in full before.
+/// the reset, and no later than half a round-trip: only three or more of them count in full before. Where segments of
+/// the connection came out of order before, none counts, and for longer.
 #[must_use]
 pub fn acks_on(case: &Case<'_>) -> Option<Evidence> {
     let first = case.first()?;
@@ -150,6 +153,9 @@ pub fn acks_on(case: &Case<'_>) -> Option<Evidence> {
         if is_beyond_acked(first, segment.ack, late) {
             best = Some((ACKS_NEW, after));
             break;
+        }
+        if !late && is_reordered(case) {
+            continue;
         }
         if late || (count >= 3 && !case.from_capture) {
             best = Some((ACKS_ON, after));
@@ -189,7 +195,8 @@ fn acknowledges_new(reset: &ResetSeen, ack: SeqNum) -> bool {
 /// Where only the answer's frame tells, its SEQ is what the segment acknowledged: it counts where that is
 /// more than the sender had acknowledged ([`acks_on`]).
 ///
-/// False positives: data in flight at the abort: SEQ below the reset's: silent.
+/// False positives: data in flight at the abort: SEQ below the reset's: silent. In flight behind a bare reset, as for
+/// [`sends_on`].
 #[must_use]
 pub fn answered(case: &Case<'_>) -> Option<Evidence> {
     let first = case.first()?;
@@ -198,11 +205,13 @@ pub fn answered(case: &Case<'_>) -> Option<Evidence> {
     }
     let guard = reorder_guard_ns(case);
     let closes = closes_soon(case, first, guard);
+    let overtakes = closes || is_reordered(case);
     let mut weak = None;
     for answer in case.answered {
         let passed = answer.time.since(first.time);
         let late = passed > guard;
-        if closes && !late {
+        // What lies beyond an abort was not sent before it, in whatever order it comes.
+        if overtakes && !late && !is_active(&first.segment) {
             continue;
         }
         if answer
@@ -223,6 +232,9 @@ pub fn answered(case: &Case<'_>) -> Option<Evidence> {
         let new = offset > 0 || answer.len.is_some_and(|len| len > 0);
         if new && (late || is_active(&first.segment)) {
             return Some(ANSWERED_NEW.found(observed, "silence"));
+        }
+        if overtakes && !late {
+            continue;
         }
         weak = weak.or_else(|| Some(ANSWERED.found(observed, "silence")));
     }

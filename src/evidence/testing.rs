@@ -34,6 +34,7 @@ pub struct Scene {
     pub from_capture: bool,
     pub injectors: InjectorFacts,
     pub siblings: SiblingFacts,
+    pub is_disordered: bool,
 }
 
 /// What [`Scene::check`] gives when a test fires with that name.
@@ -165,6 +166,7 @@ impl Scene {
             from_capture: true,
             injectors: InjectorFacts::default(),
             siblings: SiblingFacts::default(),
+            is_disordered: false,
         }
     }
 
@@ -333,6 +335,8 @@ impl Scene {
             sent_ago_ns: Some(100 * MILLISECOND),
             touched_ago_ns: Some(100 * MILLISECOND),
             has_keepalive: false,
+            has_reordered: false,
+            rtt_deviation: 0,
         };
         change(&mut sequence);
         for reset in &mut self.resets {
@@ -383,6 +387,7 @@ impl Scene {
             own_mac: None,
             injectors: self.injectors,
             siblings: self.siblings,
+            is_disordered: self.is_disordered,
         }
     }
 

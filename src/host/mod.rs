@@ -124,6 +124,10 @@ pub struct SocketSequence {
     pub touched_ago_ns: Option<u64>,
     /// SO_KEEPALIVE is set: the kernel may send probes of its own accord.
     pub has_keepalive: bool,
+    /// Segments of either side came out of order (RFC 4737), or behind one that was lost.
+    pub has_reordered: bool,
+    /// Mean deviation of the round-trip time (RFC 6298: RTTVAR), in 64ths of `srtt_us`; 0 where it is not known.
+    pub rtt_deviation: u8,
 }
 
 impl SocketSequence {
@@ -142,6 +146,8 @@ impl SocketSequence {
         sent_ago_ns: None,
         touched_ago_ns: None,
         has_keepalive: false,
+        has_reordered: false,
+        rtt_deviation: 0,
     };
 
     /// Whether its window allows for `seq`, as `tcp_sequence` has it: the right edge too, where a sender stands that

@@ -184,14 +184,16 @@ fn a_copy_of_what_the_socket_had_already_is_no_sign_of_life() {
     assert!(told(105, copy(41)));
 }
 
-/// A process of this host aborts; the peer's kernel answers what was under way, and its answer overtakes its data.
+/// A process of this host aborts, or has closed when more comes; the peer's kernel answers what was under way, and its
+/// answer overtakes its data.
 #[test]
-fn what_answers_our_own_abort_is_nobodys_forgery() {
-    let told = |aborts: bool| {
+fn what_answers_our_own_reset_is_nobodys_forgery() {
+    let aborts = sent(true, KnownReason::AbortOnClose, Some(PROXY));
+    let refuses = sent(false, KnownReason::AbortOnData, None);
+    let told = |reset: Option<KernelEventKind>| {
         let mut told = records(|engine, _| {
-            if aborts {
-                let abort = sent(true, KnownReason::AbortOnClose, Some(PROXY));
-                engine.kernel_event(&event(8, tuple().reversed(), abort));
+            if let Some(reset) = reset {
+                engine.kernel_event(&event(8, tuple().reversed(), reset));
                 let frame = by_clock(Flags::RST | Flags::ACK, 77, 9);
                 let tuple = tuple().reversed();
                 observe(engine, 8, OUT, &Segment { tuple, ..frame });
@@ -205,8 +207,9 @@ fn what_answers_our_own_abort_is_nobodys_forgery() {
         });
         told.remove(0)
     };
-    assert!(lives(&told(false)));
-    assert!(!lives(&told(true)));
+    assert!(lives(&told(None)));
+    assert!(!lives(&told(Some(aborts))));
+    assert!(!lives(&told(Some(refuses))));
 }
 
 #[test]
