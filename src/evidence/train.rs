@@ -2,15 +2,18 @@
 //! an injector that races the true peer sends a train. Bare resets with window 0 are left out: a
 //! kernel sends one for each segment that it does not know, with SEQ as that segment's ACK.
 
-use super::basis::answers_syn;
-use super::{Case, Evidence, Group, Kind, ResetSeen};
+use super::basis::{Stack, answers_syn, sender_stack};
+use super::{Case, Evidence, Group, Kind, ResetSeen, SequenceFit};
+use crate::host::TcpState;
 use crate::time::{MILLISECOND, SECOND};
-use crate::wire::Segment;
+use crate::wire::{Flags, Options, Segment, SeqNum};
 
 /// Strictly rising SEQ beyond what the sender sent.
 pub const RISING: Kind = Kind::injected("train_seq_rising", Group::Train);
 /// One SEQ, different ACKs, within 50 ms.
 pub const ACK_STEPS: Kind = Kind::injected("train_ack_steps", Group::Train);
+/// The same from where a sender stands whose stack may answer each segment so.
+pub const ACK_STEPS_ANY: Kind = Kind::injected("train_ack_steps_unknown_stack", Group::Train);
 /// Three or more active resets with one SEQ within 100 ms.
 pub const REPEATS: Kind = Kind::injected("train_repeats", Group::Train);
 /// Two copies with one IP ID within 100 µs, or three within a millisecond.
@@ -62,8 +65,9 @@ const fn is_single(segment: &Segment) -> bool {
 /// Clayton 2006), 12503 (peer-to-peer resetters of 2006).
 ///
 /// By value, not by arrival: a train may be reordered. False positives: bare resets with window 0
-/// (13 genuine hits in one capture before they were left out); a new connection on the same
-/// ports: the engine shows none of its resets; data between the resets: silent.
+/// (13 genuine hits in one capture before they were left out); a stack that answers each acknowledgement of ours by
+/// RST+ACK, or with a window (lwIP's `tcp_rst`), which bears what this host had acknowledged: silent; a new connection
+/// on the same ports: the engine shows none of its resets; data between the resets: silent.
 #[must_use]
 pub fn rising(case: &Case<'_>) -> Option<Evidence> {
     let members = train(case);
@@ -72,10 +76,7 @@ pub fn rising(case: &Case<'_>) -> Option<Evidence> {
     let last = members.clone().max_by_key(offset)?;
     let lowest = members.clone().min_by_key(offset)?;
     let step = last.segment.seq.offset_from(lowest.segment.seq);
-    let beyond = case
-        .sender()
-        .and_then(|s| s.end)
-        .is_none_or(|end| last.segment.seq.is_after(end));
+    let beyond = is_beyond_all(case, members.clone(), last.segment.seq);
     let until = last.time.max(lowest.time);
     let data_between = case
         .after
@@ -85,11 +86,69 @@ pub fn rising(case: &Case<'_>) -> Option<Evidence> {
         .then(|| RISING.found(format!("{} resets, +{step}", members.count()), "one reset"))
 }
 
+/// Whether `seq` lies beyond all that the sender is known to have sent: by its segments, by what the socket had of it
+/// when a member came, and by its own abort where this kernel accepted that, and so said that it was exact, or where
+/// nothing else is there to tell.
+fn is_beyond_all<'a>(
+    case: &Case<'a>,
+    members: impl Iterator<Item = &'a ResetSeen> + Clone,
+    seq: SeqNum,
+) -> bool {
+    let said = case.sender().and_then(|s| s.end);
+    let taken = members.clone().filter_map(|r| {
+        let socket = r.socket.as_ref()?;
+        let is_open = socket.state().is_some_and(TcpState::is_connection);
+        socket.sequence().filter(|_| is_open).map(|s| s.rcv_nxt)
+    });
+    // Its data may still be on the way through the kernel; but where another one fits, that was accepted.
+    let others_fit = members.skip(1).any(|r| r.fit == SequenceFit::Exact);
+    let is_accepted = case.accepted == Some(true) && !others_fit;
+    // A capture has the data; of a connection that this host routes, or had ended, nobody tells how far it had come.
+    let is_untold = |first: &ResetSeen| {
+        !case.from_capture
+            && first.socket.as_ref().and_then(|s| s.sequence()).is_none()
+            && first.segment.flags.ack()
+            && is_from_there(case, first.segment.hop_limit)
+    };
+    let own = case.first().filter(|first| is_accepted || is_untold(first));
+    let mut ends = said
+        .into_iter()
+        .chain(taken)
+        .chain(own.map(|first| first.segment.seq));
+    ends.all(|end| seq.is_after(end))
+}
+
+/// Whether a hop limit is one that the sender showed in this flow, give or take one.
+fn is_from_there(case: &Case<'_>, hop_limit: u8) -> bool {
+    let known = case.sender().and_then(|s| s.hop_limits.nearest(hop_limit));
+    known.is_some_and(|near| near.abs_diff(hop_limit) <= 1)
+}
+
+/// Whether the members may be a stack's answers to what this host sent, with its own abort before them: each another
+/// segment's, without options, from where the sender stands. lwIP answers so (`tcp_rst` sets ACK and a window, always),
+/// and some balancers do; Linux, the BSDs, Apple and Windows answer a segment with ACK by a bare reset.
+fn may_answer_each<'a>(case: &Case<'a>, members: impl Iterator<Item = &'a ResetSeen>) -> bool {
+    let answers: Vec<&Segment> = members.skip(1).map(|r| &r.segment).collect();
+    let is_answer = |(at, s): (usize, &&Segment)| {
+        let others = answers.get(..at).unwrap_or_default();
+        s.flags == Flags(Flags::RST | Flags::ACK)
+            && s.options == Options::default()
+            && is_from_there(case, s.hop_limit)
+            && !others.iter().any(|o| (o.seq, o.ack) == (s.seq, s.ack))
+    };
+    sender_stack(case) == Some(Stack::Other)
+        && case
+            .first()
+            .is_some_and(|first| is_from_there(case, first.segment.hop_limit))
+        && answers.iter().enumerate().all(is_answer)
+}
+
 /// E-V6: two active resets with one SEQ whose ACKs differ (RST_ACK_CHANGE), within 50 ms: one for
 /// each segment of the other side that the injector saw.
 ///
 /// False positives: Linux' pair of RST+ACK and R (ACK field 0): R does not count; a receiver that
-/// went on sending and a stack that answers with RST+ACK each time: the time limit.
+/// went on sending and a stack that answers with RST+ACK each time: the time limit, and lighter from where a
+/// sender stands whose stack is not known to answer by bare resets.
 #[must_use]
 pub fn ack_steps(case: &Case<'_>) -> Option<Evidence> {
     let mut members = train(case);
@@ -102,7 +161,11 @@ pub fn ack_steps(case: &Case<'_>) -> Option<Evidence> {
             && r.time.since(first.time) <= 50 * MILLISECOND
     })?;
     let step = other.segment.ack.offset_from(first.segment.ack);
-    Some(ACK_STEPS.found(i64::from(step), 0_i64))
+    let kind = match may_answer_each(case, train(case)) {
+        true => ACK_STEPS_ANY,
+        false => ACK_STEPS,
+    };
+    Some(kind.found(i64::from(step), 0_i64))
 }
 
 /// E-V5: one reset several times. Linux never retransmits its active reset. With one IP ID
@@ -113,7 +176,8 @@ pub fn ack_steps(case: &Case<'_>) -> Option<Evidence> {
 /// not 0 in 18 % and 1.4 %, the genuine ones in a capture that holds every frame four times: silent
 /// where the sender's other frames came more than once too, or where none was seen to tell. A host
 /// showed the resets of its guest, and nothing else, before and behind its bridge (620 genuine flows of one
-/// laboratory): what comes from another MAC is one frame on two links.
+/// laboratory): what comes from another MAC is one frame on two links. A stack that answers each segment so repeats
+/// nothing: silent.
 #[must_use]
 pub fn repeats(case: &Case<'_>) -> Option<Evidence> {
     let sender = case
@@ -142,10 +206,12 @@ pub fn repeats(case: &Case<'_>) -> Option<Evidence> {
         return Some(COPIES.found(i64::try_from(copies).unwrap_or(i64::MAX), 1_i64));
     }
     let count = members
+        .clone()
         .filter(same)
         .filter(|r| r.time.since(first.time) <= 100 * MILLISECOND)
         .count();
-    (count >= 3).then(|| REPEATS.found(i64::try_from(count).unwrap_or(i64::MAX), 1_i64))
+    (count >= 3 && !may_answer_each(case, members))
+        .then(|| REPEATS.found(i64::try_from(count).unwrap_or(i64::MAX), 1_i64))
 }
 
 /// E-H4 within one burst: from one reset to the next, window and hop limit grow by one amount
@@ -198,8 +264,9 @@ pub fn falling(case: &Case<'_>) -> Option<Evidence> {
 #[cfg(test)]
 mod tests {
     use super::{ack_steps, falling, lock_step, repeats, rising};
-    use crate::evidence::testing::{Scene, name};
-    use crate::wire::{Flags, Mac, SeqNum};
+    use crate::evidence::SequenceFit;
+    use crate::evidence::testing::{SENDER_ISN, Scene, name};
+    use crate::wire::{Flags, Mac, Options, SeqNum};
 
     fn forged() -> Scene {
         Scene::established().forged()
@@ -263,6 +330,83 @@ mod tests {
             r.window = 0;
         });
         assert_eq!(pair.check(ack_steps), None);
+    }
+
+    /// A stack like lwIP's, by what its SYN shows, that sent `sent` bytes and aborted at their end.
+    fn embedded(sent: u32) -> Scene {
+        let scene = Scene::established().sender(|s| {
+            s.syn.as_mut().unwrap().options.order = 0x1;
+        });
+        scene.reset(|r| {
+            (r.seq, r.options) = (SENDER_ISN.plus(1 + sent), Options::default());
+        })
+    }
+
+    #[test]
+    fn who_answers_each_acknowledgement_of_ours_goes_no_farther_than_these() {
+        let answered = |scene: Scene| {
+            let scene = scene.again(100, |r| r.seq = SENDER_ISN.plus(1_401));
+            scene.again(140, |r| r.seq = SENDER_ISN.plus(2_801))
+        };
+        let taken =
+            |sent: u32| answered(embedded(4_200).socket(|s| s.rcv_nxt = SENDER_ISN.plus(1 + sent)));
+        assert_eq!(taken(4_200).check(rising), None);
+        // The last data is on its way through the kernel, which accepts the abort then.
+        let mut lags = taken(2_800);
+        assert_eq!(lags.check(rising), name("train_seq_rising"));
+        lags.accepted = Some(true);
+        assert_eq!(lags.check(rising), None);
+        // Forgotten without a word: nothing but answers.
+        // No socket: one that is routed, or that this host had aborted itself.
+        let mut routed = answered(embedded(4_200));
+        assert_eq!(routed.check(rising), name("train_seq_rising"));
+        routed.from_capture = false;
+        assert_eq!(routed.check(rising), None);
+        let elsewhere = routed.reset(|r| r.hop_limit += 2);
+        assert_eq!(elsewhere.check(rising), name("train_seq_rising"));
+        let forgot = answered(embedded(0)).socket(|s| s.rcv_nxt = SENDER_ISN.plus(2_801));
+        assert_eq!(forgot.check(rising), None);
+    }
+
+    #[test]
+    fn a_train_that_climbs_past_what_the_socket_had_is_an_injectors() {
+        let exact = embedded(0).socket(|s| s.rcv_nxt = SENDER_ISN.plus(1));
+        let mut train = exact.again(100, |r| r.seq = r.seq.plus(1_460));
+        train.accepted = Some(true);
+        assert_eq!(train.check(rising), name("train_seq_rising"));
+        // The farther one overtook the one that fits and was accepted.
+        let farther = embedded(1_460).socket(|s| s.rcv_nxt = SENDER_ISN.plus(1));
+        let mut swapped = farther.again(100, |r| r.seq = SENDER_ISN.plus(1));
+        swapped.resets[1].fit = SequenceFit::Exact;
+        swapped.accepted = Some(true);
+        assert_eq!(swapped.check(rising), name("train_seq_rising"));
+    }
+
+    #[test]
+    fn a_stack_may_answer_each_segment_by_a_reset_of_the_same_form() {
+        let step = |n: u32| {
+            move |r: &mut crate::wire::Segment| {
+                (r.ack, r.options) = (r.ack.plus(n * 1_424), Options::default());
+                r.ip_id = r.ip_id.map(|id| id + 1);
+            }
+        };
+        let steps = |scene: Scene| {
+            scene
+                .again(50, step(1))
+                .again(60, step(2))
+                .again(70, step(3))
+        };
+        let lwip = steps(embedded(100));
+        assert_eq!(lwip.check(ack_steps), name("train_ack_steps_unknown_stack"));
+        assert_eq!(lwip.check(repeats), None);
+        // Of one that answers by bare resets, from elsewhere, or one answer twice: an injector's.
+        let linux = steps(Scene::established());
+        let elsewhere = steps(embedded(100).reset(|r| r.hop_limit -= 2));
+        let twice = lwip.again(80, step(3));
+        for scene in [linux, elsewhere, twice] {
+            assert_eq!(scene.check(ack_steps), name("train_ack_steps"));
+            assert!(scene.check(repeats).is_some());
+        }
     }
 
     #[test]

@@ -23,7 +23,11 @@ pub enum Lateness {
 const ELSEWHERE: u8 = 3;
 
 /// Facts of a train that answers make, too: one to each segment, each with that segment's end as its ACK.
-const OF_ANSWERS: [&str; 2] = [train::ACK_STEPS.name, train::REPEATS.name];
+const OF_ANSWERS: [&str; 3] = [
+    train::ACK_STEPS.name,
+    train::ACK_STEPS_ANY.name,
+    train::REPEATS.name,
+];
 
 /// What `reset`, a later one of the same sender as the first of `case`, is to that one.
 #[must_use]

@@ -211,7 +211,12 @@ pub const WEIGHTS: &[Weight] = &[
     weight(
         train::ACK_STEPS,
         15.0,
-        "seen only at the GFW; stacks that answer each segment with RST+ACK are slower",
+        "seen only at the GFW, where the sender's stack answers by bare resets or stands elsewhere",
+    ),
+    weight(
+        train::ACK_STEPS_ANY,
+        5.0,
+        "lwIP's answers look the same, and one injector in twenty-five copies the hop limit",
     ),
     weight(
         train::REPEATS,

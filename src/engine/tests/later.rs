@@ -108,7 +108,7 @@ fn a_refused_syn_on_the_same_ports_is_no_sign_of_life() {
 fn resets_of_the_next_connection_on_the_same_ports_are_no_train_with_the_first() {
     let judged = |is_opened: bool| {
         let abort = |time, seq| {
-            let mut seen = incoming(time, tuple(), seq, established(seq));
+            let mut seen = incoming(time, tuple(), seq, established(5));
             seen.segment.flags = Flags(Flags::RST | Flags::ACK);
             seen.segment.window = 500;
             seen
