@@ -137,6 +137,24 @@ mod tests {
     }
 
     #[test]
+    fn the_acknowledgement_that_a_stack_still_owed_when_it_aborted_is_one_sign_only() {
+        let owed = |change: fn(&mut Segment), ms| {
+            let scene = Scene::established().socket(|s| s.srtt_us = Some(100));
+            let seq = scene.resets[0].segment.seq;
+            let scene = scene.after(ms, change).answered(ms, seq, 0);
+            (scene.check(acks_on), scene.check(answered))
+        };
+        let soon = name("peer_acknowledges_soon");
+        assert_eq!(owed(|_| (), 1), (soon, None));
+        // Who acknowledges more, sends, or speaks long after, lives.
+        let more = owed(|s| s.ack = s.ack.plus(1), 1);
+        assert_eq!(more.1, name("kernel_answered_peer"));
+        let late = (name("peer_acknowledges_on"), name("kernel_answered_peer"));
+        assert_eq!(owed(|_| (), 50), late);
+        assert_eq!(owed(data, 1).1, name("kernel_answered_peer"));
+    }
+
+    #[test]
     fn who_closes_at_once_may_have_been_overtaken_by_its_kernels_answers() {
         let fin = |s: &mut Segment| s.flags = Flags(Flags::FIN | Flags::ACK);
         let bare = Scene::established().passive();

@@ -196,7 +196,9 @@ fn acknowledges_new(reset: &ResetSeen, ack: SeqNum) -> bool {
 /// more than the sender had acknowledged ([`acks_on`]).
 ///
 /// False positives: data in flight at the abort: SEQ below the reset's: silent. In flight behind a bare reset, as for
-/// [`sends_on`].
+/// [`sends_on`]. One acknowledgement that its sender's
+/// stack still owed, of no more than the abort acknowledges and right behind it (lwIP's `tcp_close` with unread data:
+/// `tcp_rst`, then the ACK that was due), is what [`acks_on`] weighs already, and no second witness: silent.
 #[must_use]
 pub fn answered(case: &Case<'_>) -> Option<Evidence> {
     let first = case.first()?;
@@ -233,12 +235,26 @@ pub fn answered(case: &Case<'_>) -> Option<Evidence> {
         if new && (late || is_active(&first.segment)) {
             return Some(ANSWERED_NEW.found(observed, "silence"));
         }
-        if overtakes && !late {
+        if !late && (overtakes || says_no_more(case, first, seq)) {
             continue;
         }
         weak = weak.or_else(|| Some(ANSWERED.found(observed, "silence")));
     }
     weak
+}
+
+/// Whether all that came at `seq` so far only says again what the abort `first` says itself.
+fn says_no_more(case: &Case<'_>, first: &ResetSeen, seq: SeqNum) -> bool {
+    let guard = reorder_guard_ns(case);
+    let mut copies = case
+        .after
+        .iter()
+        .filter(|a| a.segment.seq == seq && a.time.since(first.time) <= guard)
+        .peekable();
+    let repeats = |a: &AfterReset| {
+        a.segment.is_empty() && (seq, a.segment.ack) == (first.segment.seq, first.segment.ack)
+    };
+    is_active(&first.segment) && copies.peek().is_some() && copies.all(repeats)
 }
 
 /// E-R5: the SYN is refused, and then its SYN-ACK comes.
