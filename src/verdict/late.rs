@@ -79,11 +79,15 @@ pub(super) fn is_over(case: &Case<'_>, judgement: &Judgement) -> bool {
 
 /// Whether `reset` has the form in which a segment of an unknown connection is answered: bare and without a window
 /// (RFC 9293 §3.10.7.1), or, as firewalls do it, with that segment's end as its ACK. Each segment is answered
-/// once, and none acknowledged what was not sent yet; a forger repeats himself, or goes beyond.
+/// once, and none acknowledged what was not sent yet; a forger repeats himself, or goes beyond. A few old stacks (Cisco
+/// IOS) write a window into bare resets, too: that of their own abort.
 pub(super) fn is_answer(case: &Case<'_>, reset: &ResetSeen) -> bool {
     let segment = &reset.segment;
     if !segment.flags.ack() {
-        return segment.window == 0;
+        let is_first_senders = case.first().is_some_and(|first| {
+            first.segment.window == segment.window && first.segment.hop_limit == segment.hop_limit
+        });
+        return segment.window == 0 || (is_first_senders && is_of_past(case, segment.seq));
     }
     let is_same =
         |other: &&ResetSeen| (other.segment.seq, other.segment.ack) == (segment.seq, segment.ack);
@@ -107,6 +111,7 @@ fn is_of_past(case: &Case<'_>, seq: SeqNum) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::{Lateness, lateness};
     use crate::evidence::testing::{RECEIVER_ISN, SENDER_ISN, Scene};
     use crate::verdict::judge::{judge, verdict};
     use crate::verdict::{Cause, Verdict};
@@ -204,5 +209,22 @@ mod tests {
         };
         assert_eq!(forged(|r| r.seq = END.plus(1_460)), Verdict::Injected);
         assert_eq!(forged(|r| r.payload_len = 10), Verdict::Injected);
+    }
+
+    #[test]
+    fn an_old_stack_that_writes_a_window_into_its_answers_ended_the_connection_before() {
+        let answers = |window: u16, seq: SeqNum| {
+            let mut scene = Scene::established().socket(|s| s.segs_in = None);
+            scene.accepted = Some(true);
+            let scene = scene.again(900, |r| {
+                (r.flags, r.window, r.seq) = (Flags(Flags::RST), window, seq);
+                r.options = Options::default();
+            });
+            lateness(&scene.case(), &scene.resets[1])
+        };
+        // The window of its own abort, and the SEQ of what it had sent.
+        assert_eq!(answers(63, END), Lateness::Ended);
+        assert_eq!(answers(64, END), Lateness::Another);
+        assert_eq!(answers(63, END.plus(1)), Lateness::Another);
     }
 }
