@@ -99,7 +99,9 @@ const BIG_IP: &[u8] = b"BIG-IP:";
 ///
 /// False positives: RFC 9293 §3.5.3 allows it; Cisco quotes data, old Mac OS, HP-UX and SunOS write
 /// text, draft-boucadair-tcpm-rst-diagnostic-payload writes CBOR (first byte 0xa0 to 0xbf): silent
-/// for the last.
+/// for the last. A BIG-IP ends connections in the name of those between whom it stands, but its virtual servers' and those
+/// that it opens as a proxy are its own: what comes from where the sender's SYN or SYN-ACK came from, which is
+/// its own stack's then, tells of no third party: silent.
 #[must_use]
 pub fn payload(case: &Case<'_>) -> Option<Evidence> {
     let segment = &case.first()?.segment;
@@ -109,11 +111,23 @@ pub fn payload(case: &Case<'_>) -> Option<Evidence> {
     let kind = if segment.payload_len == 10 && segment.payload_head.starts_with(&HENAN) {
         PAYLOAD_KNOWN
     } else if segment.payload_head.starts_with(BIG_IP) {
+        if is_of_the_senders_stack(case) {
+            return None;
+        }
         PAYLOAD_DEVICE
     } else {
         PAYLOAD
     };
     Some(kind.found(segment.payload_len, 0_i64))
+}
+
+/// Whether the reset came from as far as the sender's SYN or SYN-ACK. A device on the way hands on that of a server,
+/// with its hop limit, and begins its own resets at 255.
+fn is_of_the_senders_stack(case: &Case<'_>) -> bool {
+    let reset = case.first().map(|first| first.segment.hop_limit);
+    let own = case.sender().filter(|_| !is_syn_anothers(case));
+    let opened = own.and_then(|sender| sender.syn).map(|syn| syn.hop_limit);
+    matches!((reset, opened), (Some(reset), Some(opened)) if reset.abs_diff(opened) <= 1)
 }
 
 /// A CBOR map, definite or not (draft-boucadair-tcpm-rst-diagnostic-payload §3), after the magic
@@ -333,10 +347,15 @@ mod tests {
             with_payload(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 0]).check(payload),
             name("payload_known_injector")
         );
+        let big_ip = with_payload(b"BIG-IP: [0x11c");
+        let far = big_ip.clone().reset(|r| r.hop_limit = 241);
+        assert_eq!(far.check(payload), name("payload_names_device"));
         assert_eq!(
-            with_payload(b"BIG-IP: [0x11c").check(payload),
+            big_ip.clone().no_sender().check(payload),
             name("payload_names_device")
         );
+        // Its own virtual server's.
+        assert_eq!(big_ip.check(payload), None);
         assert_eq!(
             with_payload(b"go away").check(payload),
             name("payload_in_reset")
