@@ -3,6 +3,7 @@
 //! stacks answer stray segments with the SEQ that these ask for.
 
 use super::basis::{Stack, answers_syn, is_active, receiver_isn, sender_stack};
+use super::shape::is_of_the_link;
 use super::{Case, Evidence, Group, Kind, ResetSeen, SequenceFit};
 use crate::amount::span;
 use crate::host::TcpState;
@@ -163,7 +164,8 @@ pub fn ack(case: &Case<'_>) -> Option<Evidence> {
 /// CenTrace's device at 200.115.176.142 sends.
 ///
 /// False positives: a SYN for a port that was in use before is answered for the old connection
-/// (RFC 9293 §3.10.7.4): silent unless nothing of the other side was seen.
+/// (RFC 9293 §3.10.7.4): silent unless nothing of the other side was seen. passt of Debian 12 refuses by a bare reset,
+/// from the link as all that it sends: silent where the address's other flows came from there.
 #[must_use]
 pub fn syn_answer(case: &Case<'_>) -> Option<Evidence> {
     let segment = &case.first()?.segment;
@@ -172,7 +174,8 @@ pub fn syn_answer(case: &Case<'_>) -> Option<Evidence> {
     }
     let isn = receiver_isn(case)?;
     if !segment.flags.ack() {
-        return Some(SYN_BARE.found("R", "RA"));
+        let is_of_link = segment.hop_limit == u8::MAX && is_of_the_link(case) == Some(true);
+        return (!is_of_link).then(|| SYN_BARE.found("R", "RA"));
     }
     if segment.ack == isn {
         return Some(SYN_ACKS_ISN.found(segment.ack.0, isn.plus(1).0));
@@ -196,7 +199,7 @@ const FORGOTTEN_NS: u64 = 60 * SECOND;
 /// False positives: keep-alive probes (silent with SO_KEEPALIVE); a peer that lost its state unnoticed answers what
 /// is no data: the window update of an application that reads after a pause (a read touches the socket,
 /// `tcp_rcv_space_adjust`: silent), or our challenge when it calls anew from the same port (it is heard
-/// just before: silent); stacks that abort with a bare reset, none known today: lighter unless the SYN is
+/// just before: silent); stacks that abort with a bare reset, passt's alone today: lighter unless the SYN is
 /// Linux', FreeBSD's or Apple's; raw socket tools. Only in ESTABLISHED: our FIN would provoke too.
 #[must_use]
 pub fn unprovoked(case: &Case<'_>) -> Option<Evidence> {

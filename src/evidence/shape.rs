@@ -12,6 +12,8 @@ use crate::wire::{Flags, Segment, SeqNum};
 
 /// RST without ACK, with a window.
 pub const WINDOW_ON_BARE: Kind = Kind::injected("window_on_bare_reset", Group::Shape);
+/// The same from the link, where nothing tells that its sender stands elsewhere.
+pub const WINDOW_ON_BARE_LINK: Kind = Kind::injected("window_on_bare_reset_on_link", Group::Shape);
 /// Neither of the two shapes that the sender's stack has.
 pub const HYBRID: Kind = Kind::injected("reset_shape_hybrid", Group::Shape);
 /// The receiver's own window, copied.
@@ -38,12 +40,28 @@ pub const REFUSAL: Kind = Kind::remote("reset_shape_refusal", Group::Shape);
 /// E-H9: RST without ACK has a window.
 ///
 /// Linux and the BSDs send window 0 (`tcp_v4_send_reset`). Measured: 92 of 94 injected, 2 of 246
-/// genuine flows. INTANG's GFW type 1. False positives: old stacks (Cisco IOS).
+/// genuine flows. INTANG's GFW type 1. False positives: old stacks (Cisco IOS). passt of Debian 12, which ends a virtual
+/// machine's or container's connections for all the world, aborts and refuses so: lighter with a hop limit of 255, which
+/// no router has touched (RFC 5082), unless the sender was heard from elsewhere.
 #[must_use]
 pub fn window_on_bare_reset(case: &Case<'_>) -> Option<Evidence> {
     let segment = &case.first()?.segment;
-    (!segment.flags.ack() && segment.window != 0)
-        .then(|| WINDOW_ON_BARE.found(segment.window, 0_i64))
+    let is_of_link = segment.hop_limit == u8::MAX && is_of_the_link(case) != Some(false);
+    let kind = match is_of_link {
+        true => WINDOW_ON_BARE_LINK,
+        false => WINDOW_ON_BARE,
+    };
+    (!segment.flags.ack() && segment.window != 0).then(|| kind.found(segment.window, 0_i64))
+}
+
+/// Whether the reset's sender stands on this link by its other segments in this flow, or else by those of its address:
+/// they all came with a hop limit of 255. `None`: nothing is known of it.
+pub(super) fn is_of_the_link(case: &Case<'_>) -> Option<bool> {
+    let own = case.sender().map(|sender| sender.hop_limits);
+    let known = own.or(case.flow.path.map(|path| path.hop_limits))?;
+    let mut seen = known.modes().map(|mode| mode.hop_limit).peekable();
+    seen.peek()?;
+    Some(seen.all(|hop_limit| hop_limit == u8::MAX))
 }
 
 /// RST+ACK without window, timestamps or SEQ 0, in a connection of a Linux sender that uses
@@ -262,6 +280,7 @@ mod tests {
         ack_without_flag, flags, hybrid, options, passive, payload, refusal, reserved,
         window_mirrored, window_on_bare_reset,
     };
+    use crate::evidence::sequence::syn_answer;
     use crate::evidence::testing::{RECEIVER_ISN, Scene, name};
     use crate::flow::SynFacts;
     use crate::wire::{Flags, Options, SeqNum};
@@ -279,6 +298,36 @@ mod tests {
             name("window_on_bare_reset")
         );
         assert_eq!(Scene::established().check(window_on_bare_reset), None);
+    }
+
+    /// passt's: bare, with a window, at a hop limit of 255.
+    fn of_passt(scene: Scene) -> Scene {
+        scene.reset(|r| {
+            (r.flags, r.window, r.hop_limit) = (Flags(Flags::RST), 256, 255);
+            (r.ack, r.ip_id, r.options) = (SeqNum(0), Some(0), Options::default());
+        })
+    }
+
+    #[test]
+    fn a_stack_on_the_link_may_write_a_window_into_a_bare_reset() {
+        let light = name("window_on_bare_reset_on_link");
+        let full = name("window_on_bare_reset");
+        let open = of_passt(Scene::established().hop_limit(255));
+        assert_eq!(open.check(window_on_bare_reset), light);
+        let refused = of_passt(Scene::refused());
+        assert_eq!(refused.check(window_on_bare_reset), light);
+        assert_eq!(refused.check(syn_answer), name("syn_answer_bare"));
+        let known = of_passt(Scene::refused()).path_hop_limit(255);
+        assert_eq!(known.check(window_on_bare_reset), light);
+        assert_eq!(known.check(syn_answer), None);
+        // A sender that was heard from elsewhere, and a reset that a router has touched.
+        let elsewhere = of_passt(Scene::established());
+        assert_eq!(elsewhere.check(window_on_bare_reset), full);
+        let beyond = of_passt(Scene::established().hop_limit(254)).reset(|r| r.hop_limit = 254);
+        assert_eq!(beyond.check(window_on_bare_reset), full);
+        let other = of_passt(Scene::refused()).path_hop_limit(64);
+        assert_eq!(other.check(window_on_bare_reset), full);
+        assert_eq!(other.check(syn_answer), name("syn_answer_bare"));
     }
 
     #[test]

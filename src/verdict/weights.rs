@@ -140,6 +140,11 @@ pub const WEIGHTS: &[Weight] = &[
         "injected 92/94, genuine 2/246: 20 dB; old routers do it",
     ),
     weight(
+        shape::WINDOW_ON_BARE_LINK,
+        5.0,
+        "passt of Debian 12 does it; no captured injector stands on the link",
+    ),
+    weight(
         stamps::TS_MISSING,
         15.0,
         "injected 8/8, genuine 0/12, and by the source of Linux and FreeBSD",
