@@ -109,9 +109,21 @@ impl Episode {
         if let (true, Some(facts)) = (is_earliest, facts) {
             self.facts[side.index()] = Some(*facts);
         }
+        self.keep(side, reset);
+    }
+
+    /// Keeps the first by their time: one that came before others may be heard behind these, as what a worker sees
+    /// is heard behind this host's answers to all that comes in after a reset.
+    fn keep(&mut self, side: Side, reset: ResetSeen) {
         if self.resets.len() < KEPT {
             self.resets.push(reset);
             self.sides.push(side);
+            return;
+        }
+        let kept = self.sides.iter_mut().zip(&mut self.resets);
+        let last = kept.max_by_key(|(_, seen)| seen.time);
+        if let Some((last_side, last)) = last.filter(|(_, last)| reset.time < last.time) {
+            (*last_side, *last) = (side, reset);
         }
     }
 

@@ -1,9 +1,12 @@
 //! How an episode grows and settles, and what the engine's bounds do to it.
 
 use crate::engine::Engine;
-use crate::engine::testing::{PROXY, at, config, established, event, incoming, sent, tuple};
+use crate::engine::testing::{
+    OUT, PROXY, at, config, established, event, incoming, observe, records, segment, sent, tuple,
+};
 use crate::host::{KnownReason, SocketView};
-use crate::wire::FourTuple;
+use crate::verdict::Verdict;
+use crate::wire::{Flags, FourTuple};
 
 #[test]
 fn an_episode_settles_after_its_last_reset_and_a_later_reset_is_another_record() {
@@ -58,4 +61,32 @@ fn kernel_events_without_a_frame_make_no_record() {
     ));
     engine.finish(&mut |record| panic!("{record:?}"));
     assert_eq!(engine.counters().events_without_frame, 1);
+}
+
+#[test]
+fn what_ended_the_connection_is_kept_though_all_answers_to_what_came_then_are_heard_before() {
+    let told = records(|engine, _| {
+        let local = tuple().reversed();
+        for n in 1..=20 {
+            observe(
+                engine,
+                10 + u64::from(n),
+                OUT,
+                &segment(local, Flags::RST, n),
+            );
+            engine.kernel_event(&event(
+                10 + u64::from(n),
+                local,
+                sent(false, KnownReason::NoSocket, None),
+            ));
+        }
+        // Its worker was late.
+        engine.sight(&incoming(10, tuple(), 5, established(5)));
+    });
+    let [record] = &told[..] else {
+        panic!("{told:?}")
+    };
+    assert_eq!((record.resets.len(), record.reset_count), (16, 21));
+    assert_ne!(record.verdict, Verdict::Local);
+    assert_eq!(record.source.address, tuple().src);
 }
