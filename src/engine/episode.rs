@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use super::openings::{How, Opening};
+use super::whose;
 use crate::evidence::{AfterReset, AnsweredAfterReset, KEPT, ResetSeen, overtaken};
 use crate::flow::{FlowFacts, FlowKey, Side};
 use crate::host::{Process, ResetReason, SocketCounts, SocketView, TcpState};
@@ -130,8 +131,10 @@ impl Episode {
     /// Takes in what another saw of the flow before that reset, where it was the first of its side.
     pub(super) fn complete(&mut self, side: Side, time: Timestamp, flow: &FlowFacts) {
         let is_earliest = self.of_side(side).all(|seen| time <= seen.time);
+        let met = self.of_side(side).find(|seen| seen.time == time);
+        let socket = met.and_then(|seen| seen.socket);
         if is_earliest && let Some(facts) = &mut self.facts[side.index()] {
-            *facts = facts.completed(flow);
+            *facts = whose::joined(*facts, flow, socket.as_ref());
         }
     }
 

@@ -4,7 +4,7 @@
 use super::by_flow::Entry;
 use super::episode::Episode;
 use super::legs::{self, Leg};
-use super::{Engine, facts, fit};
+use super::{Engine, facts, fit, whose};
 use crate::evidence::{AfterReset, ResetSeen, SequenceFit};
 use crate::flow::{FlowFacts, FlowKey, Side, Sighting};
 use crate::time::{SECOND, Timestamp};
@@ -29,7 +29,7 @@ impl Engine {
             flow.receiver = None;
             self.tracker.note_established(key, opener, time);
         }
-        let flow = flow.completed(&sighting.flow);
+        let flow = whose::joined(flow, &sighting.flow, sighting.socket.as_ref());
         self.take_reset(key, side, sighting, &flow);
     }
 

@@ -29,6 +29,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod translated;
+mod whose;
 
 use std::collections::{HashSet, VecDeque};
 use std::net::IpAddr;

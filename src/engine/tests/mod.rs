@@ -18,3 +18,4 @@ mod routed;
 mod storms;
 mod unproven;
 mod waves;
+mod whose;
