@@ -33,6 +33,9 @@ impl Engine {
             return self.send_out(key, record, emit);
         }
         episode.settle();
+        if let Some(unseen) = self.unseen {
+            episode.doubt(unseen);
+        }
         self.translated.complete(&mut episode);
         let Some(settled) = episode.settled() else {
             return;

@@ -138,6 +138,17 @@ impl Episode {
         }
     }
 
+    /// Frames went past unseen until then: what was heard of a flow before is no witness where no socket vouches for it.
+    pub(super) fn doubt(&mut self, unseen: Timestamp) {
+        for side in [Side::Low, Side::High] {
+            let first = self.of_side(side).min_by_key(|reset| reset.time);
+            let is_doubtful = first.is_some_and(whose::may_be_anothers);
+            if is_doubtful && let Some(facts) = &mut self.facts[side.index()] {
+                whose::doubt(facts, unseen);
+            }
+        }
+    }
+
     /// Takes in a segment that is no reset, from the side that is said to have sent one.
     pub(super) fn add_after(&mut self, side: Side, after: AfterReset) {
         if self.after.len() < KEPT {

@@ -101,6 +101,8 @@ pub struct Engine {
     closed_order: VecDeque<FlowKey>,
     folding: Folding,
     spare: Spare,
+    /// When frames were found last to have gone past unseen.
+    unseen: Option<Timestamp>,
     sequence: u64,
     counters: EngineCounters,
 }
@@ -138,6 +140,7 @@ impl Engine {
             disorder: DisorderMemory::default(),
             closed_order: VecDeque::new(),
             spare: Spare::default(),
+            unseen: None,
             sequence: 0,
             counters: EngineCounters::default(),
         }
@@ -220,6 +223,11 @@ impl Engine {
         for episode in self.episodes.values_mut() {
             episode.lossy = true;
         }
+    }
+
+    /// SYN, FIN or RST went past unseen until `now`: a connection may have ended, and another taken its ports.
+    pub const fn note_unseen(&mut self, now: Timestamp) {
+        self.unseen = Some(now);
     }
 
     /// Time passes: what has settled is judged.

@@ -3,8 +3,11 @@
 //! was heard by one of them or by nobody, a table still has the connection before. Held against a peer that took the
 //! ports from another, as behind an address that many hosts share, that would be a false witness.
 
+use crate::evidence::ResetSeen;
 use crate::flow::{FlowFacts, HalfFlow, SynFacts};
 use crate::host::{SocketView, TcpState};
+use crate::time::Timestamp;
+use crate::vantage::Path;
 use crate::wire::SeqNum;
 
 /// What the engine's own table and the worker's know of the flow of a reset that came in, as far as it is of the
@@ -30,6 +33,23 @@ pub(super) fn joined(
         own.completed(&another(workers))
     } else {
         another(&own).completed(&another(workers))
+    }
+}
+
+/// Whether the connection that a reset ends may have taken its ports while frames went past unseen: it met no
+/// socket of this host, which would tell. What this host sends itself is not asked for.
+pub(super) fn may_be_anothers(reset: &ResetSeen) -> bool {
+    let is_met = reset
+        .socket
+        .as_ref()
+        .is_some_and(|s| s.sequence().is_some());
+    reset.vantage.path == Path::Ingress && !is_met
+}
+
+/// What was heard last before `unseen` may be another connection's.
+pub(super) fn doubt(known: &mut FlowFacts, unseen: Timestamp) {
+    if known.sender.is_some_and(|half| half.last_seen <= unseen) {
+        *known = another(known);
     }
 }
 

@@ -69,6 +69,8 @@ pub(in crate::control) enum Order {
     Addresses(HashSet<IpAddr>),
     /// The outputs from now on; those before are let go of.
     Output(Output),
+    /// SYN, FIN or RST went past an interface unseen.
+    Unseen,
     /// An interface is gone, by the kernel's index.
     Gone(u32),
     /// An interface has another name.
@@ -90,6 +92,8 @@ pub(in crate::control) struct EngineLoop {
     pub(in crate::control) shared: Arc<EngineShared>,
     /// When the kernel's count of losses was last read.
     pub(in crate::control) losses_counted: Timestamp,
+    /// Copies that mirror mode had lost by then.
+    pub(in crate::control) mirror_lost: u64,
     /// When something was heard last.
     pub(in crate::control) heard: Timestamp,
     /// Where the workers wake it.
@@ -219,6 +223,9 @@ impl EngineLoop {
         let host = self.events.host_counters();
         if let Ok(host) = &host {
             self.shared.lost.store(host.lost(), Ordering::Relaxed);
+            if host.mirror_lost != std::mem::replace(&mut self.mirror_lost, host.mirror_lost) {
+                self.engine.note_unseen(clock::monotonic());
+            }
         }
         self.show_numbers(host.unwrap_or_default());
         let unjudged = self.engine.counters().episodes_refused;
@@ -326,6 +333,7 @@ impl EngineLoop {
     fn take_orders(&mut self) {
         while let Ok(order) = self.orders.try_recv() {
             match order {
+                Order::Unseen => self.engine.note_unseen(clock::monotonic()),
                 Order::Devices(devices) => self.engine.set_own_devices(devices),
                 Order::Addresses(addresses) => self.engine.set_own_addresses(addresses),
                 Order::Output(output) => self.out.output = output,

@@ -26,13 +26,18 @@ pub(super) fn totals(
         passed: Some(sum(&NOT_OURS)),
         bypassed: sum(&xdp::BYPASSED),
         copied: counter(steer, "copied"),
-        lost: counter(steer, "copy_lost"),
+        lost: copies_lost(steer),
     };
     for counters in workers {
         totals.observed += counters.received;
         totals.lost += counters.sightings_lost + counters.lost();
     }
     totals
+}
+
+/// Headers that `steer` should have copied and could not.
+pub(super) fn copies_lost(steer: &[u64; xdp::COUNTERS]) -> u64 {
+    counter(steer, "copy_lost")
 }
 
 fn counter(steer: &[u64; xdp::COUNTERS], name: &str) -> u64 {

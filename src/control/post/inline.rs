@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use crossbeam::queue::ArrayQueue;
 
 use super::Start;
-use super::counted::totals;
+use super::counted::{copies_lost, totals};
 use crate::control::coverage::Totals;
 use crate::control::error::Error;
 use crate::control::ledger::Ledger;
@@ -131,6 +131,11 @@ impl Inline {
         let running = self.workers.iter().map(|worker| worker.shared.counters());
         let finished = self.finished.iter().map(|worker| worker.counters);
         Some(totals(&steer, running.chain(finished)))
+    }
+
+    /// Headers that should have been copied and were not; `None` when it cannot be told now.
+    pub(super) fn copies_lost(&self) -> Option<u64> {
+        Some(copies_lost(&self.steer.counters().ok()?))
     }
 
     /// The ledger so far, where a worker may have `credit` frames under way; `None` when it cannot be

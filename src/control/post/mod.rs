@@ -374,6 +374,12 @@ impl Post {
         }
     }
 
+    /// Headers of SYN, FIN and RST that went past unseen so far; `None` in mirror mode, of which the engine knows,
+    /// or when it cannot be told now.
+    pub(super) fn copies_lost(&self) -> Option<u64> {
+        self.inline.as_ref()?.copies_lost()
+    }
+
     /// The ledger so far; `None` in mirror mode, or when it cannot be told now.
     pub(super) fn ledger(&self) -> Option<Ledger> {
         let credit = WorkerConfig::new(self.id).credit;

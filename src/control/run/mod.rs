@@ -3,7 +3,7 @@
 
 mod watch;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::{IpAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -62,6 +62,8 @@ pub(super) struct Sensor {
     posts: Vec<Post>,
     coverage: Vec<Coverage>,
     host_losses: HostLosses,
+    /// Headers that `steer` could not copy by the last second.
+    copies_lost: u64,
     coverage_out: Sender<CoverageRecord>,
     watch: Watch,
     engine: JoinHandle<Ended>,
@@ -108,18 +110,17 @@ impl Sensor {
         let shared = Arc::new(EngineShared::new(posts.len()));
         let (orders, orders_in) = unbounded();
         let out = Outlet::new(outputs.output(), &shared, start::emission(&posts, now));
+        let interfaces = posts.iter().map(|post| (post.ifindex, post.id));
         let engine_loop = EngineLoop {
             engine,
             sightings: posts.iter().flat_map(Post::sightings).collect(),
             workers: posts.iter().flat_map(Post::workers).collect(),
-            interfaces: posts
-                .iter()
-                .map(|post| (post.ifindex, post.id))
-                .collect::<HashMap<_, _>>(),
+            interfaces: interfaces.collect(),
             coverage: coverage_in,
             orders: orders_in,
             out,
             shared: Arc::clone(&shared),
+            mirror_lost: 0,
             losses_counted: now,
             heard: now,
             bell: Arc::clone(&bell),
@@ -142,6 +143,7 @@ impl Sensor {
             posts,
             coverage,
             host_losses: HostLosses::default(),
+            copies_lost: 0,
             coverage_out,
             watch,
             engine,

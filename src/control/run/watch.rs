@@ -62,6 +62,7 @@ impl Sensor {
             if is_due {
                 self.look_after_way_back();
                 self.look_after_steer();
+                self.look_for_losses();
                 self.look_at_next_hops();
                 self.show_numbers();
             }
@@ -187,6 +188,14 @@ impl Sensor {
                      failed: {error}; {name} is no longer watched"
                 ));
             }
+        }
+    }
+
+    /// What went past unseen may have ended a connection, and opened another.
+    fn look_for_losses(&mut self) {
+        let lost = self.posts.iter().filter_map(Post::copies_lost).sum();
+        if lost > std::mem::replace(&mut self.copies_lost, lost) {
+            let _ = self.orders.send(Order::Unseen);
         }
     }
 

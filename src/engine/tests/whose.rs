@@ -130,3 +130,34 @@ fn a_syn_written_into_a_living_connection_hides_no_forger() {
         }
     }
 }
+
+#[test]
+fn what_was_heard_before_a_loss_is_no_witness_where_no_socket_vouches_for_it() {
+    let accused = |socket, unseen: Option<u64>| {
+        let reset = Segment {
+            hop_limit: HOPS_NEXT,
+            ..segment(tuple(), Flags::RST, BEFORE + 1 + BYTES)
+        };
+        let records = records(|engine, _| {
+            engine.sight(&Sighting {
+                time: at(500),
+                vantage: IN,
+                segment: reset,
+                socket: Some(socket),
+                begins_anew: false,
+                flow: workers(),
+            });
+            if let Some(unseen) = unseen {
+                engine.note_unseen(at(unseen));
+            }
+        });
+        is_accused(&records[0])
+    };
+    for (socket, unseen, is_accused) in [
+        (SocketView::Absent, None, true),
+        (SocketView::Absent, Some(300), false),
+        (socket_of(BEFORE), Some(300), true),
+    ] {
+        assert_eq!(accused(socket, unseen), is_accused, "{socket:?} {unseen:?}");
+    }
+}
