@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::traffic::{assert_all, assert_ends_well, assert_ledgers, assert_prompt, during};
 use crate::lab::records::{assert_kept, promises, records, resets};
-use crate::lab::{Lab, Sensor, text};
+use crate::lab::{BINARY, Lab, Sensor, text};
 
 /// The kernel's id of the XDP link at up0: that which has up0's program.
 fn link_id(lab: &Lab) -> String {
@@ -183,6 +183,36 @@ fn a_successor_that_dies_halfway_leaves_the_first_one_watching() {
 }
 
 /// Any user may knock at an abstract socket; only root, or the sensor's own user, is answered.
+/// The first one goes on with the other interface; what it gave away it holds no longer.
+#[test]
+#[ignore = "needs root"]
+fn an_interface_that_was_taken_over_is_free_when_the_second_process_ends() {
+    let lab = Lab::up();
+    let state = lab.state();
+    let mut first = lab.sensor(&[]);
+    let (output, spool) = (lab.output(), format!("{}/another", lab.spool()));
+    let of_one = |more: &[&str]| {
+        let mut words = vec![BINARY, "run", "--iface", "up0"];
+        words.extend(["--output", output.as_str(), "--spool", spool.as_str()]);
+        words.extend(more);
+        let sensor = Sensor::spawn(lab.exec("lb", &words));
+        assert!(sensor.await_line("rstscope: ready"), "{}", sensor.said());
+        sensor
+    };
+    let mut next = of_one(&["--replace"]);
+    assert!(first.await_line("up0 is process"), "{}", first.said());
+    assert_eq!(next.stop(), Some(0), "{}", next.said());
+    assert!(!lab.shell("lb", "ip link show up0").contains("prog/xdp"));
+    assert_prompt("by the kernel alone", lab.rate(100));
+    // Nobody is in the way of the next start.
+    let mut last = of_one(&[]);
+    assert_prompt("watched again", lab.rate(100));
+    assert_eq!(last.stop(), Some(0), "{}", last.said());
+    assert_ledgers(&last, &["up0"]);
+    assert_eq!(first.stop(), Some(0), "{}", first.said());
+    assert_eq!(lab.state(), state, "something is left");
+}
+
 #[test]
 #[ignore = "needs root"]
 fn another_user_cannot_take_the_interface_over() {

@@ -129,7 +129,8 @@ pub(super) struct Post {
     pub(super) is_blind: bool,
     /// Another process has taken it over.
     pub(super) is_handed_over: bool,
-    lock: InterfaceLock,
+    /// `None` once it is another process's: then that one alone holds it, however long this one goes on.
+    lock: Option<InterfaceLock>,
 }
 
 impl Post {
@@ -237,7 +238,7 @@ impl Post {
             is_gone: false,
             is_blind: false,
             is_handed_over: false,
-            lock: entered.lock,
+            lock: Some(entered.lock),
         }
     }
 
@@ -283,9 +284,8 @@ impl Post {
 
     /// Another process that asks for this post, if one does.
     pub(super) fn heir(&self) -> Option<Heir> {
-        (!self.is_handed_over && !self.is_gone)
-            .then(|| Heir::at(&self.lock))
-            .flatten()
+        let lock = self.lock.as_ref().filter(|_| !self.is_gone)?;
+        Heir::at(lock)
     }
 
     /// Hands the post over: every frame goes back to the host first, so that none of the next
@@ -296,6 +296,9 @@ impl Post {
     ///
     /// When the program could not be put back into its link: then nobody watches.
     pub(super) fn hand_over(&mut self, heir: Heir) -> Result<bool, Error> {
+        let Some(lock) = &self.lock else {
+            return Ok(false);
+        };
         let mut link = None;
         if let Some(inline) = &mut self.inline {
             let finished = inline.stop_workers();
@@ -304,12 +307,15 @@ impl Post {
             let _ = inline.pair.take().map(Pair::remove);
             link = inline.steer.link_fd();
         }
-        self.is_handed_over = heir.give(&self.lock, link);
-        match &self.inline {
-            Some(inline) if !self.is_handed_over => {
-                inline.steer.reclaim(&self.name).map_err(Error::Xdp)?;
-            }
-            _ => {}
+        self.is_handed_over = heir.give(lock, link);
+        if self.is_handed_over {
+            self.lock = None;
+        }
+        match &mut self.inline {
+            // The program in it is the other process's, with which it shall end.
+            Some(inline) if self.is_handed_over => inline.steer.detach(),
+            Some(inline) => inline.steer.reclaim(&self.name).map_err(Error::Xdp)?,
+            None => {}
         }
         Ok(self.is_handed_over)
     }
