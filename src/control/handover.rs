@@ -122,7 +122,7 @@ impl Predecessor {
                 self.stream = Some(stream);
                 Ok(estate)
             }
-            Err(source) => Err(self.error("it did not hand over", source)),
+            Err(source) => Err(self.error("it did not hand over", in_words(source))),
         }
     }
 
@@ -133,6 +133,16 @@ impl Predecessor {
             let _ = stream.write_all(&[CONFIRM]);
         }
     }
+}
+
+/// A socket's word for its time-out says nothing to an operator.
+fn in_words(source: io::Error) -> io::Error {
+    if source.kind() != io::ErrorKind::WouldBlock {
+        return source;
+    }
+    let why = "no answer within 10 s: it is stopped (kill -CONT) or hangs (after kill -9 frames pass \
+               directly)";
+    io::Error::new(io::ErrorKind::TimedOut, why)
 }
 
 fn receive(mut stream: &UnixStream) -> io::Result<Estate> {
@@ -277,6 +287,17 @@ mod tests {
         assert!(!came.give(&lock, None), "it was never confirmed");
         heir.join().unwrap();
         assert!(InterfaceLock::is_held(IFINDEX + 1));
+    }
+
+    #[test]
+    fn the_silence_of_a_stopped_process_is_called_that() {
+        let silence = super::in_words(std::io::ErrorKind::WouldBlock.into());
+        assert!(
+            silence.to_string().contains("stopped (kill -CONT)"),
+            "{silence}"
+        );
+        let gone = super::in_words(std::io::ErrorKind::UnexpectedEof.into());
+        assert_eq!(gone.kind(), std::io::ErrorKind::UnexpectedEof);
     }
 
     #[test]
