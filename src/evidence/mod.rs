@@ -15,6 +15,7 @@ mod needs;
 pub mod next_door;
 mod opener;
 pub mod overtaken;
+pub mod own_reset;
 pub mod race;
 pub mod sequence;
 pub mod shape;
@@ -266,7 +267,7 @@ pub const TESTS: &[(Needs, Test)] = &[
     (Needs::AFTER, race::acks_on),
     (Needs::ANSWERED, race::answered),
     (Needs::AFTER.and(Needs::REFUSAL), race::syn_ack),
-    (Needs::SEVERAL, race::own_reset_follows),
+    (Needs::SEVERAL, own_reset::own_reset_follows),
     (Needs::NOTHING, link::mac),
     (Needs::SENDER, link::vlan),
     (Needs::SENDER.and(Needs::ACK), link::flow_label),

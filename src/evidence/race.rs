@@ -5,9 +5,8 @@ use super::basis::{
     answers_syn, is_active, is_reordered, may_be_one_way, receiver_isn, reorder_guard_ns,
     sender_isn,
 };
-use super::hop_limit::reset_is_far;
 use super::overtaken::closes_soon;
-use super::ways::{is_of_a_known_way, is_of_the_networks_way};
+use super::sequence::missed_rcv_nxt;
 use super::{AfterReset, Case, Evidence, Group, Kind, ResetSeen};
 use crate::amount::{counted, span};
 use crate::wire::SeqNum;
@@ -31,8 +30,6 @@ pub const ANSWERED_NEW: Kind = Kind::injected("kernel_answered_new_data", Group:
 pub const ANSWERED: Kind = Kind::injected("kernel_answered_peer", Group::Race);
 /// The SYN-ACK came after the refusal.
 pub const SYN_ACK: Kind = Kind::injected("syn_ack_after_reset", Group::Race);
-/// The sender's own reset came after one that looks foreign.
-pub const OWN_FOLLOWS: Kind = Kind::injected("own_reset_follows", Group::Race);
 
 /// Two sequence numbers further apart than this belong to no one connection (Zeek's limit).
 const NEAR: u32 = 1 << 20;
@@ -68,7 +65,8 @@ fn may_be_raw_socket_tool(case: &Case<'_>) -> bool {
 
 /// E-R1: data or a FIN from the sender at or beyond the reset's SEQ, or beyond all its earlier data
 /// (Weaver et al., NDSS 2009: RST_SEQ_DATA; Suricata's `STREAM_SUSPECTED_RST_INJECT`; Zeek's
-/// `data_after_reset`). An active reset has SEQ = SND.NXT: nothing sent before can lie beyond it.
+/// `data_after_reset`). An active reset has SEQ = SND.NXT: nothing sent before can lie beyond it. Behind a bare one that
+/// missed RCV.NXT and was refused, whatever the socket had not had yet shows that its sender has a connection.
 ///
 /// False positives, each silent: ports used anew (the engine ends the episode at the SYN); a
 /// segment that the network reordered (below the reset's SEQ, or within half a round-trip of a bare
@@ -84,6 +82,7 @@ pub fn sends_on(case: &Case<'_>) -> Option<Evidence> {
     }
     let guard = reorder_guard_ns(case);
     let overtakes = is_reordered(case) || closes_soon(case, first, guard);
+    let missed = missed_rcv_nxt(case, first);
     let mut soon = None;
     for after in own_segments(case) {
         let segment = &after.segment;
@@ -91,7 +90,8 @@ pub fn sends_on(case: &Case<'_>) -> Option<Evidence> {
             continue;
         }
         let late = after.time.since(first.time) > guard;
-        let beyond = is_at_or_beyond(segment.seq, first.segment.seq);
+        let beyond = is_at_or_beyond(segment.seq, first.segment.seq)
+            || late && missed.is_some_and(|rcv_nxt| is_at_or_beyond(segment.seq, rcv_nxt));
         // Beyond all that the sender sent before, where the reset at least belongs there.
         let end = case.sender().and_then(|s| s.end);
         let new = end.is_some_and(|end| {
@@ -280,57 +280,9 @@ pub fn syn_ack(case: &Case<'_>) -> Option<Evidence> {
     foreign.then(|| SYN_ACK.found(format!("SYN-ACK after {}", span(passed)), "none"))
 }
 
-/// E-R3: a reset that looks foreign is followed, after half a round-trip or more, by the sender's
-/// own: from the usual hop limit, bare, with window 0. The sender was cut off by the first or never
-/// knew of it.
-///
-/// False positives: one peer with two initial hop limits (64 and 128 at one distance): the first
-/// must differ by hops; routers that spread packets over ways of several lengths: silent where three
-/// segments of the address, or of its network, came by the first's way.
-#[must_use]
-pub fn own_reset_follows(case: &Case<'_>) -> Option<Evidence> {
-    if answers_syn(case) {
-        return valid_refusal_follows(case);
-    }
-    let first = case.first()?;
-    let way = first.segment.hop_limit;
-    if !reset_is_far(case) || is_of_a_known_way(case, way) || is_of_the_networks_way(case, way) {
-        return None;
-    }
-    let sender = case.sender()?;
-    let guard = reorder_guard_ns(case).min(5_000_000);
-    let own = case.from_sender().find(|r| {
-        let segment = &r.segment;
-        let near = sender.hop_limits.nearest(segment.hop_limit);
-        !segment.flags.ack()
-            && segment.window == 0
-            && near.is_some_and(|near| near.abs_diff(segment.hop_limit) <= 1)
-            && r.time.since(first.time) > guard
-    })?;
-    let passed = span(own.time.since(first.time));
-    let observed = format!("hop limit {} after {passed}", own.segment.hop_limit);
-    Some(OWN_FOLLOWS.found(observed, "none"))
-}
-
-/// The same for the answer to a SYN: one that is not valid, then one that is, from elsewhere.
-fn valid_refusal_follows(case: &Case<'_>) -> Option<Evidence> {
-    let first = &case.first()?.segment;
-    let expected = receiver_isn(case)?.plus(1);
-    if first.flags.ack() && first.ack == expected {
-        return None;
-    }
-    let valid = case.from_sender().find(|r| {
-        r.segment.flags.ack()
-            && r.segment.ack == expected
-            && is_far(r.segment.hop_limit, first.hop_limit)
-    })?;
-    let observed = format!("valid refusal with hop limit {}", valid.segment.hop_limit);
-    Some(OWN_FOLLOWS.found(observed, "none"))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{acks_on, answered, own_reset_follows, sends_on, syn_ack};
+    use super::{acks_on, answered, sends_on, syn_ack};
     use crate::evidence::testing::{RECEIVER_ISN, Scene, name};
     use crate::wire::{Flags, Segment, SeqNum};
 
@@ -470,7 +422,7 @@ mod tests {
 
     #[test]
     fn silence_after_the_reset_says_nothing() {
-        for test in [sends_on, acks_on, answered, syn_ack, own_reset_follows] {
+        for test in [sends_on, acks_on, answered, syn_ack] {
             assert_eq!(Scene::established().check(test), None);
         }
     }
@@ -535,57 +487,5 @@ mod tests {
     #[test]
     fn a_port_that_opened_meanwhile_is_no_forgery() {
         assert_eq!(accepted_later(|_| ()).check(syn_ack), None);
-    }
-
-    #[test]
-    fn a_valid_refusal_after_an_invalid_one_tells() {
-        let mirrored = Scene::refused().reset(|r| r.ack = RECEIVER_ISN);
-        let valid = |hop_limit| {
-            move |r: &mut Segment| {
-                r.ack = RECEIVER_ISN.plus(1);
-                r.hop_limit = hop_limit;
-            }
-        };
-        let elsewhere = mirrored.clone().again(9_000, valid(60));
-        assert_eq!(
-            elsewhere.check(own_reset_follows),
-            name("own_reset_follows")
-        );
-        assert_eq!(
-            mirrored.again(9_000, valid(50)).check(own_reset_follows),
-            None
-        );
-        let twice = Scene::refused().again(9_000, valid(60));
-        assert_eq!(twice.check(own_reset_follows), None);
-    }
-
-    #[test]
-    fn the_senders_own_reset_after_a_foreign_one_tells() {
-        let own = |r: &mut Segment| {
-            r.hop_limit = 50;
-            r.window = 0;
-            r.flags = Flags(Flags::RST);
-        };
-        let scene = Scene::established().forged().again(40_000, own);
-        assert_eq!(scene.check(own_reset_follows), name("own_reset_follows"));
-        // A front end that starts at 64 and 128: one distance.
-        let two = Scene::established()
-            .hop_limit(123)
-            .reset(|r| r.hop_limit = 59)
-            .again(40_000, |r| {
-                own(r);
-                r.hop_limit = 123;
-            });
-        assert_eq!(two.check(own_reset_follows), None);
-        // Routers take turns, and two flows of the address came as far as the first.
-        let far = scene.resets[0].segment.hop_limit;
-        let mut spread = scene.path_hop_limit(far);
-        let heard = &mut spread.flow.path.as_mut().unwrap().hop_limits;
-        heard.note(far);
-        let two = spread.clone();
-        assert_eq!(two.check(own_reset_follows), name("own_reset_follows"));
-        let heard = &mut spread.flow.path.as_mut().unwrap().hop_limits;
-        heard.note(far);
-        assert_eq!(spread.check(own_reset_follows), None);
     }
 }

@@ -8,7 +8,7 @@ use super::{Case, Evidence, Group, Kind, ResetSeen, SequenceFit};
 use crate::amount::span;
 use crate::host::TcpState;
 use crate::time::{MILLISECOND, SECOND};
-use crate::wire::SeqNum;
+use crate::wire::{Segment, SeqNum};
 
 /// Exactly RCV.NXT: the sender sees the connection.
 pub const EXACT: Kind = Kind::remote("sequence_exact", Group::Validity);
@@ -18,6 +18,9 @@ pub const IN_WINDOW: Kind = Kind::injected("sequence_in_window", Group::Validity
 pub const OUT_OF_WINDOW: Kind = Kind::injected("sequence_out_of_window", Group::Validity);
 /// A bare reset ahead of all that the receiver ever acknowledged.
 pub const AHEAD: Kind = Kind::injected("sequence_never_acknowledged", Group::Validity);
+/// The same from a stack that is not known.
+pub const AHEAD_ANY: Kind =
+    Kind::injected("sequence_never_acknowledged_unknown_stack", Group::Validity);
 /// Several different guesses.
 pub const GUESSES: Kind = Kind::injected("sequence_guesses", Group::Validity);
 /// Guesses in equal steps.
@@ -62,9 +65,10 @@ pub fn exact(case: &Case<'_>) -> Option<Evidence> {
 ///
 /// False positives: data just before the reset was lost, or is still on its way through the
 /// kernel (the kernel accepted the reset after all: silent); the true abort follows with the exact
-/// SEQ (silent); a kernel answers an older segment, so that SEQ is an older ACK of ours (less than
+/// SEQ (silent, but behind a bare one, after which nobody has anything to abort); a kernel answers an older segment, so that SEQ is an older ACK of ours (less than
 /// 1 MiB behind: silent). A bare reset ahead of RCV.NXT has none of these excuses: its SEQ is an ACK
-/// that this host sent, and this host never acknowledged so far.
+/// that this host sent, and this host never acknowledged so far. Stacks that abort with a bare reset: lighter unless the
+/// SYN is of one that does not.
 #[must_use]
 pub fn inexact(case: &Case<'_>) -> Option<Evidence> {
     let first = case.first()?;
@@ -73,20 +77,41 @@ pub fn inexact(case: &Case<'_>) -> Option<Evidence> {
         return None;
     }
     let hop = first.segment.hop_limit;
-    let corrected = case
-        .from_sender()
-        .any(|r| r.fit == SequenceFit::Exact && r.segment.hop_limit.abs_diff(hop) <= 1);
+    let bare = is_bare(&first.segment);
+    // Who has a socket to abort had one before, and sent no bare reset.
+    let corrected = case.from_sender().any(|r| {
+        r.fit == SequenceFit::Exact
+            && r.segment.hop_limit.abs_diff(hop) <= 1
+            && !(bare && is_active(&r.segment))
+    });
     if corrected {
         return None;
     }
-    let bare = !first.segment.flags.ack() && first.segment.window == 0;
     let kind = match first.fit {
-        SequenceFit::InWindow if bare => AHEAD,
+        SequenceFit::InWindow if bare && only_answers_bare(case) => AHEAD,
+        SequenceFit::InWindow if bare => AHEAD_ANY,
         SequenceFit::InWindow => IN_WINDOW,
         SequenceFit::OutOfWindow => OUT_OF_WINDOW,
         SequenceFit::Exact | SequenceFit::Unknown => return None,
     };
     Some(kind.found(i64::from(offset), 0_i64))
+}
+
+/// Whether `first` was a guess by one number: bare, in the window of a socket that had not come so far and refused it.
+pub(super) fn missed_rcv_nxt(case: &Case<'_>, first: &ResetSeen) -> Option<SeqNum> {
+    let is_ahead = first.fit == SequenceFit::InWindow && first.offset? > 0;
+    let rcv_nxt = first.socket.as_ref()?.sequence()?.rcv_nxt;
+    (is_ahead && is_bare(&first.segment) && case.accepted != Some(true)).then_some(rcv_nxt)
+}
+
+const fn is_bare(segment: &Segment) -> bool {
+    !segment.flags.ack() && segment.window == 0
+}
+
+/// Whether the sender's stack is one whose aborts have ACK, so that a bare reset of its only answers.
+fn only_answers_bare(case: &Case<'_>) -> bool {
+    let stack = sender_stack(case);
+    matches!(stack, Some(Stack::Linux | Stack::FreeBsd | Stack::Apple))
 }
 
 /// E-T6: three or more resets of one sender with different SEQ that none of its own segments
@@ -221,9 +246,9 @@ pub fn unprovoked(case: &Case<'_>) -> Option<Evidence> {
     if first.segment.flags.ack() || !quiet || just_spoke {
         return None;
     }
-    let kind = match sender_stack(case) {
-        Some(Stack::Linux | Stack::FreeBsd | Stack::Apple) => UNPROVOKED,
-        _ => UNPROVOKED_ANY,
+    let kind = match only_answers_bare(case) {
+        true => UNPROVOKED,
+        false => UNPROVOKED_ANY,
     };
     let quiet = span(idle.min(sent));
     Some(kind.found(format!("nothing to answer for {quiet}"), "an answer"))
@@ -232,6 +257,8 @@ pub fn unprovoked(case: &Case<'_>) -> Option<Evidence> {
 #[cfg(test)]
 mod tests {
     use super::{ack, exact, guesses, inexact, syn_answer, unprovoked};
+    use crate::evidence::own_reset::own_reset_follows;
+    use crate::evidence::race::sends_on;
     use crate::evidence::testing::{RECEIVER_ISN, SENDER_ISN, Scene, name};
     use crate::host::{SocketSequence, SocketView, TcpState};
     use crate::time::{MILLISECOND, SECOND, Timestamp};
@@ -251,11 +278,56 @@ mod tests {
     }
 
     #[test]
+    fn who_talks_on_behind_a_guess_that_missed_has_a_connection() {
+        let (next, talks) = (SENDER_ISN.plus(1), name("peer_sends_on"));
+        let guess = expecting(next, Scene::established().passive());
+        let data =
+            |at: SeqNum| move |s: &mut crate::wire::Segment| (s.seq, s.payload_len) = (at, 100);
+        assert_eq!(guess.clone().after(100, data(next)).check(sends_on), talks);
+        assert_eq!(guess.clone().after(1, data(next)).check(sends_on), None);
+        let again = data(SeqNum(next.0 - 100));
+        assert_eq!(guess.clone().after(100, again).check(sends_on), None);
+        // What was taken for one was none.
+        let mut accepted = guess.after(100, data(next));
+        accepted.accepted = Some(true);
+        assert_eq!(accepted.check(sends_on), None);
+        let aborted = expecting(next, Scene::established()).after(100, data(next));
+        assert_eq!(aborted.check(sends_on), None);
+    }
+
+    #[test]
+    fn who_aborts_behind_a_guess_that_missed_had_a_connection() {
+        let next = SENDER_ISN.plus(1);
+        let guess = Scene::established().passive();
+        let abort = |active: bool| {
+            let after = guess.clone().again(300, move |r| {
+                r.seq = next;
+                if active {
+                    (r.flags, r.window) = (Flags(Flags::RST | Flags::ACK), 500);
+                }
+            });
+            expecting(next, after)
+        };
+        let own = abort(true);
+        assert_eq!(own.check(inexact), name("sequence_never_acknowledged"));
+        assert_eq!(own.check(own_reset_follows), name("own_reset_follows"));
+        // A stack whose aborts are bare, and lost data: it answers our challenge.
+        let answer = abort(false);
+        assert_eq!(answer.check(inexact), None);
+        assert_eq!(answer.check(own_reset_follows), None);
+    }
+
+    #[test]
     fn a_seq_that_misses_is_weighed_by_how_it_misses() {
         let ahead = expecting(SENDER_ISN.plus(1), Scene::established());
         assert_eq!(ahead.check(inexact), name("sequence_in_window"));
         let bare = expecting(SENDER_ISN.plus(1), Scene::established().passive());
         assert_eq!(bare.check(inexact), name("sequence_never_acknowledged"));
+        let other = bare.sender(|s| s.syn.as_mut().unwrap().options.order = 1);
+        assert_eq!(
+            other.check(inexact),
+            name("sequence_never_acknowledged_unknown_stack")
+        );
         let far = expecting(SENDER_ISN.plus(1 << 30), Scene::established());
         assert_eq!(far.check(inexact), name("sequence_out_of_window"));
     }

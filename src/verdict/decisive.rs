@@ -124,6 +124,9 @@ fn by_numbers() -> Vec<Edge> {
         .passive()
         .reset(far)
         .socket(|s| s.rcv_nxt = SENDER_ISN.plus(1));
+    let of_any = guess
+        .clone()
+        .sender(|s| s.syn.as_mut().unwrap().options.order = 1);
     let step = |n: u32| move |r: &mut Segment| r.seq = r.seq.plus(n << 24);
     let scan = Scene::established()
         .reset(|r| {
@@ -151,6 +154,11 @@ fn by_numbers() -> Vec<Edge> {
             &["injector_residue_repeats", "hop_limit_path_mismatch"],
         ),
         (forged, guess, &["sequence_never_acknowledged"]),
+        (
+            forged,
+            of_any,
+            &["sequence_never_acknowledged_unknown_stack"],
+        ),
         (forged, scan, &["sequence_guesses_in_steps"]),
         (forged, takes_back, &["ack_impossible"]),
         (

@@ -4,8 +4,8 @@
 //! the labels lean on some of the same fields, and flows of one capture are no independent sample.
 
 use crate::evidence::{
-    Group, Kind, acceptance, hop_limit, injectors, ip_id, link, next_door, race, sequence, shape,
-    siblings, stamps, timing, train,
+    Group, Kind, acceptance, hop_limit, injectors, ip_id, link, next_door, own_reset, race,
+    sequence, shape, siblings, stamps, timing, train,
 };
 
 /// One kind of fact and what it is worth.
@@ -272,8 +272,13 @@ pub const WEIGHTS: &[Weight] = &[
     ),
     weight(
         sequence::AHEAD,
+        23.0,
+        "by the source of Linux: it answers with an ACK that it was sent; this one never was",
+    ),
+    weight(
+        sequence::AHEAD_ANY,
         13.0,
-        "a kernel answers with an ACK that it was sent; this one never was",
+        "the same where the stack may abort with a bare reset",
     ),
     weight(sequence::GUESSES, 20.0, "genuine aborts miss once or twice"),
     weight(sequence::STEPS, 25.0, "a scan"),
@@ -330,7 +335,7 @@ pub const WEIGHTS: &[Weight] = &[
     weight(race::ANSWERED, 15.0, "the same without data"),
     weight(race::SYN_ACK, 25.0, "the port was open after all"),
     weight(
-        race::OWN_FOLLOWS,
+        own_reset::OWN_FOLLOWS,
         15.0,
         "the true peer's own answer, half a round-trip later",
     ),
@@ -465,7 +470,7 @@ mod tests {
     use crate::evidence::Favors;
 
     /// The sources of all tests: what they can find is declared there and nowhere else.
-    const SOURCES: [&str; 13] = [
+    const SOURCES: [&str; 14] = [
         include_str!("../evidence/siblings.rs"),
         include_str!("../evidence/injectors.rs"),
         include_str!("../evidence/hop_limit.rs"),
@@ -475,6 +480,7 @@ mod tests {
         include_str!("../evidence/train.rs"),
         include_str!("../evidence/sequence.rs"),
         include_str!("../evidence/race.rs"),
+        include_str!("../evidence/own_reset.rs"),
         include_str!("../evidence/link.rs"),
         include_str!("../evidence/next_door.rs"),
         include_str!("../evidence/timing.rs"),
