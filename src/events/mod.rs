@@ -124,6 +124,12 @@ impl HostCounters {
         self.events_lost + self.events_missed + copies + self.unknown
     }
 
+    /// Copies of mirror mode among them.
+    #[must_use]
+    pub const fn mirror_copies_lost(&self) -> u64 {
+        self.mirror_lost + self.mirror_reset_lost
+    }
+
     /// Copies of resets among them: each may be a record that is not there.
     #[must_use]
     pub const fn resets_lost(&self) -> u64 {
@@ -414,6 +420,7 @@ mod tests {
             ..HostCounters::default()
         };
         assert_eq!((lost.lost(), lost.resets_lost()), (127, 96));
+        assert_eq!(lost.mirror_copies_lost(), 4 + 64);
         let told = HostCounters {
             egress_copied: 1,
             events: 2,

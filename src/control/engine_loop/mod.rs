@@ -223,7 +223,8 @@ impl EngineLoop {
         let host = self.events.host_counters();
         if let Ok(host) = &host {
             self.shared.lost.store(host.lost(), Ordering::Relaxed);
-            if host.mirror_lost != std::mem::replace(&mut self.mirror_lost, host.mirror_lost) {
+            let mirror_lost = host.mirror_copies_lost();
+            if mirror_lost != std::mem::replace(&mut self.mirror_lost, mirror_lost) {
                 self.engine.note_unseen(clock::monotonic());
             }
         }
