@@ -182,7 +182,6 @@ fn a_successor_that_dies_halfway_leaves_the_first_one_watching() {
     assert_kept(&promises, &resets(&all));
 }
 
-/// Any user may knock at an abstract socket; only root, or the sensor's own user, is answered.
 /// The first one goes on with the other interface; what it gave away it holds no longer.
 #[test]
 #[ignore = "needs root"]
@@ -213,6 +212,7 @@ fn an_interface_that_was_taken_over_is_free_when_the_second_process_ends() {
     assert_eq!(lab.state(), state, "something is left");
 }
 
+/// Any user may knock at an abstract socket; only root, or the sensor's own user, is answered.
 #[test]
 #[ignore = "needs root"]
 fn another_user_cannot_take_the_interface_over() {
