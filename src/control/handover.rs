@@ -140,8 +140,10 @@ fn in_words(source: io::Error) -> io::Error {
     if source.kind() != io::ErrorKind::WouldBlock {
         return source;
     }
-    let why = "no answer within 10 s: it is stopped (kill -CONT) or hangs (after kill -9 frames pass \
-               directly)";
+    let why = format!(
+        "no answer within {} s: it is stopped (kill -CONT) or hangs (after kill -9 frames pass directly)",
+        HANDOVER_WAIT.as_secs()
+    );
     io::Error::new(io::ErrorKind::TimedOut, why)
 }
 
