@@ -68,7 +68,7 @@ impl Engine {
             legs: &self.legs,
             injectors: &self.injectors,
             siblings: &self.siblings,
-            disorder: &self.disorder,
+            reordering: &self.reordering,
             earlier,
             sequence: self.sequence + 1,
         }

@@ -10,7 +10,7 @@ use super::message::{Told, tell};
 use super::other_leg;
 use super::{Closed, EngineConfig};
 use crate::evidence::{
-    Case, Circumstances, DisorderMemory, Evidence, Favors, Group, InjectorMemory, SiblingMemory,
+    Case, Circumstances, Evidence, Favors, Group, InjectorMemory, ReorderingMemory, SiblingMemory,
 };
 use crate::flow::{Endpoint, Side};
 use crate::host::{KnownReason, ResetReason, TcpState};
@@ -27,7 +27,7 @@ pub(super) struct Context<'a> {
     /// The resets of late, of whatever origin.
     pub(super) siblings: &'a SiblingMemory,
     /// Where segments come out of order of late.
-    pub(super) disorder: &'a DisorderMemory,
+    pub(super) reordering: &'a ReorderingMemory,
     /// An earlier episode of the same flow, already recorded.
     pub(super) earlier: Option<Closed>,
     pub(super) sequence: u64,
@@ -272,9 +272,9 @@ fn case_of<'a>(settled: &Settled<'_>, view: &'a View<'_>, context: &Context<'_>)
         siblings: context
             .siblings
             .facts(&view.first.segment, view.facts, view.first.time),
-        is_disordered: context
-            .disorder
-            .is_disordered(view.first.segment.tuple.src, view.first.time),
+        path_reorders: context
+            .reordering
+            .path_reorders(view.first.segment.tuple.src, view.first.time),
     }
 }
 

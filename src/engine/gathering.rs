@@ -64,7 +64,7 @@ impl Engine {
             // What belongs to no connection, as in a flood, shall not crowd the others out.
             self.siblings.learn(&sighting.segment, flow, sighting.time);
             let (source, socket) = (sighting.segment.tuple.src, sighting.socket.as_ref());
-            self.disorder.learn(source, socket, sighting.time);
+            self.reordering.learn(source, socket, sighting.time);
         }
         let reset = ResetSeen {
             time: sighting.time,

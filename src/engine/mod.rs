@@ -34,7 +34,7 @@ mod whose;
 use std::collections::{HashSet, VecDeque};
 use std::net::IpAddr;
 
-use crate::evidence::{DisorderMemory, InjectorMemory, SiblingMemory};
+use crate::evidence::{InjectorMemory, ReorderingMemory, SiblingMemory};
 use crate::flow::{FlowKey, Side, TableCounters, Tracker, TrackerConfig};
 use crate::record::ResetRecord;
 use crate::time::Timestamp;
@@ -96,7 +96,7 @@ pub struct Engine {
     translated: Translated,
     injectors: InjectorMemory,
     siblings: SiblingMemory,
-    disorder: DisorderMemory,
+    reordering: ReorderingMemory,
     closed: ByFlow<Closed>,
     closed_order: VecDeque<FlowKey>,
     folding: Folding,
@@ -137,7 +137,7 @@ impl Engine {
             translated: Translated::default(),
             injectors: InjectorMemory::default(),
             siblings: SiblingMemory::default(),
-            disorder: DisorderMemory::default(),
+            reordering: ReorderingMemory::default(),
             closed_order: VecDeque::new(),
             spare: Spare::default(),
             unseen: None,

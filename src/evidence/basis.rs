@@ -74,8 +74,8 @@ fn sequence<'a>(case: &Case<'a>) -> Option<&'a SocketSequence> {
 /// Whether the network brings segments out of order: those of this very connection, or of others from there. What is
 /// usual there proves nothing: a bare reset that answers this host's segment may overtake all that its sender had sent
 /// before.
-pub(super) fn is_reordered(case: &Case<'_>) -> bool {
-    case.is_disordered || sequence(case).is_some_and(|socket| socket.has_reordered)
+pub(super) fn reorders(case: &Case<'_>) -> bool {
+    case.path_reorders || sequence(case).is_some_and(|socket| socket.has_reordered)
 }
 
 /// By how much one segment may be late at least where segments were: as long as Linux holds back an acknowledgment
@@ -87,7 +87,7 @@ const LATE_NS: u64 = 40 * MILLISECOND;
 /// round-trip is (evidence notes E-R1, E-R2). Where segments came out of order, as long as no sender waits for them:
 /// the round-trip and four times its deviation (RFC 6298 §2, without the floor).
 pub(super) fn reorder_guard_ns(case: &Case<'_>) -> u64 {
-    if is_reordered(case) {
+    if reorders(case) {
         let deviation = sequence(case).map_or(0, |socket| socket.rtt_deviation);
         let round_trip = round_trip_ns(case).unwrap_or(0);
         return (round_trip + round_trip / 16 * u64::from(deviation)).max(LATE_NS);

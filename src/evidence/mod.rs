@@ -5,7 +5,6 @@
 pub mod acceptance;
 mod basis;
 mod circumstances;
-mod disorder;
 pub mod hop_limit;
 pub mod injectors;
 pub mod ip_id;
@@ -17,6 +16,7 @@ mod opener;
 pub mod overtaken;
 pub mod own_reset;
 pub mod race;
+mod reordering;
 pub mod sequence;
 pub mod shape;
 pub mod siblings;
@@ -29,9 +29,9 @@ mod ways;
 
 pub use basis::Stack;
 pub use circumstances::{Circumstances, NEVER_ACCEPTED, PROCESS_ENDED};
-pub use disorder::DisorderMemory;
 pub use injectors::{InjectorFacts, InjectorMemory};
 pub use needs::Needs;
+pub use reordering::ReorderingMemory;
 pub use siblings::{SiblingFacts, SiblingMemory};
 
 use std::borrow::Cow;
@@ -410,7 +410,7 @@ pub struct Case<'a> {
     /// What resets of other flows about that time have in common with the first one.
     pub siblings: SiblingFacts,
     /// Other connections with the first one's network had segments come out of order of late.
-    pub is_disordered: bool,
+    pub path_reorders: bool,
 }
 
 impl<'a> Case<'a> {

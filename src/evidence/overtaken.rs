@@ -182,7 +182,7 @@ mod tests {
         let seen = Scene::established().passive().socket(own);
         let mut beside = Scene::established().passive();
         beside = beside.socket(|s| s.srtt_us = Some(1_000));
-        beside.is_disordered = true;
+        beside.path_reorders = true;
         // The round-trip and four deviations; and no less than an acknowledgment is held back.
         for (scene, guard) in [(seen, 60), (beside, 40)] {
             for (ms, lives) in [(1, false), (guard, false), (guard + 1, true)] {

@@ -2,8 +2,7 @@
 //! Everything here guards against segments that were sent before the reset and came after it.
 
 use super::basis::{
-    answers_syn, is_active, is_reordered, may_be_one_way, receiver_isn, reorder_guard_ns,
-    sender_isn,
+    answers_syn, is_active, may_be_one_way, receiver_isn, reorder_guard_ns, reorders, sender_isn,
 };
 use super::overtaken::closes_soon;
 use super::sequence::missed_rcv_nxt;
@@ -81,7 +80,7 @@ pub fn sends_on(case: &Case<'_>) -> Option<Evidence> {
         return None;
     }
     let guard = reorder_guard_ns(case);
-    let overtakes = is_reordered(case) || closes_soon(case, first, guard);
+    let overtakes = reorders(case) || closes_soon(case, first, guard);
     let missed = missed_rcv_nxt(case, first);
     let mut soon = None;
     for after in own_segments(case) {
@@ -154,7 +153,7 @@ pub fn acks_on(case: &Case<'_>) -> Option<Evidence> {
             best = Some((ACKS_NEW, after));
             break;
         }
-        if !late && is_reordered(case) {
+        if !late && reorders(case) {
             continue;
         }
         if late || (count >= 3 && !case.from_capture) {
@@ -207,7 +206,7 @@ pub fn answered(case: &Case<'_>) -> Option<Evidence> {
     }
     let guard = reorder_guard_ns(case);
     let closes = closes_soon(case, first, guard);
-    let overtakes = closes || is_reordered(case);
+    let overtakes = closes || reorders(case);
     let mut weak = None;
     for answer in case.answered {
         let passed = answer.time.since(first.time);

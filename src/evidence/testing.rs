@@ -34,7 +34,7 @@ pub struct Scene {
     pub from_capture: bool,
     pub injectors: InjectorFacts,
     pub siblings: SiblingFacts,
-    pub is_disordered: bool,
+    pub path_reorders: bool,
 }
 
 /// What [`Scene::check`] gives when a test fires with that name.
@@ -166,7 +166,7 @@ impl Scene {
             from_capture: true,
             injectors: InjectorFacts::default(),
             siblings: SiblingFacts::default(),
-            is_disordered: false,
+            path_reorders: false,
         }
     }
 
@@ -387,7 +387,7 @@ impl Scene {
             own_mac: None,
             injectors: self.injectors,
             siblings: self.siblings,
-            is_disordered: self.is_disordered,
+            path_reorders: self.path_reorders,
         }
     }
 

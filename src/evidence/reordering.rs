@@ -1,4 +1,4 @@
-//! Networks from which segments came out of order of late. A path that reorders does so to each of its connections, and
+//! Networks from which segments came out of order of late (RFC 4737). A path that reorders does so to each of its connections, and
 //! most are too short to show it themselves before a reset overtakes what was sent before it. Bounded memory; no
 //! evidence by itself: `basis` asks it how long to wait.
 
@@ -14,17 +14,17 @@ const NETWORKS: usize = 1024;
 /// Paths change. Whoever has reordered for a minute has either gone on, and was seen again, or has stopped.
 const REMEMBERED_NS: u64 = 60 * SECOND;
 
-/// Of late, direct-mapped: the network, and when its last one came that had seen disorder.
+/// Of late, direct-mapped: the network, and when its last one came whose socket had seen reordering.
 #[derive(Debug)]
-pub struct DisorderMemory(Box<[Option<(u64, Timestamp)>]>);
+pub struct ReorderingMemory(Box<[Option<(u64, Timestamp)>]>);
 
-impl Default for DisorderMemory {
+impl Default for ReorderingMemory {
     fn default() -> Self {
         Self(vec![None; NETWORKS].into_boxed_slice())
     }
 }
 
-impl DisorderMemory {
+impl ReorderingMemory {
     /// Takes in a reset that came from there and met this socket.
     pub fn learn(&mut self, source: IpAddr, socket: Option<&SocketView>, time: Timestamp) {
         let sequence = socket.and_then(SocketView::sequence);
@@ -39,7 +39,7 @@ impl DisorderMemory {
 
     /// Whether segments from there came out of order within the last minute.
     #[must_use]
-    pub fn is_disordered(&self, source: IpAddr, time: Timestamp) -> bool {
+    pub fn path_reorders(&self, source: IpAddr, time: Timestamp) -> bool {
         let network = network(source);
         let known = self.0.get(slot(network)).and_then(Option::as_ref);
         known.is_some_and(|(of, last)| *of == network && time.distance(*last) <= REMEMBERED_NS)
@@ -54,7 +54,7 @@ fn slot(network: u64) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::DisorderMemory;
+    use super::ReorderingMemory;
     use crate::host::{SocketSequence, SocketView, TcpState};
     use crate::time::{SECOND, Timestamp};
 
@@ -69,17 +69,17 @@ mod tests {
             },
         };
         let [near, beside, far] = ["192.0.2.1", "192.0.2.200", "198.51.100.1"];
-        let mut memory = DisorderMemory::default();
+        let mut memory = ReorderingMemory::default();
         let source = |address: &str| address.parse().unwrap();
-        assert!(!memory.is_disordered(source("0.0.0.0"), at(0)), "blank");
+        assert!(!memory.path_reorders(source("0.0.0.0"), at(0)), "blank");
         memory.learn(source(near), Some(&socket(false)), at(100));
         memory.learn(source(near), None, at(100));
-        assert!(!memory.is_disordered(source(near), at(100)));
+        assert!(!memory.path_reorders(source(near), at(100)));
         memory.learn(source(near), Some(&socket(true)), at(100));
         memory.learn(source(near), Some(&socket(false)), at(150));
-        assert!(memory.is_disordered(source(near), at(101)));
-        assert!(memory.is_disordered(source(beside), at(160)), "one path");
-        assert!(!memory.is_disordered(source(beside), at(161)));
-        assert!(!memory.is_disordered(source(far), at(101)));
+        assert!(memory.path_reorders(source(near), at(101)));
+        assert!(memory.path_reorders(source(beside), at(160)), "one path");
+        assert!(!memory.path_reorders(source(beside), at(161)));
+        assert!(!memory.path_reorders(source(far), at(101)));
     }
 }
