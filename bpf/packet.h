@@ -60,7 +60,7 @@ static __always_inline void fill_owner(struct socket_event *event)
 	if (task->flags & PF_EXITING) {
 		struct signal_struct *signal = task->signal;
 
-		event->is_exiting = signal && signal->oom_mm ? EXIT_OUT_OF_MEMORY : EXIT;
+		event->exit_kind = signal && signal->oom_mm ? EXIT_OUT_OF_MEMORY : EXIT;
 		event->exit_code = task->exit_code;
 	}
 	bpf_get_current_comm(event->comm, sizeof(event->comm));

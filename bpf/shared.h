@@ -153,8 +153,8 @@ struct socket_event {
 	__u64 bytes_received;
 	__u64 bytes_acked;
 	__u64 last_received_ns;
-	__u32 exit_code;   /* of an owner that is_exiting, as in wait(2) */
-	__u8 is_exiting;   /* enum exit_kind: the owner ended, nobody called */
+	__u32 exit_code;   /* of an owner that ended, as in wait(2) */
+	__u8 exit_kind;	   /* enum exit_kind; 0: the owner called, and goes on */
 	__u8 is_unclaimed; /* of a socket's own abort: no process has a file of it (any more) */
 	__u8 pad[2];
 };
