@@ -46,6 +46,18 @@ fn socket_of(isn: u32) -> SocketView {
     }
 }
 
+/// A reset that a worker brings, which met `socket`.
+fn met(reset: Segment, socket: SocketView) -> Sighting {
+    Sighting {
+        time: at(500),
+        vantage: IN,
+        segment: reset,
+        socket: Some(socket),
+        begins_anew: false,
+        flow: workers(),
+    }
+}
+
 /// A reset of the next host's distance meets `socket`; of its SYN the engine heard what went past the worker: nothing,
 /// the SYN, or also this host's answer.
 fn judged(heard: usize, socket: SocketView, is_passed: bool) -> ResetRecord {
@@ -76,14 +88,7 @@ fn judged(heard: usize, socket: SocketView, is_passed: bool) -> ResetRecord {
                 answer: None,
             });
         } else {
-            engine.sight(&Sighting {
-                time: at(500),
-                vantage: IN,
-                segment: reset,
-                socket: Some(socket),
-                begins_anew: false,
-                flow: workers(),
-            });
+            engine.sight(&met(reset, socket));
         }
     });
     records.into_iter().next().unwrap()
@@ -139,14 +144,7 @@ fn what_was_heard_before_a_loss_is_no_witness_where_no_socket_vouches_for_it() {
             ..segment(tuple(), Flags::RST, BEFORE + 1 + BYTES)
         };
         let records = records(|engine, _| {
-            engine.sight(&Sighting {
-                time: at(500),
-                vantage: IN,
-                segment: reset,
-                socket: Some(socket),
-                begins_anew: false,
-                flow: workers(),
-            });
+            engine.sight(&met(reset, socket));
             if let Some(unseen) = unseen {
                 engine.note_unseen(at(unseen));
             }
