@@ -45,7 +45,7 @@ pub(super) fn sender_stack(case: &Case<'_>) -> Option<Stack> {
 /// Timestamps were negotiated: exactly from the local socket, else both SYNs had them (RFC 7323
 /// §1.3: in use only when both did). `None` when neither is known.
 pub(super) fn timestamps_in_use(case: &Case<'_>) -> Option<bool> {
-    if let Some(sequence) = case.first()?.socket.as_ref().and_then(|s| s.sequence()) {
+    if let Some(sequence) = sequence(case) {
         return Some(sequence.ts_recent.is_some());
     }
     let ours = case.receiver()?.syn?.options.timestamps.is_some();

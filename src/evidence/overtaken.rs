@@ -1,6 +1,6 @@
 //! Segments that came after a reset and were sent before it, by what their sender says itself: its abort's numbers
-//! and clock, its FIN, and what the local socket had of it when the reset came. By time alone `basis::reorder_guard_ns` tells. Weighs nothing: what is named here is no sign of
-//! life to `race`.
+//! and clock, its FIN, and what the local socket had of it when the reset came. By time alone
+//! `basis::reorder_guard_ns` tells. Weighs nothing: what is named here is no sign of life to `race`.
 
 use super::basis::{is_active, may_be_one_way};
 use super::race::{is_at_or_beyond, own_segments};

@@ -138,6 +138,7 @@ pub fn acks_on(case: &Case<'_>) -> Option<Evidence> {
         return None;
     }
     let guard = reorder_guard_ns(case);
+    let overtakes = reorders(case);
     let mut best: Option<(Kind, &AfterReset)> = None;
     let mut count = 0;
     for after in own_segments(case) {
@@ -153,7 +154,7 @@ pub fn acks_on(case: &Case<'_>) -> Option<Evidence> {
             best = Some((ACKS_NEW, after));
             break;
         }
-        if !late && reorders(case) {
+        if overtakes && !late {
             continue;
         }
         if late || (count >= 3 && !case.from_capture) {
@@ -195,9 +196,9 @@ fn acknowledges_new(reset: &ResetSeen, ack: SeqNum) -> bool {
 /// more than the sender had acknowledged ([`acks_on`]).
 ///
 /// False positives: data in flight at the abort: SEQ below the reset's: silent. In flight behind a bare reset, as for
-/// [`sends_on`]. One acknowledgement that its sender's
-/// stack still owed, of no more than the abort acknowledges and right behind it (lwIP's `tcp_close` with unread data:
-/// `tcp_rst`, then the ACK that was due), is what [`acks_on`] weighs already, and no second witness: silent.
+/// [`sends_on`]. One acknowledgement that its sender's stack still owed, of no more than the abort acknowledges and right
+/// behind it (lwIP's `tcp_close` with unread data: `tcp_rst`, then the ACK that was due), is what [`acks_on`] weighs
+/// already, and no second witness: silent.
 #[must_use]
 pub fn answered(case: &Case<'_>) -> Option<Evidence> {
     let first = case.first()?;
@@ -205,8 +206,7 @@ pub fn answered(case: &Case<'_>) -> Option<Evidence> {
         return None;
     }
     let guard = reorder_guard_ns(case);
-    let closes = closes_soon(case, first, guard);
-    let overtakes = closes || reorders(case);
+    let overtakes = reorders(case) || closes_soon(case, first, guard);
     let mut weak = None;
     for answer in case.answered {
         let passed = answer.time.since(first.time);
@@ -234,7 +234,7 @@ pub fn answered(case: &Case<'_>) -> Option<Evidence> {
         if new && (late || is_active(&first.segment)) {
             return Some(ANSWERED_NEW.found(observed, "silence"));
         }
-        if !late && (overtakes || says_no_more(case, first, seq)) {
+        if !late && (overtakes || says_no_more(case, first, seq, guard)) {
             continue;
         }
         weak = weak.or_else(|| Some(ANSWERED.found(observed, "silence")));
@@ -243,8 +243,7 @@ pub fn answered(case: &Case<'_>) -> Option<Evidence> {
 }
 
 /// Whether all that came at `seq` so far only says again what the abort `first` says itself.
-fn says_no_more(case: &Case<'_>, first: &ResetSeen, seq: SeqNum) -> bool {
-    let guard = reorder_guard_ns(case);
+fn says_no_more(case: &Case<'_>, first: &ResetSeen, seq: SeqNum, guard: u64) -> bool {
     let mut copies = case
         .after
         .iter()

@@ -97,7 +97,8 @@ pub fn inexact(case: &Case<'_>) -> Option<Evidence> {
     Some(kind.found(i64::from(offset), 0_i64))
 }
 
-/// Whether `first` was a guess by one number: bare, in the window of a socket that had not come so far and refused it.
+/// RCV.NXT of the socket that `first` met, where that is a guess that missed it: bare, farther on in the window, and
+/// refused.
 pub(super) fn missed_rcv_nxt(case: &Case<'_>, first: &ResetSeen) -> Option<SeqNum> {
     let is_ahead = first.fit == SequenceFit::InWindow && first.offset? > 0;
     let rcv_nxt = first.socket.as_ref()?.sequence()?.rcv_nxt;
