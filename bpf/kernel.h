@@ -137,6 +137,8 @@ struct signal_struct {
 
 struct task_struct {
 	void *stack;
+	struct task_struct *group_leader;
+	char comm[16]; /* TASK_COMM_LEN */
 	struct signal_struct *signal;
 	unsigned int flags;
 	unsigned long nvcsw;

@@ -145,10 +145,10 @@ struct socket_event {
 	__u32 pid;	  /* tgid of the owner; 0: not known */
 	__u32 answered_seq;
 	__u32 answered_len;
-	__u32 thread; /* the owner's thread; 0: not known */
-	char comm[COMM_BYTES];
-	__u64 sleeps;	    /* how often that thread has given up its CPU to wait */
-	__u64 major_faults; /* of its pages that were not in memory */
+	__u32 thread;	       /* the owner's thread; 0: not known */
+	char comm[COMM_BYTES]; /* of the process: its first thread's */
+	__u64 sleeps;	       /* how often that thread has given up its CPU to wait */
+	__u64 major_faults;    /* of its pages that were not in memory */
 	/* Of a socket's own abort, as in struct socket_view. */
 	__u64 bytes_received;
 	__u64 bytes_acked;
@@ -157,6 +157,7 @@ struct socket_event {
 	__u8 exit_kind;	   /* enum exit_kind; 0: the owner called, and goes on */
 	__u8 is_unclaimed; /* of a socket's own abort: no process has a file of it (any more) */
 	__u8 pad[2];
+	char thread_comm[COMM_BYTES]; /* of that thread itself */
 };
 
 /*

@@ -17,6 +17,8 @@ mod ended;
 mod filters;
 #[path = "support/namespace.rs"]
 mod namespace;
+#[path = "kernel_events/owners.rs"]
+mod owners;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -195,6 +197,7 @@ fn inside() {
     closed_ports(&mut events);
     aborts(&mut events);
     a_timer_on_busy_cpus(&mut events);
+    owners::a_thread_with_a_name_of_its_own(&mut events);
     ended::a_killed_process(&mut events);
     ended::for_lack_of_memory(&mut events);
     ended::a_connection_that_nobody_accepted(&mut events);

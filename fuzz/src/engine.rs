@@ -408,6 +408,7 @@ fn kernel_event(step: &[u8; STEP], time: Timestamp) -> KernelEvent {
         sleeps: u64::from(step[10]),
         major_faults: u64::from(step[14] & 3),
         comm: [step[14]; 16],
+        thread_comm: [step[14] & !1; 16],
     };
     let some_process = (step[8] & 4 != 0).then_some(process);
     let state = TcpState::from_kernel(step[9] & 15);

@@ -204,7 +204,11 @@ impl Sentence {
     fn owner(&mut self, process: Option<Process>) -> &mut Self {
         match process {
             None => self.say("a process"),
-            Some(process) => self.say(&format!("{} (pid {})", process.name(), process.pid)),
+            Some(process) => {
+                let thread = process.thread_name();
+                let thread = thread.map_or_else(String::new, |name| format!(", thread {name}"));
+                self.say(&format!("{} (pid {}{thread})", process.name(), process.pid))
+            }
         }
     }
 

@@ -81,6 +81,7 @@ mod tests {
             sleeps: 1,
             major_faults: 0,
             comm: [0; 16],
+            thread_comm: [0; 16],
         });
         used.reopened = Some(time(10));
         used.routed.push(reset);

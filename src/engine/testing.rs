@@ -32,6 +32,7 @@ pub(super) const PROXY: Process = Process {
     sleeps: 0,
     major_faults: 0,
     comm: *b"haproxy\0\0\0\0\0\0\0\0\0",
+    thread_comm: *b"haproxy\0\0\0\0\0\0\0\0\0",
 };
 
 pub(super) fn config() -> EngineConfig {

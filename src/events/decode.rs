@@ -16,13 +16,14 @@ use crate::wire::{FourTuple, SeqNum};
 /// Where `struct frame_event` has its bytes; pinned below.
 const FRAME_DATA: usize = 112;
 const FRAME_EVENT_LEN: usize = 304;
-const SOCKET_EVENT_LEN: usize = 152;
+const SOCKET_EVENT_LEN: usize = 168;
 
 const _: () = assert!(size_of::<egress::types::frame_event>() == FRAME_EVENT_LEN);
 const _: () = assert!(std::mem::offset_of!(egress::types::frame_event, data) == FRAME_DATA);
 const _: () = assert!(size_of::<sockets::types::socket_event>() == SOCKET_EVENT_LEN);
 const _: () = assert!(std::mem::offset_of!(sockets::types::socket_event, comm) == 88);
 const _: () = assert!(std::mem::offset_of!(sockets::types::socket_event, bytes_received) == 120);
+const _: () = assert!(std::mem::offset_of!(sockets::types::socket_event, thread_comm) == 152);
 const _: () = assert!(size_of::<crate::bpf::steer::types::frame_meta>() == 88);
 const _: () = assert!(size_of::<crate::bpf::steer::types::frame_meta_short>() == 32);
 const _: () = assert!(size_of::<crate::bpf::steer::types::socket_view>() == 72);
@@ -119,6 +120,7 @@ fn process(record: &[u8]) -> Option<Process> {
         sleeps: u64_at(record, 104)?,
         major_faults: u64_at(record, 112)?,
         comm: *record.get(88..)?.first_chunk()?,
+        thread_comm: *record.get(152..)?.first_chunk()?,
     })
 }
 

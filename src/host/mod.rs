@@ -227,8 +227,10 @@ pub struct Process {
     pub sleeps: u64,
     /// Its major page faults (`task_struct.maj_flt`): each waited for a page that was not in memory.
     pub major_faults: u64,
-    /// Command name as the kernel has it, padded with NUL (`TASK_COMM_LEN`).
+    /// Command name of its first thread as the kernel has it, padded with NUL (`TASK_COMM_LEN`).
     pub comm: [u8; 16],
+    /// Command name of the thread that made the call.
+    pub thread_comm: [u8; 16],
 }
 
 impl Process {
@@ -243,26 +245,39 @@ impl Process {
             && waits <= self.major_faults.abs_diff(other.major_faults)
     }
 
-    /// The command name as text; bytes that are not UTF-8 are replaced, control characters too,
-    /// because a process chooses its own name and the name goes into logs.
+    /// The name of its first thread, which is the program's unless that chose another.
     #[must_use]
     pub fn name(&self) -> String {
-        let end = self
-            .comm
-            .iter()
-            .position(|byte| *byte == 0)
-            .unwrap_or(self.comm.len());
-        String::from_utf8_lossy(&self.comm[..end])
-            .chars()
-            .map(|c| {
-                if c.is_control() {
-                    char::REPLACEMENT_CHARACTER
-                } else {
-                    c
-                }
-            })
-            .collect()
+        as_text(&self.comm)
     }
+
+    /// The name of the thread that made the call, where that has one of its own (Envoy's `wrk:worker_0`).
+    #[must_use]
+    pub fn thread_name(&self) -> Option<String> {
+        let is_own = self.thread_comm != self.comm;
+        is_own
+            .then(|| as_text(&self.thread_comm))
+            .filter(|name| !name.is_empty())
+    }
+}
+
+/// A command name as text; bytes that are not UTF-8 are replaced, control characters too, because a
+/// process chooses its own name and the name goes into logs.
+fn as_text(comm: &[u8; 16]) -> String {
+    let end = comm
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(comm.len());
+    String::from_utf8_lossy(&comm[..end])
+        .chars()
+        .map(|c| {
+            if c.is_control() {
+                char::REPLACEMENT_CHARACTER
+            } else {
+                c
+            }
+        })
+        .collect()
 }
 
 /// One event of the kernel's tcp tracepoints, from this host's own network namespace.

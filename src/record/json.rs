@@ -58,6 +58,12 @@ fn reset_fields(o: &mut Object, record: &ResetRecord, emission: &Emission) {
             o.number(key!("pid"), process.pid);
             let name = process.name();
             o.text_if(key!("name"), (!name.is_empty()).then_some(name.as_str()));
+            if let Some(name) = process.thread_name() {
+                o.object(key!("thread"), |o| {
+                    o.number(key!("id"), process.thread);
+                    o.text(key!("name"), &name);
+                });
+            }
         });
     }
     if let Some(container) = &record.container {
@@ -367,7 +373,7 @@ mod tests {
                 "version": env!("CARGO_PKG_VERSION"),
                 "type": "sensor",
             },
-            "process": {"pid": 7, "name": "ng\u{fffd}inx"},
+            "process": {"pid": 7, "name": "ng\u{fffd}inx", "thread": {"id": 7, "name": "wrk:\u{fffd}0"}},
             "container": {"id": "c0ffee"},
             "rstscope": {
                 "schema": "1",

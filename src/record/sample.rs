@@ -128,6 +128,7 @@ pub fn injected() -> ResetRecord {
             sleeps: 0,
             major_faults: 0,
             comm: *b"ng\x1binx\0\0\0\0\0\0\0\0\0\0",
+            thread_comm: *b"wrk:\x1b0\0\0\0\0\0\0\0\0\0\0",
         }),
         container: Some("c0ffee".to_owned()),
         verdict: Verdict::Injected,

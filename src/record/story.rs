@@ -272,7 +272,9 @@ fn kernel(out: &mut String, record: &Value) {
         text(record, "/process/name"),
         number(record, "/process/pid"),
     ) {
-        line(out, 2, &format!("process: {name} (pid {pid})"));
+        let thread = text(record, "/process/thread/name");
+        let thread = thread.map_or_else(String::new, |thread| format!(", thread {thread}"));
+        line(out, 2, &format!("process: {name} (pid {pid}{thread})"));
     }
 }
 

@@ -174,6 +174,7 @@ pub fn reset_record(chance: &mut Chance, texts: &mut Texts<'_>) -> Record {
                 sleeps: 0,
                 major_faults: 0,
                 comm: (texts.comm)(),
+                thread_comm: (texts.comm)(),
             }),
         container: chance.maybe(|_| (texts.text)()),
         verdict,

@@ -13,6 +13,7 @@ pub(super) const PROXY: Process = Process {
     sleeps: 7,
     major_faults: 0,
     comm: *b"haproxy\0\0\0\0\0\0\0\0\0",
+    thread_comm: *b"haproxy\0\0\0\0\0\0\0\0\0",
 };
 
 pub(super) fn key(port: u16) -> FlowKey {

@@ -122,6 +122,8 @@ pub(super) const RESET: &[Field] = &[
     always("observer.type", Kind::Word(|| vec!["sensor"])),
     within("process.pid", WORD),
     known("process.name", Kind::Text),
+    within("process.thread.id", WORD),
+    within("process.thread.name", Kind::Text),
     within("container.id", Kind::Text),
     always("rstscope.schema", Kind::Word(|| vec![SCHEMA_VERSION])),
     always("rstscope.verdict", Kind::Word(verdicts)),
