@@ -18,7 +18,7 @@
 #define TURN_CLOSINGS 4
 
 struct turn {
-	struct socket_event kept[TURN_CLOSINGS];
+	struct socket_event kept[TURN_CLOSINGS + 1]; /* the last of them, and the current one */
 	__u32 next;
 	__u32 thread; /* that sent the last reset on this CPU */
 	__u64 until_ns;
@@ -52,12 +52,26 @@ static __always_inline int follows_reset(struct turn *turn, __u64 now)
 	return 1;
 }
 
-/* Where the next closing is kept: over the oldest. */
+/* Where the current one is written: over the oldest. */
 static __always_inline struct socket_event *place_for_closing(struct turn *turn)
 {
-	__u32 place = turn->next++ % TURN_CLOSINGS;
+	__u32 place = turn->next;
 
-	return &turn->kept[place];
+	return &turn->kept[place <= TURN_CLOSINGS ? place : 0];
+}
+
+/* Keeps the current one. */
+static __always_inline void keep_closing(struct turn *turn)
+{
+	turn->next = turn->next < TURN_CLOSINGS ? turn->next + 1 : 0;
+}
+
+static __always_inline void tell(const struct socket_event *closed)
+{
+	if (bpf_ringbuf_output(&events, (void *)closed, sizeof(*closed), BPF_RB_NO_WAKEUP))
+		count_host(HOST_EVENTS_LOST);
+	else
+		count_host(HOST_EVENTS);
 }
 
 /* A process resets a connection: what its thread closed before, and what it closes next, is told.
@@ -69,15 +83,12 @@ static __always_inline void tell_turn(__u64 now)
 
 	if (!turn)
 		return;
-	for (int i = 0; i < TURN_CLOSINGS; i++) {
+	for (int i = 0; i < TURN_CLOSINGS + 1; i++) {
 		struct socket_event *kept = &turn->kept[i];
 
 		if (kept->thread != thread || now - kept->time_ns > TURN_NS)
 			continue;
-		if (bpf_ringbuf_output(&events, kept, sizeof(*kept), BPF_RB_NO_WAKEUP))
-			count_host(HOST_EVENTS_LOST);
-		else
-			count_host(HOST_EVENTS);
+		tell(kept);
 		kept->thread = 0;
 	}
 	turn->thread = thread;

@@ -66,7 +66,7 @@ static __always_inline void fill_owner(struct socket_event *event)
 	bpf_get_current_comm(event->thread_comm, sizeof(event->thread_comm));
 	/* A thread may have a name of its own (Envoy's "wrk:worker_0", those of Java), which tells
 	 * nobody the program's. */
-	bpf_core_read_str(event->comm, sizeof(event->comm), &task->group_leader->comm);
+	bpf_core_read(event->comm, sizeof(event->comm), &task->group_leader->comm);
 }
 
 /* The tuple as this host writes it, so the packet's destination is local; and what is answered. */

@@ -158,6 +158,9 @@ struct socket_event {
 	__u8 is_unclaimed; /* of a socket's own abort: no process has a file of it (any more) */
 	__u8 pad[2];
 	char thread_comm[COMM_BYTES]; /* of that thread itself */
+	/* Of a reset that no process sent: when the owner had closed the connection; 0: not known.
+	 */
+	__u64 closed_ns;
 };
 
 /*

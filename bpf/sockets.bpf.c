@@ -6,6 +6,7 @@
  * though the kernel promises it: which of them may be NULL differs between versions, so the test
  * is of what lies behind.
  */
+#include "closers.h"
 #include "closings.h"
 #include "events.h"
 #include "host.h"
@@ -16,16 +17,6 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* The namespace to report: inode of /proc/self/ns/net. */
 const volatile __u32 netns_inum = 0;
-
-/* The ends of a connection, as in struct socket_event. */
-struct ends {
-	__u8 local_addr[16];
-	__u8 peer_addr[16];
-	__u16 local_port;
-	__u16 peer_port;
-	__u8 family;
-	__u8 pad[3];
-};
 
 /*
  * Sockets that a reset ended and a process still holds, by cookie. They may forget their ends
@@ -142,44 +133,57 @@ static __always_inline void expect_closings(__u64 now)
 	closings_left = CLOSINGS_MAX;
 }
 
-static __always_inline void fill_closed(struct socket_event *event, struct sock *sk, int state)
+/* Whether one that a process closes now is told at once, rather than kept. */
+static __always_inline int is_told(struct turn *turn, __u64 now)
 {
-	fill_socket(event, sk);
-	fill_tuple(event, sk);
-	fill_owner(event);
-	event->state = state;
+	if (now > closings_until_ns)
+		return follows_reset(turn, now);
+	if (!closings_left) {
+		count_host(HOST_CLOSINGS_UNTOLD);
+		return 0;
+	}
+	closings_left -= 1;
+	return 1;
 }
 
 /* A process closes a connection with a FIN. */
 static __always_inline int closed(struct sock *sk, int state)
 {
-	__u64 now = bpf_ktime_get_ns();
 	struct socket_event *event;
 	struct turn *turn;
 
 	if (!is_process())
 		return 0;
 	turn = this_turn();
-	if (now > closings_until_ns && turn && !follows_reset(turn, now)) {
-		event = place_for_closing(turn);
-		__builtin_memset(event, 0, sizeof(*event));
-		event->kind = EVENT_CLOSED;
-		event->time_ns = now;
-		fill_closed(event, sk, state);
+	if (!turn)
+		return 0;
+	event = place_for_closing(turn);
+	__builtin_memset(event, 0, sizeof(*event));
+	event->kind = EVENT_CLOSED;
+	event->time_ns = bpf_ktime_get_ns();
+	fill_socket(event, sk);
+	fill_tuple(event, sk);
+	fill_owner(event);
+	event->state = state;
+	remember_closer(event);
+	if (!is_told(turn, event->time_ns)) {
+		keep_closing(turn);
 		return 0;
 	}
-	if (now <= closings_until_ns) {
-		if (!closings_left) {
-			count_host(HOST_CLOSINGS_UNTOLD);
-			return 0;
-		}
-		closings_left -= 1;
-	}
-	event = begin(EVENT_CLOSED);
-	if (!event)
+	tell(event);
+	event->thread = 0;
+	return 0;
+}
+
+/* No process can have a hand in it any more: it is a listener that stands in for nothing,
+ * TIME-WAIT, or an orphan. */
+static __always_inline int is_let_go(const struct sock *sk)
+{
+	__u8 state = sk->__sk_common.skc_state;
+
+	if (state == TCP_NEW_SYN_RECV)
 		return 0;
-	fill_closed(event, sk, state);
-	return finish(event);
+	return state == TCP_TIME_WAIT || state == TCP_LISTEN || !sk->sk_socket;
 }
 
 static __always_inline int reset_sent(struct sock *sk, struct sk_buff *skb, __u32 reason)
@@ -211,6 +215,8 @@ static __always_inline int reset_sent(struct sock *sk, struct sk_buff *skb, __u3
 		fill_from_packet(event, skb);
 	if (is_own)
 		fill_owner(event);
+	else if (!has_socket || is_let_go(sk))
+		fill_closer(event);
 	return finish(event);
 }
 
@@ -258,14 +264,8 @@ int BPF_PROG(on_reset_accepted, struct sock *sk)
 	/* An orphan is destroyed by whoever happens to run; a held socket by its process. */
 	if (event->cookie && sk->sk_socket) {
 		__u64 cookie = event->cookie;
-		struct ends ends = {
-			.local_port = event->local_port,
-			.peer_port = event->peer_port,
-			.family = event->family,
-		};
+		struct ends ends = ends_of(event);
 
-		__builtin_memcpy(ends.local_addr, event->local_addr, 16);
-		__builtin_memcpy(ends.peer_addr, event->peer_addr, 16);
 		bpf_map_update_elem(&reset_sockets, &cookie, &ends, BPF_ANY);
 		expect_closings(event->time_ns);
 	}

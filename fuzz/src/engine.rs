@@ -10,8 +10,8 @@ use rstscope::engine::{Engine, EngineConfig};
 use rstscope::evidence::{Favors, Group, KEPT};
 use rstscope::flow::{FlowKey, PassedReset, Tracker, TrackerConfig};
 use rstscope::host::{
-    KernelEvent, KernelEventKind, KernelTells, KnownReason, Process, ResetReason, SocketCounts,
-    SocketSequence, SocketView, TcpState,
+    Closed, Ending, KernelEvent, KernelEventKind, KernelTells, KnownReason, Process, ResetReason,
+    SocketCounts, SocketSequence, SocketView, TcpState,
 };
 use rstscope::record::{
     Emission, Format, Listed, Observer, Palette, Record, ResetRecord, listed, story, to_line,
@@ -418,6 +418,10 @@ fn kernel_event(step: &[u8; STEP], time: Timestamp) -> KernelEvent {
             reason: REASONS[usize::from(step[3] & 15)],
             state,
             process: some_process,
+            closed: (step[9] & 16 != 0).then_some(Closed {
+                ago_ns: 1 << (step[13] & 63),
+                ending: (step[12] & 1 != 0).then_some(Ending::Signal(9)),
+            }),
             answered_seq: (step[2] & 16 != 0).then_some(number(step[6], 0x1000_0000)),
             answered_len: (step[2] & 16 != 0).then_some(u32::from(step[10])),
             counts: (step[2] & 8 != 0).then_some(SocketCounts {

@@ -8,9 +8,11 @@ use super::episode::{Sent, Settled};
 use super::facts;
 use super::legs::{Answer, Call, Join, Legs, Passed, is_outbound};
 use crate::amount::span;
-use crate::evidence::{Evidence, Favors, NEVER_ACCEPTED, PROCESS_ENDED, ResetSeen, Value};
+use crate::evidence::{
+    ALREADY_CLOSED, Evidence, Favors, NEVER_ACCEPTED, PROCESS_ENDED, ResetSeen, Value,
+};
 use crate::flow::{FlowKey, Side};
-use crate::host::{KernelTells, KnownReason, Process, ResetReason, SocketView, TcpState};
+use crate::host::{Closed, KernelTells, KnownReason, Process, ResetReason, SocketView, TcpState};
 use crate::record::silence;
 use crate::time::{MILLISECOND, Timestamp};
 use crate::vantage::Path;
@@ -129,12 +131,16 @@ fn attested_by_kernel(
     )];
     evidence.extend(circumstances(settled, sent));
     let process = sent
-        .process
+        .caller()
         .or(settled.episode.owner.filter(|_| sent.active));
     let cause = cause_of_event(sent, process, config.kernel);
     let mut attribution = Attribution::local(cause, attested::KERNEL_TOLD, evidence);
     attribution.process = process;
     attribution.reason = sent.reason;
+    if let Some(closed) = closed_before(settled, sent) {
+        attribution.process = sent.process;
+        answered_after_close(settled, &mut attribution, sent.time, closed, legs);
+    }
     if attribution.cause != Some(Cause::Kernel) {
         pass_on(settled, &mut attribution, sent.time, legs);
         if attribution.join.is_none() && attribution.process.is_some() {
@@ -161,6 +167,38 @@ fn circumstances(settled: &Settled<'_>, sent: &Sent) -> impl Iterator<Item = Evi
     let ended = ending.map(|how| told(PROCESS_ENDED, how.to_string().into()));
     let waited = is_unaccepted.then(|| told(NEVER_ACCEPTED, "in the accept queue".into()));
     ended.into_iter().chain(waited)
+}
+
+/// That a process had closed the connection before its kernel answered what still came: this one, not one before it between
+/// the same ports.
+fn closed_before(settled: &Settled<'_>, sent: &Sent) -> Option<Closed> {
+    let age = |began: Timestamp| sent.time.since(began);
+    let began = settled.view.facts.first_seen;
+    sent.closed
+        .filter(|closed| !sent.active && began.is_none_or(|began| closed.ago_ns <= age(began)))
+}
+
+/// The kernel's answer was owed to whoever had closed the connection, and to why he had.
+fn answered_after_close(
+    settled: &Settled<'_>,
+    attribution: &mut Attribution,
+    time: Timestamp,
+    closed: Closed,
+    legs: &Legs,
+) {
+    let told = |name, observed: String| {
+        let db = attested::CIRCUMSTANCE_DB;
+        attested(name, Favors::Local, db, observed.into())
+    };
+    let before = format!("{} before", span(closed.ago_ns));
+    let ended = closed
+        .ending
+        .map(|how| told(PROCESS_ENDED, how.to_string()));
+    attribution.evidence.push(told(ALREADY_CLOSED, before));
+    attribution.evidence.extend(ended);
+    let then = Timestamp::from_nanos(time.as_nanos().saturating_sub(closed.ago_ns));
+    let join = legs.closed_for(&settled.episode.key, then);
+    attribution.join = join.map(|join| (join, "closing"));
 }
 
 /// A socket's own abort is the application's doing, but for those that TCP decides alone, or MPTCP: of a subflow that

@@ -7,7 +7,7 @@ use super::openings::{How, Opening};
 use super::whose;
 use crate::evidence::{AfterReset, AnsweredAfterReset, KEPT, ResetSeen, overtaken};
 use crate::flow::{FlowFacts, FlowKey, Side};
-use crate::host::{Process, ResetReason, SocketCounts, SocketView, TcpState};
+use crate::host::{Closed, Process, ResetReason, SocketCounts, SocketView, TcpState};
 use crate::time::Timestamp;
 use crate::vantage::Path;
 use crate::wire::{Segment, SeqNum};
@@ -20,9 +20,17 @@ pub(super) struct Sent {
     pub(super) reason: Option<ResetReason>,
     pub(super) state: Option<TcpState>,
     pub(super) process: Option<Process>,
+    pub(super) closed: Option<Closed>,
     pub(super) answered_seq: Option<SeqNum>,
     pub(super) answered_len: Option<u32>,
     pub(super) counts: Option<SocketCounts>,
+}
+
+impl Sent {
+    /// The process whose call it was.
+    pub(super) fn caller(&self) -> Option<Process> {
+        self.process.filter(|_| self.closed.is_none())
+    }
 }
 
 /// A `tcp_receive_reset` event of this flow.

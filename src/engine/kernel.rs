@@ -19,6 +19,7 @@ impl Engine {
                 reason,
                 state,
                 process,
+                closed,
                 answered_seq,
                 answered_len,
                 counts,
@@ -29,6 +30,7 @@ impl Engine {
                     reason,
                     state,
                     process,
+                    closed,
                     answered_seq,
                     answered_len,
                     counts,
@@ -61,32 +63,41 @@ impl Engine {
                 self.legs.note_closed(closed);
             }
             KernelEventKind::OwnerKnown { process } => {
-                let Some(episode) = self.episodes.get_mut(&key) else {
-                    return;
-                };
-                episode.owner = Some(process);
-                let Some(accepted) = episode.accepted else {
-                    return;
-                };
-                let facts = self.tracker.facts(&key, local, event.time);
-                self.legs.remember(Leg {
-                    closed: Some(Call {
+                self.owner_known(
+                    key,
+                    local,
+                    Call {
                         process,
                         time: event.time,
-                    }),
-                    time: accepted.time,
-                    key,
-                    sender: local.other(),
-                    began: facts.first_seen,
-                    is_outbound: legs::is_outbound(facts.sender_is_originator, &key, local),
-                });
+                    },
+                );
             }
         }
     }
 
+    /// Whose socket a reset had ended.
+    fn owner_known(&mut self, key: FlowKey, local: Side, closed: Call) {
+        let Some(episode) = self.episodes.get_mut(&key) else {
+            return;
+        };
+        episode.owner = Some(closed.process);
+        let Some(accepted) = episode.accepted else {
+            return;
+        };
+        let facts = self.tracker.facts(&key, local, closed.time);
+        self.legs.remember(Leg {
+            closed: Some(closed),
+            time: accepted.time,
+            key,
+            sender: local.other(),
+            began: facts.first_seen,
+            is_outbound: legs::is_outbound(facts.sender_is_originator, &key, local),
+        });
+    }
+
     fn reset_sent(&mut self, key: &FlowKey, local: Side, event: &KernelEvent, sent: Sent) {
         if sent.active
-            && let Some(process) = sent.process
+            && let Some(process) = sent.caller()
         {
             let passed = self.passed(key, local, event.time, process);
             self.legs.note_sent(passed);

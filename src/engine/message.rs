@@ -157,6 +157,7 @@ fn local(out: &mut Sentence, told: &Told<'_>) {
             };
             out.say(who).say(stage).place(told.destination);
             out.say(" at ").place(told.source);
+            out.closed_before(told, stood);
         }
     }
     let meaning = |reason: ResetReason| reason.meaning(told.answers_syn);
@@ -210,6 +211,24 @@ impl Sentence {
                 self.say(&format!("{} (pid {}{thread})", process.name(), process.pid))
             }
         }
+    }
+
+    /// Who had closed the connection in order, when, and for what.
+    fn closed_before(&mut self, told: &Told<'_>, stood: Circumstances<'_>) -> &mut Self {
+        let Some(before) = stood.closed else {
+            return self;
+        };
+        self.say(", which ").owner(told.process);
+        match stood.ending {
+            Some(how) => self.say(" left open when it ended (").say(how).say(") "),
+            None => self.say(" had closed "),
+        };
+        self.say(before);
+        if let Some(other) = told.related.filter(|other| other.confidence >= SURE) {
+            self.say(", as ").place(other.source).say(" had reset ");
+            self.place(other.destination);
+        }
+        self
     }
 
     /// What its process did, where the reset only came of that.

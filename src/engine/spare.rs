@@ -67,6 +67,7 @@ mod tests {
             reason: None,
             state: None,
             process: None,
+            closed: None,
             answered_seq: None,
             answered_len: None,
             counts: None,

@@ -131,6 +131,7 @@ pub(super) fn sent(active: bool, reason: KnownReason, process: Option<Process>) 
         reason: Some(ResetReason::Known(reason)),
         state: None,
         process,
+        closed: None,
         answered_seq: None,
         answered_len: None,
         counts: None,

@@ -7,7 +7,7 @@ use super::reasons::Reasons;
 use super::{CopiedFrame, Event, FrameOrigin};
 use crate::bpf::{egress, sockets};
 use crate::host::{
-    Ending, KernelEvent, KernelEventKind, Process, SocketCounts, SocketView, TcpState,
+    Closed, Ending, KernelEvent, KernelEventKind, Process, SocketCounts, SocketView, TcpState,
 };
 use crate::host_bytes::{socket_view, u16_at, u32_at, u64_at};
 use crate::time::Timestamp;
@@ -16,7 +16,7 @@ use crate::wire::{FourTuple, SeqNum};
 /// Where `struct frame_event` has its bytes; pinned below.
 const FRAME_DATA: usize = 112;
 const FRAME_EVENT_LEN: usize = 304;
-const SOCKET_EVENT_LEN: usize = 168;
+const SOCKET_EVENT_LEN: usize = 176;
 
 const _: () = assert!(size_of::<egress::types::frame_event>() == FRAME_EVENT_LEN);
 const _: () = assert!(std::mem::offset_of!(egress::types::frame_event, data) == FRAME_DATA);
@@ -24,6 +24,7 @@ const _: () = assert!(size_of::<sockets::types::socket_event>() == SOCKET_EVENT_
 const _: () = assert!(std::mem::offset_of!(sockets::types::socket_event, comm) == 88);
 const _: () = assert!(std::mem::offset_of!(sockets::types::socket_event, bytes_received) == 120);
 const _: () = assert!(std::mem::offset_of!(sockets::types::socket_event, thread_comm) == 152);
+const _: () = assert!(std::mem::offset_of!(sockets::types::socket_event, closed_ns) == 168);
 const _: () = assert!(size_of::<crate::bpf::steer::types::frame_meta>() == 88);
 const _: () = assert!(size_of::<crate::bpf::steer::types::frame_meta_short>() == 32);
 const _: () = assert!(size_of::<crate::bpf::steer::types::socket_view>() == 72);
@@ -86,6 +87,7 @@ fn kernel(record: &[u8], reasons: &Reasons) -> Option<KernelEvent> {
             reason: reasons.reason(u32_at(record, 68)?),
             state,
             process,
+            closed: closed(record),
             answered_seq: u32_at(record, 76).filter(|_| answered).map(SeqNum),
             answered_len: u32_at(record, 80).filter(|_| answered),
             counts: counts(record).filter(|_| active != 0),
@@ -121,6 +123,15 @@ fn process(record: &[u8]) -> Option<Process> {
         major_faults: u64_at(record, 112)?,
         comm: *record.get(88..)?.first_chunk()?,
         thread_comm: *record.get(152..)?.first_chunk()?,
+    })
+}
+
+fn closed(record: &[u8]) -> Option<Closed> {
+    let closed_ns = u64_at(record, 168).filter(|closed| *closed != 0)?;
+    let time_ns = u64_at(record, 8)?;
+    Some(Closed {
+        ago_ns: time_ns.saturating_sub(closed_ns),
+        ending: ending(*record.get(148)?, u32_at(record, 144)?),
     })
 }
 

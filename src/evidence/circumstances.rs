@@ -8,6 +8,8 @@ use super::Evidence;
 pub const PROCESS_ENDED: &str = "process_ended";
 /// No process had ever accepted the connection.
 pub const NEVER_ACCEPTED: &str = "never_accepted";
+/// A process had closed the connection in order: how long before.
+pub const ALREADY_CLOSED: &str = "already_closed";
 
 /// What of it the evidence holds.
 #[derive(Debug, Clone, Copy, Default)]
@@ -16,6 +18,8 @@ pub struct Circumstances<'a> {
     pub ending: Option<&'a str>,
     /// No process had ever accepted the connection.
     pub is_unaccepted: bool,
+    /// The process that is named had closed it in order: how long before.
+    pub closed: Option<&'a str>,
 }
 
 impl<'a> Circumstances<'a> {
@@ -26,6 +30,7 @@ impl<'a> Circumstances<'a> {
         Self {
             ending: named(PROCESS_ENDED).and_then(Evidence::words),
             is_unaccepted: named(NEVER_ACCEPTED).is_some(),
+            closed: named(ALREADY_CLOSED).and_then(Evidence::words),
         }
     }
 }

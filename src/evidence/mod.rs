@@ -28,7 +28,7 @@ pub mod train;
 mod ways;
 
 pub use basis::Stack;
-pub use circumstances::{Circumstances, NEVER_ACCEPTED, PROCESS_ENDED};
+pub use circumstances::{ALREADY_CLOSED, Circumstances, NEVER_ACCEPTED, PROCESS_ENDED};
 pub use injectors::{InjectorFacts, InjectorMemory};
 pub use needs::Needs;
 pub use reordering::ReorderingMemory;

@@ -321,6 +321,15 @@ pub struct SocketCounts {
     pub ending: Option<Ending>,
 }
 
+/// That a process had closed a connection in order (FIN), before the kernel reset what still came for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Closed {
+    /// How long before.
+    pub ago_ns: u64,
+    /// The process was ending then, and the kernel closed what it had left.
+    pub ending: Option<Ending>,
+}
+
 /// What the kernel said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KernelEventKind {
@@ -334,6 +343,8 @@ pub enum KernelEventKind {
         state: Option<TcpState>,
         /// The process that made the call, only when the event fired in its context.
         process: Option<Process>,
+        /// No process sent it: `process` is the one that had closed the connection before.
+        closed: Option<Closed>,
         /// SEG.SEQ of the segment that is answered (passive resets only): data beyond an earlier
         /// reset's SEQ shows that the peer never sent that reset.
         answered_seq: Option<SeqNum>,

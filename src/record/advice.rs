@@ -62,13 +62,17 @@ impl Judged<'_> {
                 "Nothing on this host listens at the address and port that was asked.",
                 "See whether the service runs and listens there (`ss -ltnp`), and whether the client means this address and port.",
             ),
-            (_, Some("NO_SOCKET" | "TCP_FLAGS" | "TCP_TIMEWAIT_SOCKET")) => (
+            (_, Some("NO_SOCKET" | "TCP_FLAGS")) => (
                 "A segment came for a connection that this host has closed, or never had.",
                 "See whether the process or the host was restarted, or an address moved here, while the connection was open; whether this host gave it up without a word (TCP_USER_TIMEOUT, `net.ipv4.tcp_retries2`, HAProxy's `silent-drop`); and, where it translates addresses for others (DNAT, IPVS, containers), whether it forgot that translation (`conntrack -L`; rules loaded anew, an entry that timed out). Otherwise the peer went on after this host had done with it, as where its idle time-out is the longer one.",
             ),
             (_, Some("TCP_ABORT_ON_DATA")) => (
                 "The peer sent data after the application on this host had closed the connection: nobody would have read it.",
                 "Compare idle and request time-outs: the application's is shorter than the peer's, or it answered before the request was complete.",
+            ),
+            (_, Some("TCP_TIMEWAIT_SOCKET")) => (
+                "The peer sent something after the application on this host had closed the connection: nobody would have read it.",
+                "Compare idle and request time-outs: the application's is shorter than the peer's, it answered before the request was complete, or, as a proxy, had lost its other leg.",
             ),
             (_, Some("INVALID_SYN")) if !self.answers_syn => (
                 "The client had completed the handshake, but the listener had no room for the connection: its accept queue was full, and `net.ipv4.tcp_abort_on_overflow` has the kernel reset it then.",
@@ -89,6 +93,9 @@ impl Judged<'_> {
         }
     }
 }
+
+/// What to do about a process that ended.
+const ENDED_STEP: &str = "See why it ended. The OOM killer: `journalctl -k | grep -i oom` says which limit was met, the host's or a cgroup's, and by whom. SIGKILL without it: a supervisor that had waited long enough (`TimeoutStopSec`, a container's grace period), systemd-oomd, or a person; SIGSEGV and SIGABRT: a crash (`coredumpctl list`, `journalctl -k`); another signal or an exit code: a stop, a restart, or an error of its own, which its log or its supervisor's has at that time.";
 
 /// Meaning and next step where how the connection stood says more than verdict and reason.
 const fn by_manner(manner: Manner) -> Option<(&'static str, &'static str)> {
@@ -116,7 +123,15 @@ const fn by_manner(manner: Manner) -> Option<(&'static str, &'static str)> {
         ),
         Manner::Ended => (
             "The process ended while the connection was open, and the kernel closed what it had left: with data unread, or not yet accepted, that is a reset.",
-            "See why it ended. The OOM killer: `journalctl -k | grep -i oom` says which limit was met, the host's or a cgroup's, and by whom. SIGKILL without it: a supervisor that had waited long enough (`TimeoutStopSec`, a container's grace period), systemd-oomd, or a person; SIGSEGV and SIGABRT: a crash (`coredumpctl list`, `journalctl -k`); another signal or an exit code: a stop, a restart, or an error of its own, which its log or its supervisor's has at that time.",
+            ENDED_STEP,
+        ),
+        Manner::Left => (
+            "The process ended while the connection was open, and the kernel closed it for it; the peer went on, and nobody is left to read that.",
+            ENDED_STEP,
+        ),
+        Manner::ClosedHere => (
+            "The peer sent something after the process on this host had closed the connection: nobody would have read it.",
+            "Hold the connection's age and idle time at the close against that process's time-outs and limits, and its log at that time; of a proxy, see whether its other leg had ended then. If the peer only went on a moment too long, as a server that was still answering, nothing needs repair.",
         ),
         Manner::Unaccepted => (
             "No application ever took the connection: it waited in the accept queue, where what the client sent goes unread, until its listener was closed.",

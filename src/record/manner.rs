@@ -44,6 +44,10 @@ pub(crate) enum Manner {
     Interrupted,
     /// Its process was killed, crashed, or exited.
     Ended,
+    /// Its process ended and left it open, and something came for it afterwards.
+    Left,
+    /// A process had closed it in order, and something came for it afterwards.
+    ClosedHere,
     /// It waited in an accept queue until its listener was closed.
     Unaccepted,
     /// A server aborted it without having sent a byte.
@@ -69,6 +73,12 @@ impl Manner {
     pub(crate) fn of(stood: &Stood<'_>) -> Self {
         match (stood.verdict, stood.cause) {
             ("local", Some("process")) => Self::of_abort(stood),
+            ("local", Some("kernel")) if stood.circumstances.closed.is_some() => {
+                match stood.circumstances.ending {
+                    Some(_) => Self::Left,
+                    None => Self::ClosedHere,
+                }
+            }
             ("remote", Some("answer")) => Self::of_answer(stood),
             ("remote", Some("abort")) if stood.is_of_mute_server() => Self::Unanswered,
             _ => Self::Plain,
@@ -85,6 +95,7 @@ impl Manner {
         let Circumstances {
             ending,
             is_unaccepted,
+            closed: _,
         } = stood.circumstances;
         // Who leaves by himself may have meant it; who is killed did not.
         match ending.map(|how| how.starts_with(Ending::EXIT)) {
@@ -153,6 +164,7 @@ mod tests {
         circumstances: Circumstances {
             ending: None,
             is_unaccepted: false,
+            closed: None,
         },
         has_closed: false,
         is_opener: Some(true),
@@ -223,6 +235,7 @@ mod tests {
                 circumstances: Circumstances {
                     ending,
                     is_unaccepted,
+                    closed: None,
                 },
                 reason,
                 is_opener: Some(false),

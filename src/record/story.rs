@@ -10,7 +10,7 @@ use super::advice::Judged;
 use super::one_line::one_line;
 use super::{Manner, Stood};
 use crate::amount::{counted, span};
-use crate::evidence::{Circumstances, NEVER_ACCEPTED, PROCESS_ENDED};
+use crate::evidence::{ALREADY_CLOSED, Circumstances, NEVER_ACCEPTED, PROCESS_ENDED};
 
 /// The story of one reset record; `None` when this is none. Ends with a line's end. Every text of
 /// the record is stripped of control characters: it may come from anywhere.
@@ -190,6 +190,7 @@ fn circumstances(out: &mut String, record: &Value) {
     kernel(out, record);
     // Nothing came first where this host's process ended both.
     let is_local = text(record, "/rstscope/verdict") == Some("local");
+    let is_late = is_local && text(record, "/rstscope/cause") == Some("kernel");
     for other in list(record, "/rstscope/related") {
         let sure = other.pointer("/confidence").and_then(Value::as_f64);
         let flow = flow(other, "").unwrap_or_default();
@@ -200,6 +201,7 @@ fn circumstances(out: &mut String, record: &Value) {
         let id = text(other, "/id").map(|id| format!(", event {id}"));
         let joined = match text(other, "/join") {
             Some("correction") => "corrects the record of",
+            Some("closing") if is_late => "its process had closed it for that",
             Some("closing") if is_local => "its process closed with it",
             Some("process") if is_local => "its process reset with it",
             Some("closing") => "its process closed for it",
@@ -381,6 +383,7 @@ fn manner(record: &Value) -> Manner {
         circumstances: Circumstances {
             ending: named(PROCESS_ENDED).and_then(|item| text(item, "/observed")),
             is_unaccepted: named(NEVER_ACCEPTED).is_some(),
+            closed: named(ALREADY_CLOSED).and_then(|item| text(item, "/observed")),
         },
         has_closed: text(record, "/rstscope/stage") == Some("closed"),
         is_opener: opener.map(|opener| Some(opener) == end(record, "/source")),

@@ -125,12 +125,14 @@ fn facts(record: &ResetRecord) -> String {
     }
     // Of another verdict the process is the one that was hit, not the one that did it.
     if matches!(record.verdict, Verdict::Local | Verdict::Forwarded) {
+        let stood = Circumstances::of(&record.evidence);
         if let Some(process) = record.process {
-            facts.push(format!("{}[{}]", process.name(), process.pid));
+            let closed = stood.closed.map(|before| format!(" closed it {before}"));
+            let closed = closed.unwrap_or_default();
+            facts.push(format!("{}[{}]{closed}", process.name(), process.pid));
         }
         facts.extend(reset_for(record));
         let answers_syn = first.is_some_and(|entry| entry.segment.answers_syn());
-        let stood = Circumstances::of(&record.evidence);
         facts.extend(stood.ending.map(|how| format!("ended ({how})")));
         let unaccepted = stood.is_unaccepted.then(|| "never accepted".to_owned());
         facts.extend(unaccepted);

@@ -279,7 +279,7 @@ impl Engine {
     /// Whether the kernel's word on an answer of its own opens no episode: the answer's frame, which
     /// follows, will then be folded.
     pub(super) fn folds_answer(&mut self, key: &FlowKey, local: Side, sent: &Sent) -> bool {
-        let is_answer = !sent.active && sent.state.is_none() && sent.process.is_none();
+        let is_answer = !sent.active && sent.state.is_none() && sent.caller().is_none();
         if !is_answer || self.episodes.contains(key) || self.has_past(key) {
             return false;
         }

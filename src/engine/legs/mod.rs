@@ -172,6 +172,23 @@ impl Legs {
         })
     }
 
+    /// The leg whose reset made a process close this connection in order then: as `answer_to`, from the other end.
+    pub(super) fn closed_for(&self, key: &FlowKey, closed: Timestamp) -> Option<Join> {
+        let is_it = |end: &&Passed| end.key == *key && end.time.distance(closed) <= QUIET_NS;
+        let own = self.closings.iter().rev().find(is_it)?;
+        self.legs_near(own.time).find_map(|leg| {
+            let (by_reset, passed, confidence) = self.end_of(leg)?;
+            let is_own = !by_reset && passed.key == own.key && passed.time == own.time;
+            is_own.then(|| Join {
+                leg: *leg,
+                delta_ns: own.time.since(leg.time),
+                confidence,
+                rival: None,
+                passed_on: confidence,
+            })
+        })
+    }
+
     fn reading_of(&self, to: &Passed) -> Option<Reading> {
         let call = to.sent?;
         let own = End::Passed {

@@ -21,6 +21,7 @@ fn reset(reason: KnownReason, is_unclaimed: bool, ending: Option<Ending>) -> Res
             reason: Some(ResetReason::Known(reason)),
             state: Some(TcpState::Close),
             process: Some(PROXY),
+            closed: None,
             answered_seq: None,
             answered_len: None,
             counts: Some(SocketCounts {

@@ -1,5 +1,6 @@
 //! What the engine makes of what it is fed, event by event and in floods.
 
+mod already_closed;
 mod attested;
 mod captures;
 mod counted;

@@ -4,6 +4,7 @@
 
 use super::severity::{Severity, confidence};
 use super::{ends, judgement, source_opened};
+use crate::evidence::Circumstances;
 use crate::flow::Endpoint;
 use crate::record::Manner;
 use crate::record::advice::Judged;
@@ -144,12 +145,17 @@ fn reset_device(o: &mut Object, record: &ResetRecord, emission: &Emission) {
 fn unmapped(o: &mut Object, record: &ResetRecord, emission: &Emission) {
     o.object("unmapped", |o| {
         o.object("rstscope", |o| json::rstscope(o, record, emission));
-        // Of these verdicts the process is the one that was hit, and not the actor.
-        if record.verdict != Verdict::Local {
+        if !is_actor(record) {
             process(o, record);
         }
         container(o, record);
     });
+}
+
+/// Whether the process sent the reset. Of other verdicts it is the one that was hit; where the kernel answered what came
+/// too late, the one that had closed the connection.
+fn is_actor(record: &ResetRecord) -> bool {
+    record.verdict == Verdict::Local && Circumstances::of(&record.evidence).closed.is_none()
 }
 
 fn process(o: &mut Object, record: &ResetRecord) {
@@ -181,7 +187,7 @@ fn activity(record: &ResetRecord, emission: &Emission) -> String {
             Some(record.client.is_some() && record.server.is_some()),
         );
         reset_device(o, record, emission);
-        if record.verdict == Verdict::Local {
+        if is_actor(record) {
             o.object("actor", |o| process(o, record));
         }
         unmapped(o, record, emission);
