@@ -197,7 +197,7 @@ fn answered_after_close(
     attribution.evidence.push(told(ALREADY_CLOSED, before));
     attribution.evidence.extend(ended);
     let then = Timestamp::from_nanos(time.as_nanos().saturating_sub(closed.ago_ns));
-    let join = legs.closed_for(&settled.episode.key, then);
+    let join = legs.closed_for(&(settled.episode.key, settled.view.sender), then);
     attribution.join = join.map(|join| (join, "closing"));
 }
 

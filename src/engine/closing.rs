@@ -37,19 +37,51 @@ impl Engine {
             episode.doubt(unseen);
         }
         self.translated.complete(&mut episode);
-        let Some(settled) = episode.settled() else {
+        let until = self.linger_until(&episode).filter(|_| !is_last);
+        let Some(parts) = episode.apart() else {
+            if let Some((episode, until)) = self.tell(episode, until, emit) {
+                self.hold(episode, until);
+            }
             return;
         };
-        let context = self.context(self.closed.get(key).copied());
+        if let Some(until) = until
+            && parts.iter().any(|part| self.is_open(part))
+        {
+            return self.hold(episode, until);
+        }
+        for part in parts {
+            self.tell(part, None, emit);
+        }
+    }
+
+    /// Whether more may come that tells of this one.
+    fn is_open(&self, part: &Episode) -> bool {
+        let context = self.context(self.closed.get(&part.key).copied());
+        let decision = part.settled().map(|settled| decide(&settled, &context));
+        decision.is_some_and(|decision| is_open(decision.verdict))
+    }
+
+    fn hold(&mut self, mut episode: Box<Episode>, until: Timestamp) {
+        let key = episode.key;
+        self.queue.push(until, key);
+        episode.due = until;
+        self.episodes.insert(key, episode);
+    }
+
+    /// Judges what one connection's resets were and sends the record out, unless it is to be held `until` then: that is
+    /// returned.
+    fn tell(
+        &mut self,
+        episode: Box<Episode>,
+        until: Option<Timestamp>,
+        emit: &mut impl FnMut(ResetRecord),
+    ) -> Option<(Box<Episode>, Timestamp)> {
+        let key = episode.key;
+        let settled = episode.settled()?;
+        let context = self.context(self.closed.get(&key).copied());
         let decision = decide(&settled, &context);
-        // Also what is not decided yet: other flows may have more to say of the same device.
-        let is_open = matches!(decision.verdict, Verdict::Injected | Verdict::Undetermined);
-        let lingers = is_open && !is_last;
-        if let Some(until) = self.linger_until(&episode).filter(|_| lingers) {
-            self.queue.push(until, *key);
-            episode.due = until;
-            self.episodes.insert(*key, episode);
-            return;
+        if let Some(until) = until.filter(|_| is_open(decision.verdict)) {
+            return Some((episode, until));
         }
         let record = compose(&settled, decision, &context);
         let may_be_corrected = matches!(record.verdict, Verdict::Remote | Verdict::Undetermined)
@@ -59,7 +91,8 @@ impl Engine {
         } else {
             self.spare.keep(episode);
         }
-        self.send_out(key, record, emit);
+        self.send_out(&key, record, emit);
+        None
     }
 
     fn context(&self, earlier: Option<Closed>) -> Context<'_> {
@@ -163,4 +196,9 @@ impl Engine {
             self.closed.remove(&oldest);
         }
     }
+}
+
+/// Also what is not decided yet: other flows may have more to say of the same device.
+const fn is_open(verdict: Verdict) -> bool {
+    matches!(verdict, Verdict::Injected | Verdict::Undetermined)
 }

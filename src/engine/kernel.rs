@@ -26,6 +26,7 @@ impl Engine {
             } => {
                 let sent = Sent {
                     time: event.time,
+                    local,
                     active,
                     reason,
                     state,
@@ -41,6 +42,7 @@ impl Engine {
                 self.legs.note_told(&key);
                 let accepted = Accepted {
                     time: event.time,
+                    local,
                     state,
                 };
                 if let Some(episode) = self.episode(&key, event.time) {

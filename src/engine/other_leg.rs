@@ -11,7 +11,8 @@ use crate::record::Related;
 pub(super) fn of(settled: &Settled<'_>, legs: &Legs) -> Option<Related> {
     let episode = &settled.episode;
     let accepted = episode.accepted.filter(|_| episode.owner.is_some())?;
-    legs.answer_to(&episode.key, accepted.time)
+    let own = (episode.key, accepted.local);
+    legs.answer_to(&own, accepted.time)
         .map(|answer| named(&answer))
 }
 

@@ -63,6 +63,7 @@ mod tests {
         );
         used.add_sent(Sent {
             time: time(8),
+            local: side,
             active: true,
             reason: None,
             state: None,
@@ -74,6 +75,7 @@ mod tests {
         });
         used.accepted = Some(Accepted {
             time: time(9),
+            local: side,
             state: None,
         });
         used.owner = Some(Process {

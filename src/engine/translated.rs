@@ -144,6 +144,7 @@ impl Translated {
 mod tests {
     use super::{PEERS_MAX, Translated};
     use crate::engine::episode::{Accepted, Sent};
+    use crate::flow::Side;
     use crate::time::{SECOND, Timestamp};
     use crate::wire::FourTuple;
 
@@ -159,6 +160,7 @@ mod tests {
     fn sent(active: bool) -> Sent {
         Sent {
             time: Timestamp::from_nanos(SECOND),
+            local: Side::Low,
             active,
             reason: None,
             state: None,
@@ -167,6 +169,14 @@ mod tests {
             answered_seq: None,
             answered_len: None,
             counts: None,
+        }
+    }
+
+    fn accepted(time: Timestamp) -> Accepted {
+        Accepted {
+            time,
+            local: Side::Low,
+            state: None,
         }
     }
 
@@ -229,7 +239,7 @@ mod tests {
     fn a_reset_that_was_taken_is_found_from_the_peers_side() {
         let mut words = Translated::default();
         let time = Timestamp::from_nanos(SECOND);
-        words.note_accepted(tuple(80, 4000), Accepted { time, state: None });
+        words.note_accepted(tuple(80, 4000), accepted(time));
         assert!(
             words
                 .accepted(&tuple(8000, 4000).reversed(), time)
@@ -246,8 +256,7 @@ mod tests {
     fn what_comes_after_a_word_of_the_same_moment_does_not_take_its_place() {
         let mut words = Translated::default();
         let later = |ns| Timestamp::from_nanos(SECOND + ns);
-        let (time, state) = (later(0), None);
-        words.note_accepted(tuple(80, 4000), Accepted { time, state });
+        words.note_accepted(tuple(80, 4000), accepted(later(0)));
         words.note_sent(tuple(80, 4000), sent(true), Some(7));
         for ns in 1..9 {
             let answer = Sent {

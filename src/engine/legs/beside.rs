@@ -35,7 +35,7 @@ impl Legs {
                 passed: *own,
             }),
         );
-        let at = turn.place_of(&own.key)?;
+        let at = turn.place_of(&own.own())?;
         let (other, _) = turn.pair_of(at)?;
         let is_alone = turn.only_fitting(at) == Some(other) && turn.only_fitting(other) == Some(at);
         let End::Passed { by_reset, passed } = *turn.end(other)? else {

@@ -10,6 +10,10 @@ use crate::time::{SECOND, Timestamp};
 /// may be late; which turn it was in says more than the time.
 const JOIN_NS: u64 = SECOND;
 
+/// A connection of this host's: its four-tuple and which of its ends is here. A proxy that calls a backend by its client's
+/// address and port, which had called the backend's, has two connections of one four-tuple.
+pub(in crate::engine) type Own = (FlowKey, Side);
+
 /// A call of a process that ended a connection.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::engine) struct Call {
@@ -33,6 +37,10 @@ pub(in crate::engine) struct Leg {
 }
 
 impl Leg {
+    pub(super) const fn own(&self) -> Own {
+        (self.key, self.sender.other())
+    }
+
     /// When its socket was closed, or was reset where nobody tells.
     pub(super) fn ended(&self) -> Timestamp {
         self.closed.map_or(self.time, |closed| closed.time)
@@ -80,12 +88,16 @@ pub(in crate::engine) struct Passed {
 }
 
 impl Passed {
+    pub(super) const fn own(&self) -> Own {
+        (self.key, self.local)
+    }
+
     /// Whether it may be the other leg of `leg`, whose reset came first.
     pub(super) fn may_follow(&self, leg: &Leg) -> bool {
         // Two connections of one kind, or of a kind not known, are two clients of a server.
         let roles_differ =
             matches!((self.is_outbound, leg.is_outbound), (Some(a), Some(b)) if a != b);
-        leg.key != self.key
+        leg.own() != self.own()
             && leg.time <= self.time
             && self.time.since(leg.time) <= JOIN_NS
             && self.began.is_none_or(|began| began < leg.time)

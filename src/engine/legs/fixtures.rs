@@ -1,7 +1,7 @@
 //! What the tests of this module are made of: connections of one proxy, by their ports, at times in
 //! microseconds.
 
-use super::{Call, Leg, Passed};
+use super::{Call, Leg, Own, Passed};
 use crate::flow::{FlowKey, Side};
 use crate::host::Process;
 use crate::time::Timestamp;
@@ -24,6 +24,11 @@ pub(super) fn key(port: u16) -> FlowKey {
         dst_port: 443,
     })
     .0
+}
+
+/// Its connection, as `leg` and `sent` make it.
+pub(super) fn connection(port: u16) -> Own {
+    (key(port), Side::High)
 }
 
 pub(super) fn at(us: u64) -> Timestamp {

@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 use crate::flow::FlowKey;
 use crate::time::{MILLISECOND, SECOND, Timestamp};
 use distance::Distance;
-pub(super) use ending::{Call, Leg, Passed, is_outbound};
+pub(super) use ending::{Call, Leg, Own, Passed, is_outbound};
 use habit::{First, Habits, Service};
 use reading::Reading;
 use turn::{End, Turn};
@@ -156,13 +156,13 @@ impl Legs {
     fn order_of(&self, at: usize) -> Option<(Service, First)> {
         let leg = self.recent.get(at)?;
         let turn = self.turn(&leg.closed?, None);
-        turn.order_at(turn.place_of(&leg.key)?)
+        turn.order_at(turn.place_of(&leg.own())?)
     }
 
-    /// What its process made of a reset that ended the local socket of `key` at or after `time`.
-    pub(super) fn answer_to(&self, key: &FlowKey, time: Timestamp) -> Option<Answer> {
+    /// What its process made of a reset that ended that socket at or after `time`.
+    pub(super) fn answer_to(&self, own: &Own, time: Timestamp) -> Option<Answer> {
         let start = self.recent.partition_point(|leg| leg.ended() < time);
-        let leg = self.recent.range(start..).find(|leg| leg.key == *key)?;
+        let leg = self.recent.range(start..).find(|leg| leg.own() == *own)?;
         let (by_reset, passed, confidence) = self.end_of(leg)?;
         Some(Answer {
             passed,
@@ -173,12 +173,12 @@ impl Legs {
     }
 
     /// The leg whose reset made a process close this connection in order then: as `answer_to`, from the other end.
-    pub(super) fn closed_for(&self, key: &FlowKey, closed: Timestamp) -> Option<Join> {
-        let is_it = |end: &&Passed| end.key == *key && end.time.distance(closed) <= QUIET_NS;
+    pub(super) fn closed_for(&self, own: &Own, closed: Timestamp) -> Option<Join> {
+        let is_it = |end: &&Passed| end.own() == *own && end.time.distance(closed) <= QUIET_NS;
         let own = self.closings.iter().rev().find(is_it)?;
         self.legs_near(own.time).find_map(|leg| {
             let (by_reset, passed, confidence) = self.end_of(leg)?;
-            let is_own = !by_reset && passed.key == own.key && passed.time == own.time;
+            let is_own = !by_reset && passed.own() == own.own() && passed.time == own.time;
             is_own.then(|| Join {
                 leg: *leg,
                 delta_ns: own.time.since(leg.time),
@@ -196,7 +196,7 @@ impl Legs {
             passed: *to,
         };
         let turn = self.turn(&call, Some(own));
-        if let Some(at) = turn.place_of(&to.key) {
+        if let Some(at) = turn.place_of(&to.own()) {
             let reading = Reading::of(&turn, at);
             if reading.is_some() || turn.fitting_in_any_order(at).next().is_some() {
                 return reading;
@@ -215,7 +215,7 @@ impl Legs {
 
     fn end_of(&self, leg: &Leg) -> Option<(bool, Passed, f32)> {
         let turn = self.turn(&leg.closed?, None);
-        if let Some(at) = turn.place_of(&leg.key) {
+        if let Some(at) = turn.place_of(&leg.own()) {
             let answer = reading::answer_to(&turn, at);
             if answer.is_some() || turn.fitting_in_any_order(at).next().is_some() {
                 return answer;
@@ -249,7 +249,7 @@ impl Legs {
     fn possible_ends(&self, leg: &Leg) -> impl Iterator<Item = (Distance, bool, Passed)> {
         let mut found: Vec<(Distance, bool, Passed)> = Vec::new();
         for (by_reset, end) in self.ends_near(leg.ended()) {
-            let known = found.iter().any(|(.., known)| known.key == end.key);
+            let known = found.iter().any(|(.., known)| known.own() == end.own());
             if let Some(distance) = Distance::of(end, leg).filter(|_| !known) {
                 found.push((distance, by_reset, *end));
             }
@@ -324,7 +324,7 @@ fn near<'a, T, F: Fn(&T) -> Timestamp>(
 
 #[cfg(test)]
 mod tests {
-    use super::fixtures::{PROXY, at, key, leg, sent};
+    use super::fixtures::{PROXY, at, connection, key, leg, sent};
     use super::{Leg, Legs, Passed};
     use crate::host::Process;
 
@@ -484,12 +484,12 @@ mod tests {
     fn an_orderly_close_is_the_answer_to_a_reset_where_nothing_is_nearer() {
         let mut legs = legs([leg(1, 20, 70, PROXY)], []);
         legs.note_closed(sent(9, 100, PROXY));
-        let answer = legs.answer_to(&key(1), at(20)).unwrap();
+        let answer = legs.answer_to(&connection(1), at(20)).unwrap();
         assert_eq!((answer.passed.key, answer.by_reset), (key(9), false));
         assert_eq!(answer.delta_ns, 80_000);
-        assert!(legs.answer_to(&key(2), at(20)).is_none());
+        assert!(legs.answer_to(&connection(2), at(20)).is_none());
         legs.note_sent(sent(10, 80, PROXY));
-        let nearer = legs.answer_to(&key(1), at(20)).unwrap();
+        let nearer = legs.answer_to(&connection(1), at(20)).unwrap();
         assert_eq!((nearer.passed.key, nearer.by_reset), (key(10), true));
     }
 
@@ -497,8 +497,8 @@ mod tests {
     fn a_close_that_is_another_legs_answer_is_not_ours() {
         let mut legs = legs([leg(1, 20, 70, PROXY), leg(2, 25, 160, PROXY)], []);
         legs.note_closed(sent(9, 150, PROXY));
-        assert!(legs.answer_to(&key(1), at(20)).is_none());
-        assert!(legs.answer_to(&key(2), at(25)).is_some());
+        assert!(legs.answer_to(&connection(1), at(20)).is_none());
+        assert!(legs.answer_to(&connection(2), at(25)).is_some());
     }
 
     #[test]
@@ -515,14 +515,14 @@ mod tests {
         let own = sent(9, 100, PROXY);
         let mut legs = legs([leg(1, 20, 20_100, PROXY)], [own]);
         assert_eq!(legs.cause_of(&own).unwrap().confidence, 0.8);
-        assert!(legs.answer_to(&key(1), at(20)).is_some());
+        assert!(legs.answer_to(&connection(1), at(20)).is_some());
         // The other end is a client's that closed in order.
         legs.note_closed(Passed {
             is_outbound: Some(false),
             ..sent(8, 60, PROXY)
         });
         assert!(legs.cause_of(&own).is_none());
-        assert!(legs.answer_to(&key(1), at(20)).is_none());
+        assert!(legs.answer_to(&connection(1), at(20)).is_none());
     }
 
     #[test]
@@ -549,7 +549,10 @@ mod tests {
         assert_eq!(legs.learned, at(1_550_000));
         let usual = legs.cause_of(&own).unwrap();
         assert_eq!((usual.leg.key, usual.confidence), (key(1), 0.99));
-        assert!(legs.answer_to(&key(2), at(20)).is_none());
-        assert_eq!(legs.answer_to(&key(1), at(20)).unwrap().passed.key, own.key);
+        assert!(legs.answer_to(&connection(2), at(20)).is_none());
+        assert_eq!(
+            legs.answer_to(&connection(1), at(20)).unwrap().passed.key,
+            own.key
+        );
     }
 }

@@ -150,7 +150,7 @@ fn leg_at(turn: &Turn, at: usize) -> Option<Leg> {
 /// How the process ended the other connection of the leg at that place: the one end that passes this leg's
 /// reset on and no other's. Whether by a reset, which, and how sure that is.
 pub(super) fn answer_to(turn: &Turn, at: usize) -> Option<(bool, Passed, f32)> {
-    let key = leg_at(turn, at)?.key;
+    let own = leg_at(turn, at)?.own();
     let pair = turn.pair_of(at).map(|(other, _)| other);
     let candidates = turn
         .fitting(at)
@@ -163,7 +163,7 @@ pub(super) fn answer_to(turn: &Turn, at: usize) -> Option<(bool, Passed, f32)> {
         let reading = Reading::of(turn, place)?;
         // Of two orderly closes beside a leg, the farther one was right in none of six.
         let is_likely = by_reset || reading.named > BESIDE_A_CLOSE;
-        let is_ours = reading.leg.key == key && reading.rival.is_none() && is_likely;
+        let is_ours = reading.leg.own() == own && reading.rival.is_none() && is_likely;
         is_ours.then_some((by_reset, passed, reading.named))
     });
     let answer = answers.next()?;
@@ -172,7 +172,7 @@ pub(super) fn answer_to(turn: &Turn, at: usize) -> Option<(bool, Passed, f32)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixtures::{PROXY, at, key, leg, sent};
+    use super::super::fixtures::{PROXY, at, connection, key, leg, sent};
     use super::super::{Call, Leg, Passed};
     use super::{Reading, UNRIVALED, answer_to};
     use crate::engine::legs::habit::{First, Habits};
@@ -230,12 +230,12 @@ mod tests {
             time: at(100),
         };
         let turn = Turn::of(&call, ends.iter().copied(), &habits);
-        Reading::of(&turn, turn.place_of(&key(port))?)
+        Reading::of(&turn, turn.place_of(&connection(port))?)
     }
 
     fn reading(ends: &[End], port: u16) -> Option<Reading> {
         let turn = turn(ends);
-        Reading::of(&turn, turn.place_of(&key(port))?)
+        Reading::of(&turn, turn.place_of(&connection(port))?)
     }
 
     #[test]
@@ -261,7 +261,7 @@ mod tests {
         // Nobody's record names the other as its answer.
         let turn = turn(&contested);
         for port in [1, 2] {
-            assert!(answer_to(&turn, turn.place_of(&key(port)).unwrap()).is_none());
+            assert!(answer_to(&turn, turn.place_of(&connection(port)).unwrap()).is_none());
         }
     }
 

@@ -6,9 +6,8 @@
 //! went out and orderly closings take part alike: each explains its neighbor, unless the process is known
 //! to end the two legs of a connection the other way round.
 
-use super::ending::{Call, Leg, Passed};
+use super::ending::{Call, Leg, Own, Passed};
 use super::habit::{First, Habits, Service};
-use crate::flow::FlowKey;
 use crate::time::{MICROSECOND, Timestamp};
 
 /// What it costs to leave one end without a partner, as time. HAProxy and nginx take 6 to 60 µs from
@@ -40,10 +39,10 @@ pub(super) enum End {
 }
 
 impl End {
-    fn key(&self) -> FlowKey {
+    fn own(&self) -> Own {
         match self {
-            Self::Leg(leg) => leg.key,
-            Self::Passed { passed, .. } => passed.key,
+            Self::Leg(leg) => leg.own(),
+            Self::Passed { passed, .. } => passed.own(),
         }
     }
 
@@ -153,7 +152,7 @@ impl Turn {
         let mut turn: Vec<End> = Vec::new();
         let (from, to) = (center.saturating_sub(NEIGHBORS), center + NEIGHBORS);
         for end in all.into_iter().take(to).skip(from) {
-            match turn.iter().position(|known| known.key() == end.key()) {
+            match turn.iter().position(|known| known.own() == end.own()) {
                 None => turn.push(end),
                 Some(at) => Self::merge(&mut turn, at, end),
             }
@@ -181,8 +180,8 @@ impl Turn {
     }
 
     /// Where a connection's end stands.
-    pub(super) fn place_of(&self, key: &FlowKey) -> Option<usize> {
-        self.0.iter().position(|placed| placed.end.key() == *key)
+    pub(super) fn place_of(&self, own: &Own) -> Option<usize> {
+        self.0.iter().position(|placed| placed.end.own() == *own)
     }
 
     /// The end at that place.
@@ -274,7 +273,7 @@ impl Turn {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixtures::{PROXY, at, key, leg, sent};
+    use super::super::fixtures::{PROXY, at, connection, key, leg, sent};
     use super::{Call, End, First, Habits, Passed, Turn};
     use crate::flow::FlowKey;
 
@@ -309,8 +308,8 @@ mod tests {
     }
 
     fn pair(turn: &Turn, port: u16) -> Option<(FlowKey, u64)> {
-        let (other, margin) = turn.pair_of(turn.place_of(&key(port))?)?;
-        Some((turn.end(other)?.key(), margin))
+        let (other, margin) = turn.pair_of(turn.place_of(&connection(port))?)?;
+        Some((turn.end(other)?.own().0, margin))
     }
 
     fn partner(turn: &Turn, port: u16) -> Option<FlowKey> {
@@ -366,7 +365,7 @@ mod tests {
         let client = End::Leg(leg(1, 90, 100, PROXY));
         let shown = |ends: &[End], port| {
             let turn = turn(ends);
-            turn.order_at(turn.place_of(&key(port)).unwrap())
+            turn.order_at(turn.place_of(&connection(port)).unwrap())
         };
         let (service, first) = shown(&[client, upstream(11, 128)], 1).unwrap();
         assert_eq!((first, service.by_client), (First::Client, true));

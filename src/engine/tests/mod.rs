@@ -17,6 +17,7 @@ mod opened_by_proxy;
 mod overtaken;
 mod routed;
 mod storms;
+mod transparent;
 mod unproven;
 mod waves;
 mod whose;
