@@ -1,6 +1,7 @@
 //! The process: killed, stopped, stuttering, one of its threads hanging, started and stopped many
 //! times.
 
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::traffic::{
     assert_all, assert_ends_well, assert_ledgers, assert_prompt, count, during, ledger,
 };
+use crate::lab::records::{assert_kept, promises, records, resets};
 use crate::lab::{Lab, Rate, command, first_line};
 
 /// More than the heartbeat limit (20 ms) and the clock tick that it is measured by.
@@ -68,6 +70,46 @@ fn a_stopped_process_costs_no_connection_after_the_heartbeat_limit() {
     assert_all("SIGCONT", rate);
     assert_prompt("after SIGCONT", lab.rate(200));
     assert_ends_well(&mut sensor, &["up0", "dn0"]);
+}
+
+/// By workers, who can be asked only when the process goes on; their threads may do so a moment later than the engine's.
+#[test]
+#[ignore = "needs root"]
+fn what_came_while_the_process_was_stopped_is_judged_by_what_was_known_before() {
+    let lab = Lab::up();
+    let mut sensor = lab.sensor(&[]);
+    // Connections that begin here, and are reset when it says so.
+    let mut words = vec!["--both", "--hold", "--run"];
+    words.extend(["older_forged_then_silent"; 4]);
+    let mut play = lab
+        .python("scenarios.py", &words)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(play.stdout.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    assert_eq!(line, "held\n");
+    thread::sleep(Duration::from_millis(300));
+    let worker = Held::thread(sensor.child.id(), "rst-up0-0");
+    let engine = Held::thread(sensor.child.id(), "rst-engine");
+    thread::sleep(PAST_HEARTBEAT);
+    play.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    let mut told = Vec::new();
+    said.read_to_end(&mut told).unwrap();
+    assert!(play.wait().unwrap().success(), "the lab broke a promise");
+    // Longer than a record settles.
+    thread::sleep(Duration::from_secs(2));
+    drop(engine);
+    thread::sleep(PAST_HEARTBEAT);
+    drop(worker);
+    thread::sleep(Duration::from_secs(1));
+    assert_eq!(sensor.stop(), Some(0), "{}", sensor.said());
+    let promises = promises(&told);
+    assert_eq!(promises.len(), 8);
+    let all = records(&lab.records_path());
+    assert_kept(&promises, &resets(&all));
 }
 
 #[test]

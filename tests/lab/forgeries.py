@@ -86,6 +86,20 @@ def forged_wrong_ttl(play):
 
 
 @scenario
+def older_forged_then_silent(play):
+    """The same as `RA`, of a connection that is older than the sensor; nothing comes after it."""
+    link = play.connection()
+    yield
+    with play.tap("rt", "br0") as tap:
+        link.greet()
+        tap.send(forged(link, tap, RST | ACK, hop_limit=117, window=512, ip_id=4660))
+    assert_reset(link.far)
+    play.expect(link.near_end, link.far_end, "injected", *DEVICE, hop_limit=117,
+                story="a third party, wrong TTL")
+    gone(link)
+
+
+@scenario
 def forged_behind_headers(play):
     """The same, behind IP options or a fragment header: the kernel takes it, whatever stands before it."""
     link = play.connection()

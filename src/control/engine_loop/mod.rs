@@ -3,6 +3,7 @@
 //! and dropped.
 
 mod outlet;
+mod pace;
 mod shared;
 mod sightings;
 mod telling;
@@ -17,6 +18,7 @@ use crossbeam::channel::Receiver;
 use crossbeam::queue::ArrayQueue;
 
 pub(in crate::control) use outlet::{NO_CAUSE, Outlet};
+pub(in crate::control) use pace::Pace;
 pub(in crate::control) use shared::{Causes, EngineNumbers, EngineShared};
 
 use crate::control::clock;
@@ -34,7 +36,8 @@ use sightings::{SIGHTINGS_A_TURN, take_waiting};
 use telling::{tell, tell_of_reset};
 
 /// How long the thread sleeps when the ring buffer is quiet. Sightings wait as long at most; a
-/// record settles for a second, so that nobody notices. Half of [`GRACE_NS`].
+/// record settles for a second, so that nobody notices. Half of what a frame's events may
+/// come later (`pace`).
 const REST: Duration = Duration::from_millis(10);
 
 /// How long it sleeps when nothing was heard for [`QUIET_NS`] and nothing is open: a tenth of the time
@@ -44,10 +47,6 @@ const QUIET_REST: Duration = Duration::from_millis(100);
 
 /// How long nothing was heard until it is quiet: a proxy's last words of a connection are milliseconds apart.
 const QUIET_NS: u64 = 200 * MILLISECOND;
-
-/// A kernel event or a copy may reach us this much later than the frame that it belongs to: both
-/// wait for one turn of their threads. An episode is judged when that time has passed as well.
-const GRACE_NS: u64 = 20 * MILLISECOND;
 
 /// How often the kernel is asked what it lost: some system calls each time, and well within the
 /// settle time of whatever the loss concerns.
@@ -96,6 +95,8 @@ pub(in crate::control) struct EngineLoop {
     pub(in crate::control) mirror_lost: u64,
     /// When something was heard last.
     pub(in crate::control) heard: Timestamp,
+    /// By which it judges.
+    pub(in crate::control) pace: Pace,
     /// Where the workers wake it.
     pub(in crate::control) bell: Arc<Bell>,
 }
@@ -185,7 +186,7 @@ impl EngineLoop {
         if lost != losses_seen {
             self.engine.note_loss();
         }
-        let settled = Timestamp::from_nanos(now.as_nanos().saturating_sub(GRACE_NS));
+        let settled = self.pace.settled(now);
         let out = &mut self.out;
         self.engine.tick(settled, &mut |record| out.send(record));
         self.report_coverage();

@@ -16,7 +16,7 @@ use crate::config::RunConfig;
 use crate::control::clock;
 use crate::control::confine;
 use crate::control::coverage::{Coverage, HostLosses, Totals};
-use crate::control::engine_loop::{Ended, EngineLoop, EngineShared, Order, Outlet};
+use crate::control::engine_loop::{Ended, EngineLoop, EngineShared, Order, Outlet, Pace};
 use crate::control::error::Error;
 use crate::control::numbers;
 use crate::control::outputs::Outputs;
@@ -123,6 +123,7 @@ impl Sensor {
             mirror_lost: 0,
             losses_counted: now,
             heard: now,
+            pace: Pace::default(),
             bell: Arc::clone(&bell),
             events,
         };

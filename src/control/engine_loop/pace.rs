@@ -1,0 +1,73 @@
+//! Up to when the engine judges, so that it never judges what it could not yet ask about: after a stop of the process (a
+//! debugger, a frozen cgroup, a virtual CPU that was taken away) the time of its resets to settle is over before it has
+//! heard of them.
+
+use crate::time::{MILLISECOND, Timestamp};
+
+/// A kernel event or a copy may reach us this much later than the frame that it belongs to: both
+/// wait for one turn of their threads. An episode is judged when that time has passed as well.
+const GRACE_NS: u64 = 20 * MILLISECOND;
+
+/// The thread rests for 100 ms at most ([`super::QUIET_REST`]): what is much longer is a stop. What one of less takes
+/// from the second in which a record settles leaves enough.
+const STOPPED_NS: u64 = 300 * MILLISECOND;
+
+/// After a stop, how long what waited is heard, and workers are asked what they knew of it and answer, before the
+/// clock goes on: the ring buffer's 28,000 records are 28 turns, and a worker, which rests for 12 ms at most, takes
+/// the 4096 resets that it can be told of in 64.
+const CATCH_UP_NS: u64 = 200 * MILLISECOND;
+
+/// The clock by which the engine judges.
+#[derive(Debug, Default)]
+pub(in crate::control) struct Pace {
+    /// When it was asked last.
+    asked: Option<Timestamp>,
+    settled: Timestamp,
+    held_until: Timestamp,
+}
+
+impl Pace {
+    /// Up to when all that belongs together was heard, at `now`.
+    pub(super) fn settled(&mut self, now: Timestamp) -> Timestamp {
+        let asked = self.asked.replace(now);
+        if asked.is_some_and(|asked| now.since(asked) > STOPPED_NS) {
+            self.held_until = now.plus_nanos(CATCH_UP_NS);
+        }
+        if now >= self.held_until {
+            self.settled = Timestamp::from_nanos(now.as_nanos().saturating_sub(GRACE_NS));
+        }
+        self.settled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Pace;
+    use crate::time::{MILLISECOND, Timestamp};
+
+    fn at(ms: u64) -> Timestamp {
+        Timestamp::from_nanos(ms * MILLISECOND)
+    }
+
+    #[test]
+    fn the_clock_follows_by_a_turn_of_the_threads() {
+        let mut pace = Pace::default();
+        // It begins anywhere.
+        for ms in [5000, 5010, 5110, 5210, 5211] {
+            assert_eq!(pace.settled(at(ms)), at(ms - 20));
+        }
+    }
+
+    #[test]
+    fn after_a_stop_it_stands_still_until_what_waited_was_heard() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.settled(at(5000)), at(4980));
+        for ms in [11_000, 11_001, 11_010, 11_199] {
+            assert_eq!(pace.settled(at(ms)), at(4980));
+        }
+        assert_eq!(pace.settled(at(11_200)), at(11_180));
+        // Again and again.
+        assert_eq!(pace.settled(at(11_600)), at(11_180));
+        assert_eq!(pace.settled(at(11_800)), at(11_780));
+    }
+}
