@@ -3,16 +3,21 @@
  * Flows whose next few frames are copied: those that saw a reset a moment ago, since a peer that
  * goes on talking never sent that reset; and at the start those that are older than the sensor,
  * so that it learns what their peers look like. Costs one load while no flow is watched. Bounded
- * in number (LRU), in time and in frames a flow.
+ * in number (LRU), in time and in frames a flow. After a reset the last of them are taken at
+ * growing intervals: what comes right behind it may have been sent before, and a peer that sends
+ * much would use them all up on that.
  */
 #ifndef RSTSCOPE_WATCH_H
 #define RSTSCOPE_WATCH_H
 
 #include "parse.h"
 
-/* How long, and how many frames, after each reset. */
+/* How long, and how many frames, after each reset: the first as they come, then some at twice the
+ * time since the reset, each, and no less than WATCH_STEP_NS apart. */
 const volatile __u64 watch_ns = 3000000000ULL;
 const volatile __u64 watch_budget = 8;
+const volatile __u64 watch_spaced = 8;
+#define WATCH_STEP_NS 4000000ULL
 
 /* A directed four-tuple; an IPv4 address in the first four bytes, the rest zero. */
 struct flow_key {
@@ -25,7 +30,8 @@ struct flow_key {
 struct watch {
 	__u64 until_ns;
 	__u64 budget;
-	__u64 origin; /* enum frame_origin */
+	__u64 origin;  /* enum frame_origin */
+	__u64 next_ns; /* none before */
 };
 
 struct {
@@ -61,7 +67,7 @@ static __always_inline void watch_flow(const struct segment *segment, __u64 now)
 {
 	struct watch watch = {
 		.until_ns = now + watch_ns,
-		.budget = watch_budget,
+		.budget = watch_budget + watch_spaced,
 		.origin = FRAME_AFTER_RESET,
 	};
 	struct flow_key key;
@@ -74,6 +80,11 @@ static __always_inline void watch_flow(const struct segment *segment, __u64 now)
 		*(volatile __u64 *)&watching_until_ns = watch.until_ns;
 }
 
+static __always_inline __u64 at_least_a_step(__u64 ns)
+{
+	return ns > WATCH_STEP_NS ? ns : WATCH_STEP_NS;
+}
+
 /*
  * Why this frame of no control flag is to be copied, as enum frame_origin; 0: it is not. Not
  * inlined: it is off the quick path.
@@ -83,6 +94,7 @@ static __noinline int watched_as(const struct flow_key *key)
 	__u64 until = *(volatile __u64 *)&watching_until_ns;
 	__u64 now = bpf_ktime_get_ns();
 	struct watch *watch;
+	__s64 left;
 	int origin;
 
 	if (!key)
@@ -98,8 +110,13 @@ static __noinline int watched_as(const struct flow_key *key)
 	/* Read before a delete may give the entry to another flow. */
 	until = watch->until_ns;
 	origin = watch->origin;
-	if (now > until || (__s64)__sync_fetch_and_add(&watch->budget, -1) <= 1)
+	if (now <= until && now < *(volatile __u64 *)&watch->next_ns)
+		return 0;
+	left = (__s64)__sync_fetch_and_add(&watch->budget, -1) - 1;
+	if (now > until || left <= 0)
 		bpf_map_delete_elem(&watched, key);
+	else if (origin == FRAME_AFTER_RESET && left <= (__s64)watch_spaced)
+		watch->next_ns = now + at_least_a_step(now - (until - watch_ns));
 	return now <= until ? origin : 0;
 }
 

@@ -23,7 +23,7 @@ pub const FRAME_META_SHORT_LEN: usize = 32;
 /// Bytes of `struct flow_key`.
 pub const FLOW_KEY_LEN: usize = 36;
 /// Bytes of `struct watch`.
-pub const WATCH_LEN: usize = 24;
+pub const WATCH_LEN: usize = 32;
 
 /// `FRAME_OLDER` of `enum frame_origin`.
 const FRAME_OLDER: u64 = 6;

@@ -405,6 +405,12 @@ fn short_metadata_and_copies_after_a_reset_work() {
             (XDP_PASS, copied)
         );
     }
+    // From then on each at twice the time since the reset at least.
+    let copied = |rig: &mut Rig<'_>| !rig.run(&v4(ACK)).copies.is_empty();
+    for ms in [5, 15] {
+        std::thread::sleep(Duration::from_millis(ms));
+        assert_eq!([copied(&mut rig), copied(&mut rig)], [true, false]);
+    }
     rig.run(&v4(RST));
     std::thread::sleep(Duration::from_millis(250));
     assert_eq!(rig.run(&v4(ACK)).copies, [], "the watch is over");

@@ -163,16 +163,12 @@ impl Episode {
 
     /// Takes in a segment that is no reset, from the side that is said to have sent one.
     pub(super) fn add_after(&mut self, side: Side, after: AfterReset) {
-        if self.after.len() < KEPT {
-            self.after.push((side, after));
-        }
+        keep_with_the_last(&mut self.after, (side, after), |(_, kept)| kept.time);
     }
 
     /// Takes in a kernel event of a reset sent by this host.
     pub(super) fn add_sent(&mut self, sent: Sent) {
-        if self.sent.len() < KEPT {
-            self.sent.push(sent);
-        }
+        keep_with_the_last(&mut self.sent, sent, |kept| kept.time);
     }
 
     /// Resets of that side so far, but for copies that this host routed on.
@@ -488,6 +484,16 @@ impl Episode {
     }
 }
 
+/// Keeps the first [`KEPT`], and of those the last in the place of its last: what comes right behind a reset may have been
+/// sent before it, and what comes long after tells most.
+fn keep_with_the_last<T>(kept: &mut Vec<T>, new: T, time: impl Fn(&T) -> Timestamp) {
+    if kept.len() < KEPT {
+        kept.push(new);
+    } else if let Some(last) = kept.last_mut().filter(|last| time(last) < time(&new)) {
+        *last = new;
+    }
+}
+
 /// Whether a reset ends what the SYN with that number asks for: in the name of its sender, or as its answer.
 fn is_of(reset: &Segment, isn: SeqNum) -> bool {
     reset.seq == isn.plus(1) || (reset.flags.ack() && reset.ack == isn.plus(1))
@@ -572,5 +578,23 @@ impl Settled<'_> {
             .skip(1)
             .filter(move |(index, own)| looks().take(*index).all(|before| before != *own))
             .filter_map(|(index, _)| self.episode.seen_from(index))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{KEPT, keep_with_the_last};
+    use crate::time::Timestamp;
+
+    #[test]
+    fn of_what_follows_a_reset_the_first_are_kept_and_the_last() {
+        let mut kept = Vec::new();
+        let mut keep = |ns| keep_with_the_last(&mut kept, ns, |ns| Timestamp::from_nanos(*ns));
+        (0..KEPT as u64 - 1).for_each(&mut keep);
+        // The last one is heard before others that came before it.
+        [100, 300, 200].into_iter().for_each(&mut keep);
+        let (first, last) = kept.split_at(KEPT - 1);
+        assert!(first.iter().copied().eq(0..KEPT as u64 - 1));
+        assert_eq!(last, [300]);
     }
 }
