@@ -88,9 +88,7 @@ const LATE_NS: u64 = 40 * MILLISECOND;
 /// the round-trip and four times its deviation (RFC 6298 §2, without the floor).
 pub(super) fn reorder_guard_ns(case: &Case<'_>) -> u64 {
     if reorders(case) {
-        let deviation = sequence(case).map_or(0, |socket| socket.rtt_deviation);
-        let round_trip = round_trip_ns(case).unwrap_or(0);
-        return (round_trip + round_trip / 16 * u64::from(deviation)).max(LATE_NS);
+        return longest_late_ns(case);
     }
     let half = round_trip_ns(case).unwrap_or(0) / 2;
     let floor = if socket_round_trip_us(case).is_some() {
@@ -99,6 +97,13 @@ pub(super) fn reorder_guard_ns(case: &Case<'_>) -> u64 {
         20
     };
     half.max(floor * MILLISECOND)
+}
+
+/// How long they may on a path of which nothing is known: as where segments came out of order.
+pub(super) fn longest_late_ns(case: &Case<'_>) -> u64 {
+    let deviation = sequence(case).map_or(0, |socket| socket.rtt_deviation);
+    let round_trip = round_trip_ns(case).unwrap_or(0);
+    (round_trip + round_trip / 16 * u64::from(deviation)).max(LATE_NS)
 }
 
 /// RST and ACK with a window: what a stack sends that aborts a connection of its own

@@ -5,6 +5,7 @@
 pub mod acceptance;
 mod basis;
 mod circumstances;
+pub mod heard_again;
 pub mod hop_limit;
 pub mod injectors;
 pub mod ip_id;
@@ -265,6 +266,7 @@ pub const TESTS: &[(Needs, Test)] = &[
     (Needs::SOCKET.and(Needs::BARE), sequence::unprovoked),
     (Needs::AFTER, race::sends_on),
     (Needs::AFTER, race::acks_on),
+    (Needs::AFTER, heard_again::heard_again),
     (Needs::ANSWERED, race::answered),
     (Needs::AFTER.and(Needs::REFUSAL), race::syn_ack),
     (Needs::SEVERAL, own_reset::own_reset_follows),

@@ -1,4 +1,4 @@
-//! What a test asks of a case before it can find anything. Forty-seven tests are run over every reset, and
+//! What a test asks of a case before it can find anything. Forty-eight tests are run over every reset, and
 //! most of them are of trains, sockets or later segments that are not there. Decides nothing: a test that
 //! is passed over would have found nothing.
 

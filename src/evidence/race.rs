@@ -52,7 +52,7 @@ pub(super) fn own_segments<'a>(case: &Case<'a>) -> impl Iterator<Item = &'a Afte
 
 /// Whether the reset can be a kernel's answer to a SYN-ACK that a raw socket tool on the same host
 /// asked for (ZMap and the like, which then go on): bare, at ISN + 1, handshake not complete.
-fn may_be_raw_socket_tool(case: &Case<'_>) -> bool {
+pub(super) fn may_be_raw_socket_tool(case: &Case<'_>) -> bool {
     let Some(first) = case.first() else {
         return false;
     };
@@ -173,7 +173,7 @@ pub fn acks_on(case: &Case<'_>) -> Option<Evidence> {
 
 /// Whether only a living peer acknowledges `ack`: it is more than its abort did, or, once nothing sent
 /// before a bare reset can still be under way, more than the local socket had seen when that came.
-fn is_beyond_acked(reset: &ResetSeen, ack: SeqNum, late: bool) -> bool {
+pub(super) fn is_beyond_acked(reset: &ResetSeen, ack: SeqNum, late: bool) -> bool {
     let abort = &reset.segment;
     let more = ack.offset_from(abort.ack);
     let beyond_abort = is_active(abort) && more > 0 && is_at_or_beyond(ack, abort.ack);

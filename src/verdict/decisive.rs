@@ -382,6 +382,14 @@ fn by_what_follows() -> Vec<Edge> {
         ),
         (
             forged,
+            abort().after(50, data).after(60, |s| {
+                data(s);
+                s.seq = s.seq.plus(100);
+            }),
+            &["peer_sends_on", "peer_heard_again"],
+        ),
+        (
+            forged,
             bare().after(50, |_| ()).answered(50, seq, 0),
             &["peer_acknowledges_on", "kernel_answered_peer"],
         ),

@@ -4,8 +4,8 @@
 //! the labels lean on some of the same fields, and flows of one capture are no independent sample.
 
 use crate::evidence::{
-    Group, Kind, acceptance, hop_limit, injectors, ip_id, link, next_door, own_reset, race,
-    sequence, shape, siblings, stamps, timing, train,
+    Group, Kind, acceptance, heard_again, hop_limit, injectors, ip_id, link, next_door, own_reset,
+    race, sequence, shape, siblings, stamps, timing, train,
 };
 
 /// One kind of fact and what it is worth.
@@ -333,6 +333,11 @@ pub const WEIGHTS: &[Weight] = &[
         "the kernel met new data of a sender that is said to be gone",
     ),
     weight(race::ANSWERED, 15.0, "the same without data"),
+    weight(
+        heard_again::AGAIN,
+        12.0,
+        "not by chance, but two segments of one machine share causes",
+    ),
     weight(race::SYN_ACK, 25.0, "the port was open after all"),
     weight(
         own_reset::OWN_FOLLOWS,
@@ -470,7 +475,7 @@ mod tests {
     use crate::evidence::Favors;
 
     /// The sources of all tests: what they can find is declared there and nowhere else.
-    const SOURCES: [&str; 14] = [
+    const SOURCES: [&str; 15] = [
         include_str!("../evidence/siblings.rs"),
         include_str!("../evidence/injectors.rs"),
         include_str!("../evidence/hop_limit.rs"),
@@ -480,6 +485,7 @@ mod tests {
         include_str!("../evidence/train.rs"),
         include_str!("../evidence/sequence.rs"),
         include_str!("../evidence/race.rs"),
+        include_str!("../evidence/heard_again.rs"),
         include_str!("../evidence/own_reset.rs"),
         include_str!("../evidence/link.rs"),
         include_str!("../evidence/next_door.rs"),

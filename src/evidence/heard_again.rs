@@ -1,0 +1,142 @@
+//! Whether the purported sender is heard a second time: what one segment shows may be a frame that was doubled, mangled
+//! or handed on by somebody, what two show is a connection that goes on.
+
+use super::basis::{answers_syn, is_active, longest_late_ns};
+use super::race::{is_at_or_beyond, is_beyond_acked, may_be_raw_socket_tool, own_segments};
+use super::sequence::missed_rcv_nxt;
+use super::{AfterReset, Case, Evidence, Group, Kind, ResetSeen};
+use crate::amount::span;
+use crate::wire::Segment;
+
+/// Two different segments of the sender, each of which only a living one sends.
+pub const AGAIN: Kind = Kind::injected("peer_heard_again", Group::Race);
+
+/// E-R1 once more, by a second segment: as [`sends_on`](super::race::sends_on) and [`acks_on`](super::race::acks_on)
+/// have it, but behind a bare reset only what comes later than the network can hold it back, whether or not that is
+/// known to bring segments out of order. It is what tells of a peer that goes on sending where the reset was refused, so that
+/// this host's kernel answers nothing, and of one whose abort was forged where the network reorders.
+///
+/// False positives: one frame twice, or the same sent again (the same end, ACK and clock): silent. Else those of the first segment.
+#[must_use]
+pub fn heard_again(case: &Case<'_>) -> Option<Evidence> {
+    let first = case.first()?;
+    if answers_syn(case) || may_be_raw_socket_tool(case) {
+        return None;
+    }
+    let guard = longest_late_ns(case);
+    let mut alive = own_segments(case).filter(|after| {
+        let late = after.time.since(first.time) > guard;
+        is_of_a_living_peer(case, first, &after.segment, late)
+    });
+    let one = alive.next()?;
+    let again = alive.find(|other| !is_alike(&one.segment, &other.segment))?;
+    let after = |seen: &AfterReset| span(seen.time.since(first.time));
+    let observed = format!("after {} and {}", after(one), after(again));
+    Some(AGAIN.found(observed, "silence"))
+}
+
+/// Data beyond an abort, or an ACK beyond its, at any time; behind a bare reset anything that is `late`.
+fn is_of_a_living_peer(case: &Case<'_>, first: &ResetSeen, segment: &Segment, late: bool) -> bool {
+    if segment.flags.syn() {
+        return false;
+    }
+    let reset = &first.segment;
+    let fits = is_at_or_beyond(segment.seq.plus(1), reset.seq);
+    if segment.is_empty() {
+        return segment.flags.ack() && fits && (is_beyond_acked(first, segment.ack, late) || late);
+    }
+    let beyond_socket =
+        || missed_rcv_nxt(case, first).is_some_and(|next| is_at_or_beyond(segment.seq, next));
+    let beyond = is_at_or_beyond(segment.seq, reset.seq);
+    (beyond && (late || is_active(reset))) || (late && beyond_socket())
+}
+
+/// Whether the second says no more than the first.
+fn is_alike(one: &Segment, other: &Segment) -> bool {
+    (one.end(), one.ack, one.options.timestamps)
+        == (other.end(), other.ack, other.options.timestamps)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::heard_again;
+    use crate::evidence::testing::Scene;
+    use crate::wire::{Flags, Segment, SeqNum};
+
+    const SOME: Option<&str> = Some("peer_heard_again");
+
+    fn data(segment: &mut Segment) {
+        segment.payload_len = 100;
+    }
+
+    fn next(segment: &mut Segment) {
+        data(segment);
+        segment.seq = segment.seq.plus(100);
+    }
+
+    #[test]
+    fn a_second_segment_beyond_an_abort_tells_at_any_time() {
+        let abort = Scene::established();
+        assert_eq!(abort.clone().after(0, data).check(heard_again), None);
+        let twice = abort.clone().after(0, data).after(0, data);
+        assert_eq!(twice.check(heard_again), None, "one frame twice");
+        let on = abort.clone().after(0, data).after(0, next);
+        assert_eq!(on.check(heard_again), SOME);
+        let more = |bytes| move |s: &mut Segment| s.ack = s.ack.plus(bytes);
+        let download = abort.clone().after(1, more(9)).after(1, more(18));
+        assert_eq!(download.check(heard_again), SOME);
+        let owed = abort
+            .after(1, more(0))
+            .after(2, |s| s.seq = SeqNum(s.seq.0 - 1));
+        assert_eq!(owed.check(heard_again), None, "no more than the abort");
+    }
+
+    #[test]
+    fn behind_a_bare_reset_both_are_later_than_the_network_holds_back() {
+        let bare = Scene::established()
+            .passive()
+            .socket(|s| (s.srtt_us, s.rtt_deviation) = (Some(40_000), 16));
+        // The round-trip and four deviations.
+        for (first, second, told) in [(80, 81, false), (81, 80, false), (81, 81, true)] {
+            let scene = bare.clone().after(first, data).after(second, next);
+            assert_eq!(scene.check(heard_again), SOME.filter(|_| told));
+        }
+        let quick = Scene::established()
+            .passive()
+            .socket(|s| s.srtt_us = Some(100));
+        let soon = quick.clone().after(30, data).after(40, next);
+        assert_eq!(
+            soon.check(heard_again),
+            None,
+            "no less than an ACK is held back"
+        );
+        let on = quick.after(50, |_| ()).after(60, data);
+        assert_eq!(on.check(heard_again), SOME);
+    }
+
+    #[test]
+    fn a_peer_that_goes_on_behind_its_refused_reset_convicts_it() {
+        use crate::verdict::{Verdict, judge};
+        let refused = |scene: Scene| {
+            let mut scene =
+                scene.socket(|s| (s.srtt_us, s.rcv_nxt) = (Some(100), s.rcv_nxt.plus(50)));
+            scene.accepted = Some(false);
+            scene
+        };
+        for scene in [Scene::established(), Scene::established().passive()] {
+            let once = refused(scene).after(60, data);
+            assert_ne!(judge(&once.case()).verdict, Verdict::Injected);
+            assert_eq!(
+                judge(&once.after(70, next).case()).verdict,
+                Verdict::Injected
+            );
+        }
+    }
+
+    #[test]
+    fn an_answer_to_a_syn_has_no_sender_to_hear_again() {
+        let syn = |s: &mut Segment| s.flags = Flags(Flags::SYN | Flags::ACK);
+        let scene = Scene::refused().after(50, syn).after(60, syn);
+        assert_eq!(scene.check(heard_again), None);
+    }
+}
