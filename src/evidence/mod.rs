@@ -5,6 +5,7 @@
 pub mod acceptance;
 mod basis;
 mod circumstances;
+pub mod guesses;
 pub mod heard_again;
 pub mod hop_limit;
 pub mod injectors;
@@ -260,7 +261,7 @@ pub const TESTS: &[(Needs, Test)] = &[
     (Needs::OTHERS, siblings::one_place),
     (Needs::SOCKET, sequence::exact),
     (Needs::SOCKET, sequence::inexact),
-    (Needs::SEVERAL, sequence::guesses),
+    (Needs::SEVERAL, guesses::guesses),
     (Needs::ACK, sequence::ack),
     (Needs::REFUSAL, sequence::syn_answer),
     (Needs::SOCKET.and(Needs::BARE), sequence::unprovoked),

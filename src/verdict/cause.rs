@@ -3,7 +3,7 @@
 
 use super::Cause;
 use crate::evidence::{
-    Case, Evidence, SequenceFit, acceptance, hop_limit, link, next_door, sequence, shape, timing,
+    Case, Evidence, SequenceFit, acceptance, guesses, hop_limit, link, next_door, shape, timing,
     train,
 };
 
@@ -37,7 +37,7 @@ const GUESS_OFFSET: u32 = 1 << 20;
 /// moment; whoever else sees the connection is on its path.
 pub(super) fn injected_cause(case: &Case<'_>, evidence: &[Evidence]) -> Cause {
     let has = |names: &[&str]| evidence.iter().any(|e| names.contains(&e.name));
-    if has(&[sequence::GUESSES.name, sequence::STEPS.name]) {
+    if has(&[guesses::GUESSES.name, guesses::STEPS.name]) {
         return Cause::Blind;
     }
     if !has(&GENERATOR) && !has(&[acceptance::ACCEPTED.name]) && is_guessed(case) {

@@ -4,8 +4,8 @@
 //! the labels lean on some of the same fields, and flows of one capture are no independent sample.
 
 use crate::evidence::{
-    Group, Kind, acceptance, heard_again, hop_limit, injectors, ip_id, link, next_door, own_reset,
-    race, sequence, shape, siblings, stamps, timing, train,
+    Group, Kind, acceptance, guesses, heard_again, hop_limit, injectors, ip_id, link, next_door,
+    own_reset, race, sequence, shape, siblings, stamps, timing, train,
 };
 
 /// One kind of fact and what it is worth.
@@ -280,8 +280,8 @@ pub const WEIGHTS: &[Weight] = &[
         13.0,
         "the same where the stack may abort with a bare reset",
     ),
-    weight(sequence::GUESSES, 20.0, "genuine aborts miss once or twice"),
-    weight(sequence::STEPS, 25.0, "a scan"),
+    weight(guesses::GUESSES, 20.0, "genuine aborts miss once or twice"),
+    weight(guesses::STEPS, 25.0, "a scan"),
     weight(
         sequence::ACK_IMPOSSIBLE,
         13.0,
@@ -475,7 +475,7 @@ mod tests {
     use crate::evidence::Favors;
 
     /// The sources of all tests: what they can find is declared there and nowhere else.
-    const SOURCES: [&str; 15] = [
+    const SOURCES: [&str; 16] = [
         include_str!("../evidence/siblings.rs"),
         include_str!("../evidence/injectors.rs"),
         include_str!("../evidence/hop_limit.rs"),
@@ -484,6 +484,7 @@ mod tests {
         include_str!("../evidence/stamps.rs"),
         include_str!("../evidence/train.rs"),
         include_str!("../evidence/sequence.rs"),
+        include_str!("../evidence/guesses.rs"),
         include_str!("../evidence/race.rs"),
         include_str!("../evidence/heard_again.rs"),
         include_str!("../evidence/own_reset.rs"),
