@@ -198,7 +198,8 @@ const FORGOTTEN_NS: u64 = 60 * SECOND;
 /// is no data: the window update of an application that reads after a pause (a read touches the socket,
 /// `tcp_rcv_space_adjust`: silent), or our challenge when it calls anew from the same port (it is heard
 /// just before: silent); stacks that abort with a bare reset, passt's alone today: lighter unless the SYN is
-/// Linux', FreeBSD's or Apple's; raw socket tools. Only in ESTABLISHED: our FIN would provoke too.
+/// Linux', FreeBSD's or Apple's; raw socket tools. Only in ESTABLISHED and, since nothing of ours follows the peer's FIN
+/// but its ACK, in CLOSE-WAIT: our FIN would provoke too.
 #[must_use]
 pub fn unprovoked(case: &Case<'_>) -> Option<Evidence> {
     let first = case.first()?;
@@ -206,7 +207,11 @@ pub fn unprovoked(case: &Case<'_>) -> Option<Evidence> {
     let sequence = socket.sequence()?;
     let (idle, sent) = (sequence.idle_ns?, sequence.sent_ago_ns?);
     let on_its_way = STRAGGLER_NS + 4 * 1_000 * u64::from(sequence.srtt_us.filter(|us| *us > 0)?);
-    let quiet = socket.state() == Some(TcpState::Established)
+    let is_open = matches!(
+        socket.state(),
+        Some(TcpState::Established | TcpState::CloseWait)
+    );
+    let quiet = is_open
         && !sequence.has_keepalive
         && sequence.snd_una == sequence.write_seq
         && (on_its_way + HELD_BACK_NS..FORGOTTEN_NS).contains(&idle)
@@ -472,10 +477,13 @@ mod tests {
     fn a_closing_connection_is_provoked_by_our_fin() {
         let mut scene = quiet(|_| ());
         let sequence = *scene.resets[0].socket.unwrap().sequence().unwrap();
-        scene.resets[0].socket = Some(SocketView::Full {
-            state: TcpState::FinWait1,
-            sequence,
-        });
-        assert_eq!(scene.check(unprovoked), None);
+        let mut at = |state| {
+            scene.resets[0].socket = Some(SocketView::Full { state, sequence });
+            scene.check(unprovoked)
+        };
+        assert_eq!(at(TcpState::FinWait1), None);
+        assert_eq!(at(TcpState::LastAck), None);
+        // The peer's alone provokes nothing but its acknowledgement.
+        assert_eq!(at(TcpState::CloseWait), name("unprovoked_bare_reset"));
     }
 }
