@@ -12,7 +12,9 @@ use super::opener::is_syn_anothers;
 /// The stack that a SYN or SYN-ACK shows by its option order and hop limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stack {
-    /// MSS, SACK permitted, timestamps, NOP, window scale; 64.
+    /// MSS, SACK permitted, timestamps, NOP, window scale; 64. Or, of one that asks for no timestamps
+    /// (`net.ipv4.tcp_timestamps`), MSS, twice NOP, SACK permitted, NOP, window scale: in a SYN alone, since others answer so
+    /// who was asked for none (OpenBSD).
     Linux,
     /// Starts at 128.
     Windows,
@@ -25,6 +27,7 @@ pub enum Stack {
 }
 
 const LINUX_ORDER: u32 = 0x2_4813;
+const LINUX_ORDER_WITHOUT_TIMESTAMPS: u32 = 0x21_1413;
 const APPLE_ORDER: u32 = 0x213_1184;
 const FREEBSD_ORDER: u32 = 0x2_1348;
 
@@ -35,6 +38,7 @@ pub(super) fn sender_stack(case: &Case<'_>) -> Option<Stack> {
         match (initial_hop_limit(syn.hop_limit), syn.options.order) {
             (128, _) => Stack::Windows,
             (64, LINUX_ORDER) => Stack::Linux,
+            (64, LINUX_ORDER_WITHOUT_TIMESTAMPS) if !syn.is_syn_ack => Stack::Linux,
             (64, APPLE_ORDER) => Stack::Apple,
             (64, FREEBSD_ORDER) => Stack::FreeBsd,
             _ => Stack::Other,

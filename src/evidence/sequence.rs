@@ -437,6 +437,21 @@ mod tests {
     }
 
     #[test]
+    fn linux_without_timestamps_is_known_by_its_syn() {
+        let of = |change: fn(&mut crate::flow::SynFacts)| {
+            quiet(|_| ()).sender(|s| {
+                let syn = s.syn.as_mut().unwrap();
+                (syn.options.order, syn.options.timestamps) = (0x21_1413, None);
+                change(syn);
+            })
+        };
+        let known = of(|_| ()).check(unprovoked);
+        assert_eq!(known, name("unprovoked_bare_reset"));
+        let answers = of(|syn| syn.is_syn_ack = true).check(unprovoked);
+        assert_eq!(answers, name("unprovoked_bare_reset_unknown_stack"));
+    }
+
+    #[test]
     fn whatever_may_have_provoked_a_bare_reset_excuses_it() {
         let excused = |change: fn(&mut SocketSequence)| {
             assert_eq!(quiet(change).check(unprovoked), None);
