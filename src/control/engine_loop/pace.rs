@@ -2,7 +2,7 @@
 //! debugger, a frozen cgroup, a virtual CPU that was taken away) the time of its resets to settle is over before it has
 //! heard of them.
 
-use crate::time::{MILLISECOND, Timestamp};
+use crate::time::{MILLISECOND, SECOND, Timestamp};
 
 /// A kernel event or a copy may reach us this much later than the frame that it belongs to: both
 /// wait for one turn of their threads. An episode is judged when that time has passed as well.
@@ -17,12 +17,17 @@ const STOPPED_NS: u64 = 300 * MILLISECOND;
 /// the 4096 resets that it can be told of in 64.
 const CATCH_UP_NS: u64 = 200 * MILLISECOND;
 
+/// It stands still for no longer than this, however often it is stopped: a process that is given a slice now and then
+/// (`cpu.max`) has no other turns than long ones, and has to judge all the same.
+const HELD_NS_MAX: u64 = SECOND;
+
 /// The clock by which the engine judges.
 #[derive(Debug, Default)]
 pub(in crate::control) struct Pace {
     /// When it was asked last.
     asked: Option<Timestamp>,
     settled: Timestamp,
+    held_since: Option<Timestamp>,
     held_until: Timestamp,
 }
 
@@ -31,9 +36,11 @@ impl Pace {
     pub(super) fn settled(&mut self, now: Timestamp) -> Timestamp {
         let asked = self.asked.replace(now);
         if asked.is_some_and(|asked| now.since(asked) > STOPPED_NS) {
-            self.held_until = now.plus_nanos(CATCH_UP_NS);
+            let latest = self.held_since.get_or_insert(now).plus_nanos(HELD_NS_MAX);
+            self.held_until = now.plus_nanos(CATCH_UP_NS).min(latest);
         }
         if now >= self.held_until {
+            self.held_since = None;
             self.settled = Timestamp::from_nanos(now.as_nanos().saturating_sub(GRACE_NS));
         }
         self.settled
@@ -69,5 +76,18 @@ mod tests {
         // Again and again.
         assert_eq!(pace.settled(at(11_600)), at(11_180));
         assert_eq!(pace.settled(at(11_800)), at(11_780));
+    }
+
+    #[test]
+    fn who_is_given_a_slice_now_and_then_judges_all_the_same() {
+        let mut pace = Pace::default();
+        let settled: Vec<_> = (0..9).map(|n| pace.settled(at(5000 + n * 400))).collect();
+        let stands = at(4980);
+        assert_eq!(settled[..4], [stands; 4]);
+        // A second after the first stop it goes on, and stops again.
+        assert_eq!(
+            settled[4..],
+            [at(6580), at(6580), at(6580), at(6580), at(8180)]
+        );
     }
 }
