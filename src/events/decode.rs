@@ -116,13 +116,17 @@ fn kernel(record: &[u8], reasons: &Reasons) -> Option<KernelEvent> {
 
 fn process(record: &[u8]) -> Option<Process> {
     let pid = u32_at(record, 72).filter(|pid| *pid != 0)?;
+    let comm = *record.get(88..)?.first_chunk()?;
+    // Of a process that ends, whichever thread is the last closes what all had open.
+    let is_ending = *record.get(148)? != 0;
+    let thread_comm = *record.get(152..)?.first_chunk()?;
     Some(Process {
         pid,
         thread: u32_at(record, 84)?,
         sleeps: u64_at(record, 104)?,
         major_faults: u64_at(record, 112)?,
-        comm: *record.get(88..)?.first_chunk()?,
-        thread_comm: *record.get(152..)?.first_chunk()?,
+        comm,
+        thread_comm: if is_ending { comm } else { thread_comm },
     })
 }
 
@@ -215,6 +219,25 @@ mod tests {
             event(&record[..FRAME_EVENT_LEN - 1], &Reasons::default()),
             None
         );
+    }
+
+    #[test]
+    fn of_a_process_that_ends_no_thread_is_named() {
+        let mut record = [0; SOCKET_EVENT_LEN];
+        put(&mut record, 148, &[1]);
+        put(&mut record, 72, &7_u32.to_ne_bytes());
+        put(&mut record, 88, b"envoy");
+        put(&mut record, 152, b"wrk:worker_0");
+        let named = |record: &[u8]| {
+            let process = super::process(record).expect("a process");
+            (process.name(), process.thread_name())
+        };
+        let program = "envoy".to_owned();
+        assert_eq!(named(&record), (program.clone(), None), "it was ending");
+        let mut goes_on = record;
+        put(&mut goes_on, 148, &[0]);
+        let worker = "wrk:worker_0".to_owned();
+        assert_eq!(named(&goes_on), (program, Some(worker)));
     }
 
     #[test]
