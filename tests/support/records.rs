@@ -136,6 +136,25 @@ fn evidence(chance: &mut Chance, texts: &mut Texts<'_>) -> Evidence {
     }
 }
 
+/// A process whose thread, where its number is odd, has a name of its own.
+fn process(pid: u32, texts: &mut Texts<'_>) -> Process {
+    let comm = (texts.comm)();
+    let mut thread_comm = (texts.comm)();
+    thread_comm[0] = b'w';
+    Process {
+        pid,
+        thread: pid,
+        sleeps: 0,
+        major_faults: 0,
+        comm,
+        thread_comm: if pid.is_multiple_of(2) {
+            comm
+        } else {
+            thread_comm
+        },
+    }
+}
+
 #[expect(clippy::too_many_lines, reason = "one record with every field")]
 pub fn reset_record(chance: &mut Chance, texts: &mut Texts<'_>) -> Record {
     let is_v6 = chance.below(2) > 0;
@@ -168,14 +187,7 @@ pub fn reset_record(chance: &mut Chance, texts: &mut Texts<'_>) -> Record {
         egress_interface: chance.maybe(|_| InterfaceId(0)),
         process: chance
             .maybe(|c| u32::from_le_bytes(c.bytes()))
-            .map(|pid| Process {
-                pid,
-                thread: pid,
-                sleeps: 0,
-                major_faults: 0,
-                comm: (texts.comm)(),
-                thread_comm: (texts.comm)(),
-            }),
+            .map(|pid| process(pid, texts)),
         container: chance.maybe(|_| (texts.text)()),
         verdict,
         cause: chance.maybe(|c| c.one(&Cause::ALL)),
