@@ -42,8 +42,8 @@ struct closer {
 /*
  * One place for each hash of a connection's ends, the last to close there has it: a closing must
  * not wait for another CPU's, as it would for the lists of an LRU map. At 1,000 closings a second
- * most are there for 10 s; a peer that goes on after its end was closed does so within a round-trip
- * or some. 2 MB of the kernel's memory; a power of two.
+ * more than half are there for 10 s (e^-10000/16384); a peer that goes on after its end was closed
+ * does so within a round-trip or some. 2 MB of the kernel's memory; a power of two.
  */
 #define CLOSERS 16384
 
@@ -82,50 +82,20 @@ static __always_inline struct ends wire_ends_of(const struct socket_event *event
 	return ends;
 }
 
-/* Multiplied by an odd number, each word reaches the high bits (Knuth, TAOCP 6.4). */
+/* Multiplied by an odd number, a word reaches the bits above its own (Knuth, TAOCP 6.4); folded,
+ * its highest the lower ones as well: the last byte of an IPv6 address is one of these. */
 static __always_inline struct closer *closer_at(const struct ends *ends)
 {
 	const __u64 *words = (const __u64 *)ends;
 	__u64 hash = 0;
 	__u32 place;
 
-	for (int i = 0; i < sizeof(*ends) / sizeof(*words); i++)
+	for (int i = 0; i < sizeof(*ends) / sizeof(*words); i++) {
 		hash = (hash ^ words[i]) * 0x9e3779b97f4a7c15ULL;
-	place = hash >> 40 & (CLOSERS - 1);
+		hash ^= hash >> 32;
+	}
+	place = hash & (CLOSERS - 1);
 	return bpf_map_lookup_elem(&closers, &place);
-}
-
-static __always_inline int take(struct closer *closer)
-{
-	return closer && !__sync_lock_test_and_set(&closer->is_busy, 1);
-}
-
-/* Nothing is to move beyond it. Owners are told on x86-64 only (is_process), where no processor
- * moves a store before another; a locked instruction would wait for all of them. */
-static __always_inline void give_back(struct closer *closer)
-{
-	barrier();
-	*(volatile __u64 *)&closer->is_busy = 0;
-}
-
-static __always_inline void remember_closer(const struct socket_event *closed)
-{
-	struct ends ends = wire_ends_of(closed);
-	struct closer *closer = closer_at(&ends);
-
-	if (!take(closer))
-		return;
-	closer->ends = ends;
-	closer->time_ns = closed->time_ns;
-	closer->sleeps = closed->sleeps;
-	closer->major_faults = closed->major_faults;
-	closer->pid = closed->pid;
-	closer->thread = closed->thread;
-	closer->exit_code = closed->exit_code;
-	closer->exit_kind = closed->exit_kind;
-	__builtin_memcpy(closer->comm, closed->comm, COMM_BYTES);
-	__builtin_memcpy(closer->thread_comm, closed->thread_comm, COMM_BYTES);
-	give_back(closer);
 }
 
 static __always_inline int are_same(const struct ends *a, const struct ends *b)
@@ -138,26 +108,80 @@ static __always_inline int are_same(const struct ends *a, const struct ends *b)
 	return !differ;
 }
 
+static __always_inline int claim(struct closer *closer)
+{
+	return closer && !__sync_lock_test_and_set(&closer->is_busy, 1);
+}
+
+/* Nothing is to move beyond it. Owners are told on x86-64 only (is_process), where no processor
+ * moves a store before another; a locked instruction would wait for all of them. */
+static __always_inline void release(struct closer *closer)
+{
+	barrier();
+	*(volatile __u64 *)&closer->is_busy = 0;
+}
+
+/* Looks first: most places are somebody else's, who is not to be kept from writing it. */
+static __always_inline int claim_of(struct closer *closer, const struct ends *ends)
+{
+	if (!closer || !are_same(&closer->ends, ends) || !claim(closer))
+		return 0;
+	if (are_same(&closer->ends, ends))
+		return 1;
+	release(closer);
+	return 0;
+}
+
+static __always_inline void remember_closer(const struct socket_event *closed)
+{
+	struct ends ends = wire_ends_of(closed);
+	struct closer *closer = closer_at(&ends);
+
+	if (!claim(closer))
+		return;
+	closer->ends = ends;
+	closer->time_ns = closed->time_ns;
+	closer->sleeps = closed->sleeps;
+	closer->major_faults = closed->major_faults;
+	closer->pid = closed->pid;
+	closer->thread = closed->thread;
+	closer->exit_code = closed->exit_code;
+	closer->exit_kind = closed->exit_kind;
+	__builtin_memcpy(closer->comm, closed->comm, COMM_BYTES);
+	__builtin_memcpy(closer->thread_comm, closed->thread_comm, COMM_BYTES);
+	release(closer);
+}
+
+/* A connection is opened: who closed an earlier one between the same ends did not close this. */
+static __always_inline void forget_closer(const struct socket_event *opened)
+{
+	struct ends ends = wire_ends_of(opened);
+	struct closer *closer = closer_at(&ends);
+
+	if (!claim_of(closer, &ends))
+		return;
+	closer->ends.family = 0;
+	release(closer);
+}
+
 /* Of a reset that no process sent. */
 static __always_inline void fill_closer(struct socket_event *event)
 {
 	struct ends ends = wire_ends_of(event);
 	struct closer *closer = closer_at(&ends);
 
-	if (!take(closer))
+	if (!claim_of(closer, &ends))
 		return;
-	if (are_same(&closer->ends, &ends)) {
-		event->closed_ns = closer->time_ns;
-		event->sleeps = closer->sleeps;
-		event->major_faults = closer->major_faults;
-		event->pid = closer->pid;
-		event->thread = closer->thread;
-		event->exit_code = closer->exit_code;
-		event->exit_kind = closer->exit_kind;
-		__builtin_memcpy(event->comm, closer->comm, COMM_BYTES);
-		__builtin_memcpy(event->thread_comm, closer->thread_comm, COMM_BYTES);
-	}
-	give_back(closer);
+	event->closed_ns = closer->time_ns;
+	event->sleeps = closer->sleeps;
+	event->major_faults = closer->major_faults;
+	event->pid = closer->pid;
+	event->thread = closer->thread;
+	event->exit_code = closer->exit_code;
+	event->exit_kind = closer->exit_kind;
+	__builtin_memcpy(event->comm, closer->comm, COMM_BYTES);
+	__builtin_memcpy(event->thread_comm, closer->thread_comm, COMM_BYTES);
+	release(closer);
 }
 
 #endif

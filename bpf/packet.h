@@ -69,8 +69,9 @@ static __always_inline void fill_owner(struct socket_event *event)
 	bpf_core_read(event->comm, sizeof(event->comm), &task->group_leader->comm);
 }
 
-/* The tuple as this host writes it, so the packet's destination is local; and what is answered. */
-static __always_inline void fill_from_packet(struct socket_event *event, const struct sk_buff *skb)
+/* The tuple as this host writes it, so the packet's destination is local; and what is answered. The
+ * packet's flags; none where it has no headers. */
+static __always_inline __u8 fill_from_packet(struct socket_event *event, const struct sk_buff *skb)
 {
 	__u32 network = skb->network_header, transport = skb->transport_header;
 	const unsigned char *head = skb->head;
@@ -80,14 +81,14 @@ static __always_inline void fill_from_packet(struct socket_event *event, const s
 
 	if (bpf_probe_read_kernel(&tcp, sizeof(tcp), head + transport) ||
 	    bpf_probe_read_kernel(&version, 1, head + network))
-		return;
+		return 0;
 	data_offset = (tcp.offset >> 4) * 4;
 	/* Without a length in the IP header: what is left of the packet, from the TCP header on. */
 	if (version >> 4 == 4) {
 		struct ipv4_header ip;
 
 		if (bpf_probe_read_kernel(&ip, sizeof(ip), head + network))
-			return;
+			return 0;
 		event->family = AF_INET;
 		__builtin_memset(event->local_addr, 0, 16);
 		__builtin_memset(event->peer_addr, 0, 16);
@@ -99,20 +100,21 @@ static __always_inline void fill_from_packet(struct socket_event *event, const s
 		struct ipv6_header ip;
 
 		if (bpf_probe_read_kernel(&ip, sizeof(ip), head + network))
-			return;
+			return 0;
 		event->family = AF_INET6;
 		__builtin_memcpy(event->local_addr, ip.dst, 16);
 		__builtin_memcpy(event->peer_addr, ip.src, 16);
 		if (ip.payload_len)
 			len = bpf_ntohs(ip.payload_len) + sizeof(ip) - before;
 	} else {
-		return;
+		return 0;
 	}
 	event->local_port = bpf_ntohs(tcp.dst);
 	event->peer_port = bpf_ntohs(tcp.src);
 	event->answered_seq = bpf_ntohl(tcp.seq);
 	event->answered_len = len > data_offset ? len - data_offset : 0;
 	event->has_answered = 1;
+	return tcp.flags;
 }
 
 #endif

@@ -146,8 +146,8 @@ static __always_inline int is_told(struct turn *turn, __u64 now)
 	return 1;
 }
 
-/* A process closes a connection with a FIN. */
-static __always_inline int closed(struct sock *sk, int state)
+/* A process closes a connection with a FIN, or one of which it had shut only its own direction. */
+static __always_inline int closed(struct sock *sk, int old_state, int state)
 {
 	struct socket_event *event;
 	struct turn *turn;
@@ -166,6 +166,11 @@ static __always_inline int closed(struct sock *sk, int state)
 	fill_owner(event);
 	event->state = state;
 	remember_closer(event);
+	if (old_state == state) {
+		/* Its FIN was told, or kept, when it was sent. */
+		event->thread = 0;
+		return 0;
+	}
 	if (!is_told(turn, event->time_ns)) {
 		keep_closing(turn);
 		return 0;
@@ -190,6 +195,7 @@ static __always_inline int reset_sent(struct sock *sk, struct sk_buff *skb, __u3
 {
 	int has_socket = sk && sk->__sk_common.skc_family, has_packet = skb && skb->head, is_own;
 	struct socket_event *event;
+	__u8 flags = 0;
 
 	if (has_socket) {
 		if (!is_ours(sk->__sk_common.skc_net.net))
@@ -212,10 +218,11 @@ static __always_inline int reset_sent(struct sock *sk, struct sk_buff *skb, __u3
 	}
 	/* A listener's socket does not know the peer, and without a socket there is none to ask. */
 	if (has_packet)
-		fill_from_packet(event, skb);
+		flags = fill_from_packet(event, skb);
 	if (is_own)
 		fill_owner(event);
-	else if (!has_socket || is_let_go(sk))
+	/* A SYN asks for a connection of its own. */
+	else if (!(flags & TCP_SYN) && (!has_socket || is_let_go(sk)))
 		fill_closer(event);
 	return finish(event);
 }
@@ -288,6 +295,7 @@ int BPF_PROG(on_state_change, struct sock *sk, int old_state, int new_state)
 	fill_tuple(event, sk);
 	event->state = new_state;
 	event->active = old_state == TCP_SYN_SENT;
+	forget_closer(event);
 	return finish(event);
 }
 
@@ -296,14 +304,15 @@ int BPF_PROG(on_state_change, struct sock *sk, int old_state, int new_state)
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(on_closing, struct sock *sk, int old_state, int new_state)
 {
-	/* close() after shutdown() sets the same state once more. */
-	if (!sk || old_state == new_state)
+	/* close() after shutdown() sets the same state once more, FIN_WAIT2 too (tcp_close_state).
+	 */
+	if (!sk || (new_state == TCP_FIN_WAIT2 && old_state != new_state))
 		return 0;
-	if (new_state != TCP_FIN_WAIT1 && new_state != TCP_LAST_ACK)
+	if (new_state != TCP_FIN_WAIT1 && new_state != TCP_FIN_WAIT2 && new_state != TCP_LAST_ACK)
 		return 0;
 	if (sk->sk_protocol != PROTOCOL_TCP || !is_ours(sk->__sk_common.skc_net.net))
 		return 0;
-	return closed(sk, new_state);
+	return closed(sk, old_state, new_state);
 }
 
 SEC("tp_btf/tcp_destroy_sock")

@@ -11,6 +11,8 @@
     reason = "a test that panics has failed, as it should; it may print and wait"
 )]
 
+#[path = "kernel_events/closers.rs"]
+mod closers;
 #[path = "kernel_events/ended.rs"]
 mod ended;
 #[path = "kernel_events/filters.rs"]
@@ -198,7 +200,7 @@ fn inside() {
     aborts(&mut events);
     a_timer_on_busy_cpus(&mut events);
     owners::a_thread_with_a_name_of_its_own(&mut events);
-    owners::who_had_closed_what_is_answered(&mut events);
+    closers::who_had_closed_what_is_answered(&mut events);
     ended::a_killed_process(&mut events);
     ended::for_lack_of_memory(&mut events);
     ended::a_connection_that_nobody_accepted(&mut events);
