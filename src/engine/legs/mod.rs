@@ -5,6 +5,7 @@
 //! fall close.
 
 mod beside;
+mod closed;
 mod distance;
 mod ending;
 #[cfg(test)]
@@ -169,23 +170,6 @@ impl Legs {
             by_reset,
             delta_ns: passed.time.since(leg.time),
             confidence,
-        })
-    }
-
-    /// The leg whose reset made a process close this connection in order then: as `answer_to`, from the other end.
-    pub(super) fn closed_for(&self, own: &Own, closed: Timestamp) -> Option<Join> {
-        let is_it = |end: &&Passed| end.own() == *own && end.time.distance(closed) <= QUIET_NS;
-        let own = self.closings.iter().rev().find(is_it)?;
-        self.legs_near(own.time).find_map(|leg| {
-            let (by_reset, passed, confidence) = self.end_of(leg)?;
-            let is_own = !by_reset && passed.own() == own.own() && passed.time == own.time;
-            is_own.then(|| Join {
-                leg: *leg,
-                delta_ns: own.time.since(leg.time),
-                confidence,
-                rival: None,
-                passed_on: confidence,
-            })
         })
     }
 
