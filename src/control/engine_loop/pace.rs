@@ -18,7 +18,8 @@ const STOPPED_NS: u64 = 300 * MILLISECOND;
 const CATCH_UP_NS: u64 = 200 * MILLISECOND;
 
 /// It stands still for no longer than this, however often it is stopped: a process that is given a slice now and then
-/// (`cpu.max`) has no other turns than long ones, and has to judge all the same.
+/// (`cpu.max`, whose periods are a second at most) comes to few turns in between, and has to judge all the same. A stop
+/// that is longer is another one.
 const HELD_NS_MAX: u64 = SECOND;
 
 /// The clock by which the engine judges.
@@ -29,16 +30,23 @@ pub(in crate::control) struct Pace {
     settled: Timestamp,
     held_since: Option<Timestamp>,
     held_until: Timestamp,
+    /// It was not stopped before it was asked last.
+    runs: bool,
 }
 
 impl Pace {
     /// Up to when all that belongs together was heard, at `now`.
     pub(super) fn settled(&mut self, now: Timestamp) -> Timestamp {
-        let asked = self.asked.replace(now);
-        if asked.is_some_and(|asked| now.since(asked) > STOPPED_NS) {
+        let gap = self.asked.replace(now).map_or(0, |asked| now.since(asked));
+        let is_stopped = gap > STOPPED_NS;
+        if is_stopped {
+            if self.runs && gap > HELD_NS_MAX {
+                self.held_since = None;
+            }
             let latest = self.held_since.get_or_insert(now).plus_nanos(HELD_NS_MAX);
             self.held_until = now.plus_nanos(CATCH_UP_NS).min(latest);
         }
+        self.runs = !is_stopped;
         if now >= self.held_until {
             self.held_since = None;
             self.settled = Timestamp::from_nanos(now.as_nanos().saturating_sub(GRACE_NS));
@@ -76,6 +84,18 @@ mod tests {
         // Again and again.
         assert_eq!(pace.settled(at(11_600)), at(11_180));
         assert_eq!(pace.settled(at(11_800)), at(11_780));
+    }
+
+    #[test]
+    fn a_second_long_stop_while_it_stands_still_is_a_stop() {
+        let mut pace = Pace::default();
+        for ms in [5000, 11_000, 11_010, 17_010, 17_209] {
+            assert_eq!(pace.settled(at(ms)), at(4980), "{ms}");
+        }
+        assert_eq!(pace.settled(at(17_210)), at(17_190));
+        // Where no turn comes between, it judges at every other one.
+        let settled = [20_000, 22_000, 24_000].map(|ms| pace.settled(at(ms)));
+        assert_eq!(settled, [at(17_190), at(21_980), at(21_980)]);
     }
 
     #[test]
