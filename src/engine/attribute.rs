@@ -198,7 +198,11 @@ fn answered_after_close(
     attribution.evidence.extend(ended);
     let then = Timestamp::from_nanos(time.as_nanos().saturating_sub(closed.ago_ns));
     let join = legs.closed_for(&(settled.episode.key, settled.view.sender), then);
-    attribution.join = join.map(|join| (join, "closing"));
+    // Between the two resets, as of every pair; the closing has its own place in the evidence.
+    attribution.join = join.map(|join| {
+        let delta_ns = time.since(join.leg.time);
+        (Join { delta_ns, ..join }, "closing")
+    });
 }
 
 /// A socket's own abort is the application's doing, but for those that TCP decides alone, or MPTCP: of a subflow that

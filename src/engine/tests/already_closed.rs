@@ -93,6 +93,7 @@ fn the_leg_that_was_reset_before_is_the_reason() {
         (other.join, other.source.port),
         ("closing", client.src_port)
     );
+    assert_eq!(other.delta_ns, 201_000_000, "from reset to reset");
     let words = format!(
         "had closed 200.0 ms before, as {}:{} had reset ",
         client.src, client.src_port
