@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::fs;
 
-use crate::time::{SECOND, Timestamp};
+use crate::time::{MILLISECOND, SECOND, Timestamp};
 
 /// Processes that are remembered; beyond that all are asked anew.
 const REMEMBERED: usize = 1024;
@@ -16,29 +16,63 @@ const FRESH_NS: u64 = SECOND;
 /// Digits of a container's id.
 const ID_DIGITS: usize = 64;
 
+/// Length of the unit of a process's start, USER_HZ (include/asm-generic/param.h), as every architecture has it that
+/// this runs on.
+const START_UNIT_NS: u64 = 10 * MILLISECOND;
+
 /// What was found of late, by process id.
 #[derive(Debug, Default)]
 pub(super) struct Containers {
-    known: HashMap<u32, (Timestamp, Option<String>)>,
+    known: HashMap<u32, Found>,
+}
+
+#[derive(Debug)]
+struct Found {
+    asked: Timestamp,
+    /// When the process that has the number now started; `None`: there is none.
+    started: Option<Timestamp>,
+    container: Option<String>,
 }
 
 impl Containers {
-    /// The container of a process; `None` when it runs in none, or is gone.
-    pub(super) fn of(&mut self, pid: u32, now: Timestamp) -> Option<String> {
-        if let Some((asked, found)) = self.known.get(&pid)
-            && now.since(*asked) < FRESH_NS
-        {
-            return found.clone();
+    /// The container of a process; `None` when it runs in none, or is gone. `seen`: when it was there for sure, where that
+    /// was long ago; who has its number now may have started later.
+    pub(super) fn of(
+        &mut self,
+        pid: u32,
+        seen: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Option<String> {
+        let is_fresh = |found: &Found| now.since(found.asked) < FRESH_NS;
+        if !self.known.get(&pid).is_some_and(is_fresh) {
+            if self.known.len() >= REMEMBERED {
+                self.known.clear();
+            }
+            self.known.insert(pid, Found::ask(pid, now));
         }
-        if self.known.len() >= REMEMBERED {
-            self.known.clear();
-        }
-        let found = fs::read_to_string(format!("/proc/{pid}/cgroup"))
-            .ok()
-            .and_then(|cgroups| container_id(&cgroups).map(str::to_owned));
-        self.known.insert(pid, (now, found.clone()));
-        found
+        let found = self.known.get(&pid)?;
+        let is_it = seen.is_none_or(|seen| found.started.is_some_and(|started| started <= seen));
+        found.container.clone().filter(|_| is_it)
     }
+}
+
+impl Found {
+    fn ask(pid: u32, asked: Timestamp) -> Self {
+        let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).ok();
+        Self {
+            asked,
+            started: read("stat").and_then(|stat| started(&stat)),
+            container: read("cgroup").and_then(|cgroups| container_id(&cgroups).map(str::to_owned)),
+        }
+    }
+}
+
+/// When a process started, from its `stat` (proc_pid_stat(5), field 22): on a host that was suspended later than by the
+/// clock of the events, so that its container goes unnamed. Its name, the second field, may hold anything.
+fn started(stat: &str) -> Option<Timestamp> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    let units: u64 = fields.split_whitespace().nth(19)?.parse().ok()?;
+    Some(Timestamp::from_nanos(units.saturating_mul(START_UNIT_NS)))
 }
 
 /// The innermost container in a process's list of cgroups (cgroups(7): a line a hierarchy,
@@ -58,7 +92,10 @@ fn container_id(cgroups: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Containers, container_id};
+    use std::process::Command;
+
+    use super::{Containers, Found, container_id, started};
+    use crate::control::clock;
     use crate::time::Timestamp;
 
     const ID: &str = "4f1c2a9be07d5533aa01b2c3d4e5f60718293a4b5c6d7e8f9001122334455667";
@@ -104,6 +141,45 @@ mod tests {
     #[test]
     fn a_process_that_is_gone_has_no_container() {
         let mut containers = Containers::default();
-        assert_eq!(containers.of(u32::MAX, Timestamp::from_nanos(1)), None);
+        assert_eq!(
+            containers.of(u32::MAX, None, Timestamp::from_nanos(1)),
+            None
+        );
+    }
+
+    #[test]
+    fn the_start_of_a_process_is_told_whatever_its_name() {
+        let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 123 9 9";
+        assert_eq!(started(stat), Some(Timestamp::from_nanos(1_230_000_000)));
+        assert_eq!(started("7 (a) S 1"), None);
+        let before = clock::monotonic();
+        let mut child = Command::new("sleep").arg("9").spawn().unwrap();
+        let found = Found::ask(child.id(), before);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let began = found.started.unwrap();
+        assert!(
+            began.distance(before) < 5_000_000_000,
+            "{began:?} {before:?}"
+        );
+    }
+
+    #[test]
+    fn who_has_the_number_of_a_process_that_was_seen_before_he_started_is_not_taken_for_it() {
+        let now = Timestamp::from_nanos(9_000_000_000);
+        let mut containers = Containers::default();
+        let found = Found {
+            asked: now,
+            started: Some(Timestamp::from_nanos(5_000_000_000)),
+            container: Some(ID.to_owned()),
+        };
+        containers.known.insert(7, found);
+        let mut of = |seconds: Option<u64>| {
+            let seen = seconds.map(|s| Timestamp::from_nanos(s * 1_000_000_000));
+            containers.of(7, seen, now)
+        };
+        assert_eq!(of(None).as_deref(), Some(ID));
+        assert_eq!(of(Some(6)).as_deref(), Some(ID));
+        assert_eq!(of(Some(4)), None);
     }
 }

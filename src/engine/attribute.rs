@@ -31,6 +31,8 @@ pub(super) struct Attribution {
     pub(super) confidence: f32,
     pub(super) evidence: Vec<Evidence>,
     pub(super) process: Option<Process>,
+    /// When that had closed the connection, before its kernel reset it.
+    pub(super) closed_at: Option<Timestamp>,
     pub(super) reason: Option<ResetReason>,
     pub(super) join: Option<(Join, &'static str)>,
     /// What its process ended beside it, out of itself.
@@ -50,6 +52,7 @@ impl Attribution {
             confidence,
             evidence,
             process: None,
+            closed_at: None,
             reason: None,
             join: None,
             beside: None,
@@ -197,6 +200,7 @@ fn answered_after_close(
     attribution.evidence.push(told(ALREADY_CLOSED, before));
     attribution.evidence.extend(ended);
     let then = Timestamp::from_nanos(time.as_nanos().saturating_sub(closed.ago_ns));
+    attribution.closed_at = Some(then);
     let join = legs.closed_for(&(settled.episode.key, settled.view.sender), then);
     // Between the two resets, as of every pair; the closing has its own place in the evidence.
     attribution.join = join.map(|join| {

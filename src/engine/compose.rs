@@ -15,6 +15,7 @@ use crate::evidence::{
 use crate::flow::{Endpoint, Side};
 use crate::host::{KnownReason, ResetReason, TcpState};
 use crate::record::{KernelFacts, Manner, Related, ResetRecord, Stood};
+use crate::time::Timestamp;
 use crate::vantage::Path;
 use crate::verdict::{Cause, Judgement, Lateness, Stage, Verdict, judge, judge_answer, lateness};
 
@@ -49,6 +50,8 @@ pub(super) struct Decision {
     /// Its reset came from one of the first two of them, and which cannot be told.
     is_either: bool,
     process: Option<crate::host::Process>,
+    /// When that had closed the connection, where the kernel reset it then.
+    closed_at: Option<Timestamp>,
     reason: Option<ResetReason>,
 }
 
@@ -92,6 +95,7 @@ pub(super) fn compose(
         egress_interface: facts::egress_interface(settled),
         process: decision.process,
         container: None,
+        closed_at: decision.closed_at,
         verdict: decision.verdict,
         cause: decision.cause,
         confidence: decision.confidence,
@@ -312,6 +316,7 @@ fn weigh_by(
         related: Vec::new(),
         is_either: false,
         process: settled.episode.owner,
+        closed_at: None,
         reason: settled.episode.sent.first().and_then(|sent| sent.reason),
     }
 }
@@ -335,6 +340,7 @@ fn attested(settled: &Settled<'_>, attribution: Attribution) -> Decision {
         related,
         is_either,
         process: attribution.process,
+        closed_at: attribution.closed_at,
         reason: attribution
             .reason
             .or_else(|| settled.episode.sent.first().and_then(|sent| sent.reason)),

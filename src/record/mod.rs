@@ -161,6 +161,9 @@ pub struct ResetRecord {
     pub process: Option<Process>,
     /// Its container.
     pub container: Option<String>,
+    /// When that process had closed the connection, where it had before the kernel's reset. (It may have gone since, and
+    /// its number be another's. Not written as such: the evidence says how long before.)
+    pub closed_at: Option<Timestamp>,
     /// Who sent it.
     pub verdict: Verdict,
     /// One level down.

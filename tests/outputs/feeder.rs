@@ -65,6 +65,7 @@ pub fn reset(number: u64, verdict: Verdict, message: String) -> Record {
         egress_interface: None,
         process: None,
         container: None,
+        closed_at: None,
         verdict,
         cause: None,
         confidence: 0.9,

@@ -189,6 +189,7 @@ pub fn reset_record(chance: &mut Chance, texts: &mut Texts<'_>) -> Record {
             .maybe(|c| u32::from_le_bytes(c.bytes()))
             .map(|pid| process(pid, texts)),
         container: chance.maybe(|_| (texts.text)()),
+        closed_at: None,
         verdict,
         cause: chance.maybe(|c| c.one(&Cause::ALL)),
         confidence: chance.below(10_001) as f32 / 10_000.0,

@@ -41,7 +41,9 @@ impl Outlet {
     /// Names the process's container, which is asked for now, while the process may still be there.
     pub(super) fn send(&mut self, mut record: ResetRecord) {
         if let Some(process) = record.process {
-            record.container = self.containers.of(process.pid, record.end);
+            record.container = self
+                .containers
+                .of(process.pid, record.closed_at, record.end);
         }
         let cause = record.cause.map_or(NO_CAUSE, Cause::name);
         *self

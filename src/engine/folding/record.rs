@@ -48,6 +48,7 @@ pub(super) fn compose(
         egress_interface: leaves.then_some(first.vantage.interface),
         process: None,
         container: None,
+        closed_at: None,
         verdict: told.verdict,
         cause: told.cause,
         confidence: told.confidence,

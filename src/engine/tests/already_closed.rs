@@ -3,7 +3,8 @@
 
 use crate::engine::Engine;
 use crate::engine::testing::{
-    IN, OUT, PROXY, backend, established, event, incoming, observe, records, segment, sent, tuple,
+    IN, OUT, PROXY, at, backend, established, event, incoming, observe, records, segment, sent,
+    tuple,
 };
 use crate::host::{Closed, Ending, KernelEventKind, KnownReason, TcpState};
 use crate::record::ResetRecord;
@@ -53,6 +54,7 @@ fn who_had_closed_the_connection_is_named_and_when() {
     let words =
         ", which haproxy (pid 42) had closed 200.0 ms before: a segment met a TIME-WAIT socket";
     assert!(record.message.ends_with(words), "{}", record.message);
+    assert_eq!(record.closed_at, Some(at(1200)));
     let record = late(200, Some(Ending::Signal(9)));
     let words = ", which haproxy (pid 42) left open when it ended (SIGKILL) 200.0 ms before: ";
     assert!(record.message.contains(words), "{}", record.message);
