@@ -14,11 +14,12 @@
 /* How far apart the two are at most: a thread that was interrupted for some slices. */
 #define TURN_NS 10000000ULL
 
-/* So many closings on each side of the reset: where there are more, no two of them stand alone. */
+/* So many closings behind the reset, and one more before it: where there are more, no two of them
+ * stand alone. */
 #define TURN_CLOSINGS 4
 
 struct turn {
-	struct socket_event kept[TURN_CLOSINGS + 1]; /* the last of them, and the current one */
+	struct socket_event kept[TURN_CLOSINGS + 1]; /* the next is written over the oldest */
 	__u32 next;
 	__u32 thread; /* that sent the last reset on this CPU */
 	__u64 until_ns;
