@@ -17,9 +17,9 @@ pub(super) fn who_had_closed_what_is_answered(events: &mut Events) {
 }
 
 /// A client that says more half a second after its first word.
-fn late(port: u16) -> String {
+fn late(address: &str, port: u16) -> String {
     format!(
-        "s=socket.create_connection(('10.77.0.1',{port}));s.send(b'hello');time.sleep(.5)\n\
+        "s=socket.create_connection(('{address}',{port}));s.send(b'hello');time.sleep(.5)\n\
          s.send(b'more');time.sleep(.6)"
     )
 }
@@ -46,16 +46,22 @@ fn who_closed(events: &mut Events, server: &str, client: &str) -> Option<(Proces
 /// From TIME-WAIT, from an orphan, or where nothing is left of it.
 fn by_a_close(events: &mut Events) {
     let closes = "c,_=listen(94).accept();c.recv(9);c.close();time.sleep(.8)";
-    let dual = "l=socket.create_server(('::',95),family=socket.AF_INET6,dualstack_ipv6=True)\n\
-        print('listen(',flush=True);c,_=l.accept();c.recv(9);c.close();time.sleep(.8)";
+    let dual = |port: u16| {
+        format!(
+            "l=socket.create_server(('::',{port}),family=socket.AF_INET6,dualstack_ipv6=True)\n\
+             print('listen(',flush=True);c,_=l.accept();c.recv(9);c.close();time.sleep(.8)"
+        )
+    };
     let killed = "import os\nl=listen(96)\nif os.fork():\n os.wait();time.sleep(.8)\nelse:\n \
         c,_=l.accept();c.recv(9);os.kill(os.getpid(),9)";
-    for (port, server, ending) in [
-        (94, closes, None),
-        (95, dual, None),
-        (96, killed, Some(Ending::Signal(9))),
+    let v4 = "10.77.0.1";
+    for (address, port, server, ending) in [
+        (v4, 94, closes, None),
+        (v4, 95, &dual(95), None),
+        ("fd77::1", 87, &dual(87), None),
+        (v4, 96, killed, Some(Ending::Signal(9))),
     ] {
-        let (process, closed) = who_closed(events, server, &late(port)).expect("who");
+        let (process, closed) = who_closed(events, server, &late(address, port)).expect("who");
         assert!(process.name().starts_with("python"), "{process:?}");
         let ago = closed.ago_ns / 1_000_000;
         assert!((400..5000).contains(&ago), "{ago} ms");
@@ -70,7 +76,7 @@ fn by_what_comes_last(events: &mut Events) {
     let killed = "import os\nl=listen(98)\nif os.fork():\n os.wait();time.sleep(.8)\nelse:\n \
         c,_=l.accept();c.recv(9);c.shutdown(1);time.sleep(.3);os.kill(os.getpid(),9)";
     for (port, server, ending) in [(97, shuts, None), (98, killed, Some(Ending::Signal(9)))] {
-        let (_, closed) = who_closed(events, server, &late(port)).expect("who");
+        let (_, closed) = who_closed(events, server, &late("10.77.0.1", port)).expect("who");
         let ago = closed.ago_ns / 1_000_000;
         assert!((1..400).contains(&ago), "{ago} ms, of 300 after its FIN");
         assert_eq!(closed.ending, ending);
