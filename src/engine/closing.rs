@@ -22,41 +22,67 @@ impl Engine {
         is_last: bool,
         emit: &mut impl FnMut(ResetRecord),
     ) {
-        let Some(mut episode) = self.episodes.remove(key) else {
+        let Some(episode) = self.episodes.remove(key) else {
             return;
         };
         if !episode.has_reset() {
             self.counters.events_without_frame += 1;
             return;
         }
-        if let Some(record) = self.correction(&episode) {
-            return self.send_out(key, record, emit);
-        }
-        episode.settle();
+        let Some(mut episode) = self.correct(episode, emit) else {
+            return;
+        };
         if let Some(unseen) = self.unseen {
             episode.doubt(unseen);
         }
         self.translated.complete(&mut episode);
         let until = self.linger_until(&episode).filter(|_| !is_last);
+        let earlier = self.closed.get(key).copied();
         let Some(parts) = episode.apart() else {
-            if let Some((episode, until)) = self.tell(episode, until, emit) {
+            if let Some((episode, until)) = self.tell(episode, earlier, until, emit) {
                 self.hold(episode, until);
             }
             return;
         };
         if let Some(until) = until
-            && parts.iter().any(|part| self.is_open(part))
+            && parts.iter().any(|part| self.is_open(part, earlier))
         {
             return self.hold(episode, until);
         }
         for part in parts {
-            self.tell(part, None, emit);
+            self.tell(part, earlier, None, emit);
         }
     }
 
+    /// Corrects the records that it shows to be wrong; what is left of it, settled, is what says nothing of these.
+    fn correct(
+        &mut self,
+        mut episode: Box<Episode>,
+        emit: &mut impl FnMut(ResetRecord),
+    ) -> Option<Box<Episode>> {
+        let key = episode.key;
+        episode.settle();
+        for local in [Side::Low, Side::High] {
+            if !self.resting.holds_at(&key, local) {
+                continue;
+            }
+            let (own, other) = match episode.apart_from(local) {
+                Some([own, other]) => (Some(own), Some(other)),
+                None => (None, None),
+            };
+            let later = own.as_deref().unwrap_or(&episode);
+            let Some(record) = self.correction(local, later) else {
+                continue;
+            };
+            self.send_out(&key, record, emit);
+            episode = other.filter(|other| other.has_reset())?;
+        }
+        Some(episode)
+    }
+
     /// Whether more may come that tells of this one.
-    fn is_open(&self, part: &Episode) -> bool {
-        let context = self.context(self.closed.get(&part.key).copied());
+    fn is_open(&self, part: &Episode, earlier: Option<Closed>) -> bool {
+        let context = self.context(earlier);
         let decision = part.settled().map(|settled| decide(&settled, &context));
         decision.is_some_and(|decision| is_open(decision.verdict))
     }
@@ -73,23 +99,22 @@ impl Engine {
     fn tell(
         &mut self,
         episode: Box<Episode>,
+        earlier: Option<Closed>,
         until: Option<Timestamp>,
         emit: &mut impl FnMut(ResetRecord),
     ) -> Option<(Box<Episode>, Timestamp)> {
         let key = episode.key;
         let settled = episode.settled()?;
-        let context = self.context(self.closed.get(&key).copied());
+        let context = self.context(earlier);
         let decision = decide(&settled, &context);
         if let Some(until) = until.filter(|_| is_open(decision.verdict)) {
             return Some((episode, until));
         }
         let record = compose(&settled, decision, &context);
-        let may_be_corrected = matches!(record.verdict, Verdict::Remote | Verdict::Undetermined)
-            && episode.accepted.is_some();
-        if may_be_corrected {
-            self.resting.keep(episode, record.sequence);
-        } else {
-            self.spare.keep(episode);
+        let may_be_corrected = matches!(record.verdict, Verdict::Remote | Verdict::Undetermined);
+        match episode.accepted.filter(|_| may_be_corrected) {
+            Some(accepted) => self.resting.keep(episode, accepted.local, record.sequence),
+            None => self.spare.keep(episode),
         }
         self.send_out(&key, record, emit);
         None
@@ -108,9 +133,9 @@ impl Engine {
     }
 
     /// The record of a reset that was not called forged, and was: its purported sender is heard
-    /// again, as this host's answer in `later` shows.
-    fn correction(&self, later: &Episode) -> Option<ResetRecord> {
-        let (mut whole, corrected) = self.resting.woken_by(later)?;
+    /// again, as this host's answer in `later` shows, which is of the same connection: the one whose end here is `local`.
+    fn correction(&self, local: Side, later: &Episode) -> Option<ResetRecord> {
+        let (mut whole, corrected) = self.resting.woken_by(local, later)?;
         whole.settle();
         let settled = whole.settled()?;
         let delta_ns = later.opened.since(settled.view.first.time);
@@ -131,10 +156,19 @@ impl Engine {
     /// Counts and remembers a record, and emits it.
     fn send_out(&mut self, key: &FlowKey, record: ResetRecord, emit: &mut impl FnMut(ResetRecord)) {
         self.count_record(&record);
+        let is_low = key.low == record.source;
+        let sender = if is_low { Side::Low } else { Side::High };
+        let incoming = record.incoming.filter(|_| !self.config.offline);
+        let local = incoming.map(|incoming| match incoming {
+            true => sender.other(),
+            false => sender,
+        });
         // The first forged one stands for its flow; a train shares its residue.
         let forged = |reset: &&ResetEntry| reset.segment.tuple.src == record.source.address;
         if record.verdict == Verdict::Injected {
-            self.resting.forget(key);
+            if let Some(local) = local {
+                self.resting.forget_at(key, local);
+            }
             // What rests on one group (a stranger's hop limit or MAC) is told, and teaches nothing: a
             // mistake shall not make the next one surer.
             if let Some(reset) = record.resets.iter().find(forged)
@@ -145,13 +179,13 @@ impl Engine {
                     .learn(&reset.segment, by_originator, reset.time);
             }
         }
-        let is_low = key.low == record.source;
         self.remember(
             *key,
             Closed {
                 verdict: record.verdict,
                 sequence: record.sequence,
-                sender: if is_low { Side::Low } else { Side::High },
+                sender,
+                local,
                 start: record.start,
             },
         );
@@ -184,7 +218,9 @@ impl Engine {
     /// Only a forged reset says anything of what follows on its flow; another verdict later takes its
     /// place. So no storm of strays can crowd the forged ones out.
     fn remember(&mut self, key: FlowKey, closed: Closed) {
-        if closed.verdict != Verdict::Injected && !self.closed.contains(&key) {
+        let known = self.closed.get(&key);
+        let is_another = known.is_none_or(|known| known.local != closed.local);
+        if closed.verdict != Verdict::Injected && is_another {
             return;
         }
         if self.closed.insert(key, closed).is_none() {

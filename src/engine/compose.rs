@@ -3,7 +3,7 @@
 use super::attested;
 use super::attribute::{Attribution, attribute, routed_evidence};
 use super::device;
-use super::episode::{Settled, View};
+use super::episode::{self, Settled, View};
 use super::facts;
 use super::legs::{Join, Legs};
 use super::message::{Told, tell};
@@ -405,7 +405,9 @@ fn as_consequence(settled: &Settled<'_>, earlier: Option<&Closed>, decision: &mu
     let Some(earlier) = earlier.filter(|earlier| earlier.verdict == Verdict::Injected) else {
         return;
     };
-    if decision.verdict != Verdict::Remote {
+    let here = episode::here(settled.view.sender, settled.view.first);
+    let is_of_another = earlier.local.is_some_and(|local| local != here);
+    if decision.verdict != Verdict::Remote || is_of_another {
         return;
     }
     decision.cause = Some(Cause::Consequence);

@@ -104,7 +104,7 @@ impl Engine {
             let later = openings.after(key, sighting.time);
             later.for_each(|opening| episode.note_opening(&opening));
             // The kernel's word may have come first.
-            let is_told = episode.accepted.is_some();
+            let is_told = episode.was_accepted_at(side.other());
             if let Some(leg) = leg.filter(|_| ends_a_socket && !is_told) {
                 self.legs.expect(leg);
             }
@@ -129,7 +129,7 @@ impl Engine {
         &mut self,
         key: &FlowKey,
         side: Side,
-        time: Timestamp,
+        (time, path): (Timestamp, Path),
         segment: &Segment,
     ) {
         // Offline every later segment of a flow comes by here; only an open episode cares. Live, the
@@ -140,6 +140,7 @@ impl Engine {
         if let Some(episode) = self.episode_at(key, time, false) {
             episode.add_after(
                 side,
+                path,
                 AfterReset {
                     time,
                     segment: *segment,

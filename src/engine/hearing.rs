@@ -82,7 +82,7 @@ impl Engine {
         }
         let is_control = segment.flags.rst() || segment.flags.syn() || segment.flags.fin();
         if !self.config.offline && vantage.path == Path::Ingress && !is_control {
-            self.add_after(&key, side, time, segment);
+            self.add_after(&key, side, (time, vantage.path), segment);
             return;
         }
         let is_anew = segment.flags.syn() && !segment.flags.ack();
@@ -105,7 +105,8 @@ impl Engine {
         if sighting.segment.flags.rst() {
             self.take_reset(&key, side, sighting, &sighting.flow);
         } else {
-            self.add_after(&key, side, sighting.time, &sighting.segment);
+            let seen = (sighting.time, sighting.vantage.path);
+            self.add_after(&key, side, seen, &sighting.segment);
         }
     }
 
@@ -153,7 +154,7 @@ impl Engine {
         let (key, side) = FlowKey::of(segment.tuple);
         if self.tracker.observe(time, vantage, segment, None).is_some() {
             // A reset came first after all.
-            self.add_after(&key, side, time, segment);
+            self.add_after(&key, side, (time, vantage.path), segment);
         } else {
             self.tracker.note_older(&key, time);
         }
@@ -172,7 +173,8 @@ impl Engine {
                 episode.note_opening(&Opening { time, how });
             }
         } else {
-            self.add_after(&key, side, sighting.time, &sighting.segment);
+            let seen = (sighting.time, sighting.vantage.path);
+            self.add_after(&key, side, seen, &sighting.segment);
         }
     }
 
@@ -189,7 +191,8 @@ impl Engine {
             && let Some(segment) = answer.as_syn_ack(key.tuple_from(side))
         {
             let time = answer.time;
-            episode.add_after(side, AfterReset { time, segment });
+            // A worker sees what comes in.
+            episode.add_after(side, Path::Ingress, AfterReset { time, segment });
         }
     }
 }

@@ -46,7 +46,7 @@ impl Engine {
                     state,
                 };
                 if let Some(episode) = self.episode(&key, event.time) {
-                    episode.accepted.get_or_insert(accepted);
+                    episode.note_accepted(accepted);
                     if !episode.has_reset() {
                         self.translated.note_accepted(event.tuple, accepted);
                     }
@@ -82,8 +82,7 @@ impl Engine {
         let Some(episode) = self.episodes.get_mut(&key) else {
             return;
         };
-        episode.owner = Some(closed.process);
-        let Some(accepted) = episode.accepted else {
+        let Some(accepted) = episode.note_owner(local, closed.process) else {
             return;
         };
         let facts = self.tracker.facts(&key, local, closed.time);

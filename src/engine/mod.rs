@@ -78,6 +78,8 @@ struct Closed {
     verdict: Verdict,
     sequence: u64,
     sender: Side,
+    /// Which end of the connection this host is; `None` in a capture.
+    local: Option<Side>,
     start: Timestamp,
 }
 

@@ -44,6 +44,7 @@ mod tests {
     use crate::flow::{FlowFacts, FlowKey, Side};
     use crate::host::Process;
     use crate::time::Timestamp;
+    use crate::vantage::Path;
 
     #[test]
     fn an_episode_that_is_used_anew_is_as_a_new_one() {
@@ -56,6 +57,7 @@ mod tests {
         used.add_reset(side.other(), reset, Some(&FlowFacts::default()));
         used.add_after(
             side,
+            Path::Ingress,
             AfterReset {
                 time: time(7),
                 segment: reset.segment,
@@ -73,19 +75,22 @@ mod tests {
             answered_len: None,
             counts: None,
         });
-        used.accepted = Some(Accepted {
-            time: time(9),
-            local: side,
-            state: None,
-        });
-        used.owner = Some(Process {
+        for local in [side, side.other()] {
+            used.note_accepted(Accepted {
+                time: time(9),
+                local,
+                state: None,
+            });
+        }
+        let process = Process {
             pid: 1,
             thread: 1,
             sleeps: 1,
             major_faults: 0,
             comm: [0; 16],
             thread_comm: [0; 16],
-        });
+        };
+        assert!(used.note_owner(side, process).is_some());
         used.reopened = Some(time(10));
         used.routed.push(reset);
         used.lossy = true;

@@ -5,7 +5,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
-use super::episode::{Accepted, Episode, Sent};
+use super::episode::{Accepted, Episode, Sent, here};
+use crate::flow::FlowKey;
 use crate::time::{SECOND, Timestamp};
 use crate::vantage::Path;
 use crate::wire::FourTuple;
@@ -89,18 +90,21 @@ impl Translated {
             return;
         };
         let (tuple, time) = (first.segment.tuple, first.time);
+        // Which end is this host's goes by the names of the frame.
+        let local = here(FlowKey::of(tuple).1, first);
         match first.vantage.path {
             Path::Egress { forwarded: false } => {
                 let cookie = first.socket.and_then(|socket| socket.sender());
                 // A socket's number is sure. Whose an answer is, is not: it counts where there is no other.
                 let has_event = !episode.sent.is_empty();
                 let sent = self.sent(&tuple, time, cookie);
-                episode
-                    .sent
-                    .extend(sent.filter(|sent| sent.active || !has_event));
+                let sent = sent.filter(|sent| sent.active || !has_event);
+                let sent = sent.map(|sent| Sent { local, ..sent });
+                episode.sent.extend(sent);
             }
             Path::Ingress if episode.accepted.is_none() => {
-                episode.accepted = self.accepted(&tuple, time);
+                let accepted = self.accepted(&tuple, time);
+                episode.accepted = accepted.map(|accepted| Accepted { local, ..accepted });
             }
             _ => {}
         }

@@ -1,13 +1,16 @@
 //! All resets of one flow within the settle time, with what the kernel said about them and what
 //! came after: gathered here in whatever order it arrives, sorted by time before it is judged.
 
+mod answered;
 mod apart;
+
+pub(super) use apart::here;
 
 use std::borrow::Cow;
 
 use super::openings::{How, Opening};
 use super::whose;
-use crate::evidence::{AfterReset, AnsweredAfterReset, KEPT, ResetSeen, overtaken};
+use crate::evidence::{AfterReset, AnsweredAfterReset, KEPT, ResetSeen};
 use crate::flow::{FlowFacts, FlowKey, Side};
 use crate::host::{Closed, Process, ResetReason, SocketCounts, SocketView, TcpState};
 use crate::time::Timestamp;
@@ -46,6 +49,23 @@ pub(super) struct Accepted {
     pub(super) state: Option<TcpState>,
 }
 
+/// A segment that followed a reset.
+#[derive(Debug, Clone, Copy)]
+struct Later {
+    sender: Side,
+    /// Which end this host is of its connection, as of a reset.
+    local: Side,
+    seen: AfterReset,
+}
+
+/// What was known of a flow before the first reset of `sender` by which this host's end is `local`.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    sender: Side,
+    local: Side,
+    facts: FlowFacts,
+}
+
 /// One flow's resets, not yet judged.
 #[derive(Debug, Clone)]
 pub(super) struct Episode {
@@ -59,12 +79,15 @@ pub(super) struct Episode {
     sides: Vec<Side>,
     pub(super) reset_count: u64,
     pub(super) last_reset: Timestamp,
-    /// The flow before the first reset of each side.
-    facts: [Option<FlowFacts>; 2],
-    after: Vec<(Side, AfterReset)>,
+    /// The flow before the first reset of each side and end.
+    facts: Vec<Known>,
+    after: Vec<Later>,
     pub(super) sent: Vec<Sent>,
     pub(super) accepted: Option<Accepted>,
+    /// Whose socket took it.
     pub(super) owner: Option<Process>,
+    /// What a socket at the other end took, and whose that was: of another connection.
+    beyond: Option<(Accepted, Option<Process>)>,
     /// When a connection was opened anew on the same four-tuple, after a reset: what comes then is not
     /// of the one that was reset.
     pub(super) reopened: Option<Timestamp>,
@@ -84,11 +107,12 @@ impl Episode {
             sides: Vec::new(),
             reset_count: 0,
             last_reset: now,
-            facts: [None, None],
+            facts: Vec::new(),
             after: Vec::new(),
             sent: Vec::new(),
             accepted: None,
             owner: None,
+            beyond: None,
             reopened: None,
             routed: Vec::new(),
             lossy: false,
@@ -104,8 +128,9 @@ impl Episode {
         self.after.clear();
         self.sent.clear();
         self.routed.clear();
-        (self.facts[0], self.facts[1]) = (None, None);
-        (self.accepted, self.owner, self.reopened) = (None, None, None);
+        self.facts.clear();
+        (self.accepted, self.owner, self.beyond) = (None, None, None);
+        self.reopened = None;
         self.lossy = false;
     }
 
@@ -120,9 +145,10 @@ impl Episode {
         }
         self.reset_count += 1;
         self.last_reset = self.last_reset.max(reset.time);
-        let is_earliest = self.of_side(side).all(|seen| reset.time < seen.time);
+        let local = apart::here(side, &reset);
+        let is_earliest = self.of(side, local).all(|seen| reset.time < seen.time);
         if let (true, Some(facts)) = (is_earliest, facts) {
-            self.facts[side.index()] = Some(*facts);
+            self.learn(side, local, *facts);
         }
         self.keep(side, reset);
     }
@@ -142,30 +168,66 @@ impl Episode {
         }
     }
 
+    fn learn(&mut self, sender: Side, local: Side, facts: FlowFacts) {
+        match self.known_mut(sender, local) {
+            Some(known) => *known = facts,
+            None => self.facts.push(Known {
+                sender,
+                local,
+                facts,
+            }),
+        }
+    }
+
+    fn known(&self, sender: Side, local: Side) -> Option<&FlowFacts> {
+        let mut known = self.facts.iter();
+        let found = known.find(|known| (known.sender, known.local) == (sender, local));
+        found.map(|known| &known.facts)
+    }
+
+    fn known_mut(&mut self, sender: Side, local: Side) -> Option<&mut FlowFacts> {
+        let mut known = self.facts.iter_mut();
+        let found = known.find(|known| (known.sender, known.local) == (sender, local));
+        found.map(|known| &mut known.facts)
+    }
+
     /// Takes in what another saw of the flow before that reset, where it was the first of its side.
     pub(super) fn complete(&mut self, side: Side, time: Timestamp, flow: &FlowFacts) {
-        let is_earliest = self.of_side(side).all(|seen| time <= seen.time);
-        let met = self.of_side(side).find(|seen| seen.time == time);
-        let socket = met.and_then(|seen| seen.socket);
-        if is_earliest && let Some(facts) = &mut self.facts[side.index()] {
+        let Some(met) = self.of_side(side).find(|seen| seen.time == time) else {
+            return;
+        };
+        let (local, socket) = (apart::here(side, met), met.socket);
+        let is_earliest = self.of(side, local).all(|seen| time <= seen.time);
+        if is_earliest && let Some(facts) = self.known_mut(side, local) {
             *facts = whose::joined(*facts, flow, socket.as_ref());
         }
     }
 
     /// Frames went past unseen until then: what was heard of a flow before is no witness where no socket vouches for it.
     pub(super) fn doubt(&mut self, unseen: Timestamp) {
-        for side in [Side::Low, Side::High] {
-            let first = self.of_side(side).min_by_key(|reset| reset.time);
-            let is_doubtful = first.is_some_and(whose::may_be_anothers);
-            if is_doubtful && let Some(facts) = &mut self.facts[side.index()] {
-                whose::doubt(facts, unseen);
+        let mut facts = std::mem::take(&mut self.facts);
+        for known in &mut facts {
+            let resets = self.of(known.sender, known.local);
+            let first = resets.min_by_key(|reset| reset.time);
+            if first.is_some_and(whose::may_be_anothers) {
+                whose::doubt(&mut known.facts, unseen);
             }
         }
+        self.facts = facts;
     }
 
-    /// Takes in a segment that is no reset, from the side that is said to have sent one.
-    pub(super) fn add_after(&mut self, side: Side, after: AfterReset) {
-        keep_with_the_last(&mut self.after, (side, after), |(_, kept)| kept.time);
+    /// Takes in a segment that is no reset, from the side that is said to have sent one, where it was seen on that way.
+    pub(super) fn add_after(&mut self, sender: Side, path: Path, seen: AfterReset) {
+        let local = apart::end_of(sender, path);
+        self.keep_after(Later {
+            sender,
+            local,
+            seen,
+        });
+    }
+
+    fn keep_after(&mut self, later: Later) {
+        keep_with_the_last(&mut self.after, later, |kept| kept.seen.time);
     }
 
     /// Takes in a kernel event of a reset sent by this host.
@@ -183,28 +245,39 @@ impl Episode {
         sent.filter_map(move |(sender, reset)| (*sender == side).then_some(reset))
     }
 
+    /// Of the connection whose end here is that one.
+    fn of(&self, side: Side, local: Side) -> impl Iterator<Item = &ResetSeen> {
+        let of_side = self.of_side(side);
+        of_side.filter(move |reset| apart::here(side, reset) == local)
+    }
+
     /// Whether any reset was seen on the wire: kernel events alone make no record, since their
     /// frames went by an interface that is not watched.
     pub(super) fn has_reset(&self) -> bool {
         !self.resets.is_empty() || !self.routed.is_empty()
     }
 
-    /// Whether its first reset is this host's answer to a segment of no connection: bare, by TCP and
-    /// not by a socket.
-    pub(super) fn answers_a_stranger(&self) -> bool {
-        let first = self.resets.iter().min_by_key(|reset| reset.time);
-        first.is_some_and(|reset| {
-            reset.vantage.path == (Path::Egress { forwarded: false }) && !reset.segment.flags.ack()
-        }) && self.sent.iter().any(|sent| !sent.active)
+    /// Whether its first reset is this host's answer at the end `local` to a segment of no connection: bare, by TCP
+    /// and not by a socket.
+    pub(super) fn answers_a_stranger(&self, local: Side) -> bool {
+        let sent = self.sides.iter().zip(&self.resets);
+        let first = sent.min_by_key(|(_, reset)| reset.time);
+        let mut events = self.sent.iter();
+        first.is_some_and(|(side, reset)| {
+            *side == local
+                && reset.vantage.path == (Path::Egress { forwarded: false })
+                && !reset.segment.flags.ack()
+        }) && events.any(|sent| !sent.active && sent.local == local)
     }
 
     /// This episode and a later one of the same connection, as one.
     pub(super) fn followed_by(mut self: Box<Self>, later: &Self) -> Box<Self> {
         for (side, reset) in later.sides.iter().zip(&later.resets) {
-            self.add_reset(*side, *reset, later.facts[side.index()].as_ref());
+            let local = apart::here(*side, reset);
+            self.add_reset(*side, *reset, later.known(*side, local));
         }
-        for (side, after) in &later.after {
-            self.add_after(*side, *after);
+        for after in &later.after {
+            self.keep_after(*after);
         }
         for sent in &later.sent {
             self.add_sent(*sent);
@@ -227,7 +300,7 @@ impl Episode {
             sent.sort_by_key(|(_, reset)| reset.time);
             (self.sides, self.resets) = sent.into_iter().unzip();
         }
-        self.after.sort_by_key(|(_, seen)| seen.time);
+        self.after.sort_by_key(|later| later.seen.time);
         let first = self.sides.first().copied();
         for (side, reset) in self.sides.iter().zip(&mut self.resets) {
             reset.from_sender = Some(*side) == first;
@@ -277,129 +350,11 @@ impl Episode {
 
     /// The number of the SYN by which `opener` asked for the connection that was reset, where it was seen.
     fn asked_for(&self, opener: Side) -> Option<SeqNum> {
-        let of = |side: Side| self.facts.get(side.index())?.as_ref();
-        let own = of(opener).and_then(|facts| facts.sender?.syn);
-        let others = || of(opener.other()).and_then(|facts| facts.receiver?.syn);
+        let of = |side: Side| self.facts.iter().filter(move |known| known.sender == side);
+        let own = of(opener).find_map(|known| known.facts.sender?.syn);
+        let others = || of(opener.other()).find_map(|known| known.facts.receiver?.syn);
         let syn = own.or_else(others).filter(|syn| !syn.is_syn_ack)?;
         Some(syn.isn)
-    }
-
-    /// This host's answers to what came from `sender` after `time`: as the kernel tells them, or where it
-    /// tells of none (before 6.10, or a tracing program that was not run) by their frames.
-    fn answers_to(&self, sender: Side, time: Timestamp) -> Vec<AnsweredAfterReset> {
-        let is_later = |at: Timestamp| at > time && self.is_of_old(at);
-        let told = self.sent.iter().filter(|sent| !sent.active);
-        if told.clone().next().is_some() {
-            let told = told.filter(|sent| is_later(sent.time) && !self.refuses_syn(sender, sent));
-            let answers = told.map(|sent| AnsweredAfterReset {
-                time: sent.time,
-                seq: sent.answered_seq,
-                len: sent.answered_len,
-                ack: None,
-            });
-            return answers.collect();
-        }
-        let frames = self.of_side(sender.other()).filter(|reset| {
-            let segment = &reset.segment;
-            reset.vantage.path == (Path::Egress { forwarded: false })
-                && !segment.flags.ack()
-                && segment.window == 0
-                && is_later(reset.time)
-        });
-        let answers = frames.map(|reset| {
-            let answered = self.answered_by(sender, reset);
-            AnsweredAfterReset {
-                time: reset.time,
-                seq: answered.map(|segment| segment.seq),
-                len: answered.map(|segment| segment.payload_len),
-                ack: Some(reset.segment.seq),
-            }
-        });
-        answers.collect()
-    }
-
-    /// Whether an answer is to a SYN of `sender`, as its frame shows: SEQ 0, and ACK, which only a segment without an
-    /// ACK is answered by (RFC 9293 §3.10.7.1). Whoever asks for a new connection does not go on with this one.
-    fn refuses_syn(&self, sender: Side, sent: &Sent) -> bool {
-        let Some((seq, len)) = sent.answered_seq.zip(sent.answered_len) else {
-            return false;
-        };
-        self.of_side(sender.other()).any(|reset| {
-            let segment = &reset.segment;
-            reset.vantage.path == (Path::Egress { forwarded: false })
-                && segment.flags.ack()
-                && (segment.seq, segment.window) == (SeqNum(0), 0)
-                && segment.ack == seq.plus(len).plus(1)
-        })
-    }
-
-    /// Whether an abort of the sender's own overtook the segment, which came after the reset `first`, or something else
-    /// of the sender's did that came before that.
-    fn is_overtaken(&self, sender: Side, first: &ResetSeen, segment: &Segment) -> bool {
-        let facts = self.facts.get(sender.index()).and_then(Option::as_ref);
-        let half = facts.and_then(|facts| facts.sender.as_ref());
-        !overtaken::is_beyond(segment.end(), &first.segment)
-            && (self.was_reset_here(first)
-                || overtaken::is_older_than_the_reset(segment, first, half)
-                || self
-                    .aborts(sender, &first.segment)
-                    .any(|abort| overtaken::is_sent_before(segment, abort)))
-    }
-
-    /// Whether this host had reset the connection itself when a bare reset came: by an abort, or since it had closed it
-    /// and more data came. That answers what was still under way, or our reset, and ended nothing; where it overtakes
-    /// its sender's data, nobody goes on for that.
-    fn was_reset_here(&self, first: &ResetSeen) -> bool {
-        first.vantage.path == Path::Ingress
-            && !first.segment.flags.ack()
-            && first.segment.window == 0
-            && self.sent.iter().any(|sent| sent.time <= first.time)
-    }
-
-    /// The resets of `sender` that may be the abort that overtook what came after `first`: where `first` is an
-    /// abort itself, no other one.
-    fn aborts(&self, sender: Side, first: &Segment) -> impl Iterator<Item = &Segment> {
-        let resets = self.of_side(sender).map(|reset| &reset.segment);
-        resets.filter(move |reset| overtaken::may_be_the_abort(reset, first))
-    }
-
-    /// Whether what was answered after `first` had been sent before an abort of the sender's own: by its copies,
-    /// or, where there is none, by its number.
-    fn answers_overtaken(
-        &self,
-        sender: Side,
-        first: &ResetSeen,
-        answer: &AnsweredAfterReset,
-    ) -> bool {
-        let Some((seq, len)) = answer.seq.zip(answer.len) else {
-            return false;
-        };
-        if overtaken::is_beyond(seq.plus(len), &first.segment) {
-            return false;
-        }
-        if self.was_reset_here(first) {
-            return true;
-        }
-        let mut copies = self
-            .after
-            .iter()
-            .filter(|(side, seen)| *side == sender && seen.segment.seq == seq)
-            .peekable();
-        if copies.peek().is_some() {
-            return copies.all(|(_, seen)| self.is_overtaken(sender, first, &seen.segment));
-        }
-        self.aborts(sender, &first.segment)
-            .any(|abort| overtaken::is_below(seq.plus(len), abort))
-    }
-
-    /// The segment of `sender` that this answer of TCP's answers: the last before it whose ACK is the
-    /// answer's SEQ (RFC 9293 §3.10.7.1). `None`: it was not copied.
-    fn answered_by(&self, sender: Side, answer: &ResetSeen) -> Option<&Segment> {
-        let before = self.after.iter().filter(|(side, seen)| {
-            *side == sender && seen.time <= answer.time && seen.segment.ack == answer.segment.seq
-        });
-        let (_, last) = before.max_by_key(|(_, seen)| seen.time)?;
-        Some(&last.segment)
     }
 
     /// All resets that are kept, once it is settled, those of a connection opened anew included.
@@ -424,23 +379,24 @@ impl Episode {
             };
             rest.iter().map(other).collect()
         };
+        // What this host says in the name of a peer is not that peer's.
+        let local = apart::here(sender, first);
         let after = self
             .after
             .iter()
-            .filter(|(side, seen)| *side == sender && seen.time > first.time)
-            .filter(|(_, seen)| self.is_of_old(seen.time))
-            .filter(|(_, seen)| !self.is_overtaken(sender, first, &seen.segment))
-            .map(|(_, seen)| *seen)
+            .filter(|later| (later.sender, later.local) == (sender, local))
+            .map(|later| later.seen)
+            .filter(|seen| seen.time > first.time)
+            .filter(|seen| self.is_of_old(seen.time))
+            .filter(|seen| !self.is_overtaken(sender, first, &seen.segment))
             .collect();
-        let mut answered = self.answers_to(sender, first.time);
-        answered.retain(|answer| !self.answers_overtaken(sender, first, answer));
         Some(View {
             sender,
             first,
             resets,
             after,
-            answered,
-            facts: self.facts[sender.index()].as_ref().unwrap_or(&UNKNOWN),
+            answered: self.answered(sender, first),
+            facts: self.known(sender, local).unwrap_or(&UNKNOWN),
         })
     }
 }
