@@ -53,8 +53,10 @@ pub fn guesses(case: &Case<'_>) -> Option<Evidence> {
 #[cfg(test)]
 mod tests {
     use super::guesses;
+    use crate::evidence::SequenceFit;
     use crate::evidence::sequence::inexact;
     use crate::evidence::testing::{SENDER_ISN, Scene, name};
+    use crate::host::SocketView;
     use crate::wire::{Segment, SeqNum};
 
     fn expecting(rcv_nxt: SeqNum, scene: Scene) -> Scene {
@@ -62,14 +64,16 @@ mod tests {
         scene.socket(|s| (s.rcv_nxt, s.bytes_in) = (rcv_nxt, Some(received.into())))
     }
 
-    fn scan(steps: [u32; 3]) -> Scene {
+    fn swept(steps: [u32; 3]) -> Scene {
         let base = Scene::established().reset(|r| r.seq = SENDER_ISN.plus(1 << 24));
         let [a, b, c] = steps;
-        let scene = base
-            .again(10, |r| r.seq = r.seq.plus(a))
+        base.again(10, |r| r.seq = r.seq.plus(a))
             .again(20, |r| r.seq = r.seq.plus(a + b))
-            .again(30, |r| r.seq = r.seq.plus(a + b + c));
-        expecting(SENDER_ISN.plus(1), scene)
+            .again(30, |r| r.seq = r.seq.plus(a + b + c))
+    }
+
+    fn scan(steps: [u32; 3]) -> Scene {
+        expecting(SENDER_ISN.plus(1), swept(steps))
     }
 
     #[test]
@@ -86,7 +90,17 @@ mod tests {
 
     #[test]
     fn a_reset_without_a_socket_is_no_guess() {
-        assert_eq!(Scene::established().check(guesses), None);
+        // Nobody tells what the peer sent, and its answers may be to anything.
+        assert_eq!(swept([65_535; 3]).check(guesses), None);
+        let closed = swept([65_535; 3]).sender(|s| s.fin = Some(SENDER_ISN.plus(300)));
+        assert_eq!(closed.check(guesses), name("sequence_guesses_in_steps"));
+        // None of its own, but that of a listener.
+        let mut listens = swept([65_535; 3]);
+        for (reset, offset) in listens.resets.iter_mut().zip(1 << 24..) {
+            reset.socket = Some(SocketView::Listener);
+            (reset.fit, reset.offset) = (SequenceFit::OutOfWindow, Some(offset));
+        }
+        assert_eq!(listens.check(guesses), None);
     }
 
     #[test]

@@ -60,7 +60,7 @@ fn is_alike(one: &Segment, other: &Segment) -> bool {
 #[cfg(test)]
 mod tests {
     use super::heard_again;
-    use crate::evidence::testing::Scene;
+    use crate::evidence::testing::{SENDER_ISN, Scene};
     use crate::wire::{Flags, Segment, SeqNum};
 
     const SOME: Option<&str> = Some("peer_heard_again");
@@ -138,5 +138,23 @@ mod tests {
         let syn = |s: &mut Segment| s.flags = Flags(Flags::SYN | Flags::ACK);
         let scene = Scene::refused().after(50, syn).after(60, syn);
         assert_eq!(scene.check(heard_again), None);
+        // Whoever sends data where the SYN was refused was let in, or is of the connection before.
+        let sends = |scene: Scene| scene.after(50, data).after(200, next).check(heard_again);
+        assert_eq!(sends(Scene::refused()), None);
+        let mut open = Scene::refused();
+        open.flow.established = true;
+        assert_eq!(sends(open), SOME);
+    }
+
+    #[test]
+    fn a_raw_socket_tool_goes_on_beside_its_kernel() {
+        let denied = |has_data| {
+            let scene = Scene::established().passive();
+            let scene = scene.reset(|r| r.seq = SENDER_ISN.plus(1));
+            let scene = scene.sender(|s| s.has_data = has_data);
+            scene.after(50, data).after(200, next).check(heard_again)
+        };
+        assert_eq!(denied(false), None);
+        assert_eq!(denied(true), SOME);
     }
 }
