@@ -2,6 +2,7 @@
 //! or handed on by somebody, what two show is a connection that goes on.
 
 use super::basis::{answers_syn, is_active, longest_late_ns};
+use super::held_back::lateness_ns;
 use super::race::{is_at_or_beyond, is_beyond_acked, may_be_raw_socket_tool, own_segments};
 use super::sequence::missed_rcv_nxt;
 use super::{AfterReset, Case, Evidence, Group, Kind, ResetSeen};
@@ -13,10 +14,11 @@ pub const AGAIN: Kind = Kind::injected("peer_heard_again", Group::Race);
 
 /// E-R1 once more, by a second segment: as [`sends_on`](super::race::sends_on) and [`acks_on`](super::race::acks_on)
 /// have it, but behind a bare reset only what comes later than the network can hold it back, whether or not that is
-/// known to bring segments out of order. It is what tells of a peer that goes on sending where the reset was refused, so that
+/// known to bring segments out of order, by its sender's clock, too, where there is one. It is what tells of a peer that goes on sending where the reset was refused, so that
 /// this host's kernel answers nothing, and of one whose abort was forged where the network reorders.
 ///
-/// False positives: one frame twice, or the same sent again (the same end, ACK and clock): silent. Else those of the first segment.
+/// False positives: one frame twice, or the same sent again (the same end, ACK and clock): silent. So is a burst of a peer
+/// without timestamps that was held back while its reset was not. Else those of the first segment.
 #[must_use]
 pub fn heard_again(case: &Case<'_>) -> Option<Evidence> {
     let first = case.first()?;
@@ -25,11 +27,14 @@ pub fn heard_again(case: &Case<'_>) -> Option<Evidence> {
     }
     let guard = longest_late_ns(case);
     let mut alive = own_segments(case).filter(|after| {
-        let late = after.time.since(first.time) > guard;
-        is_of_a_living_peer(case, first, &after.segment, late)
+        let passed = after.time.since(first.time);
+        let late = lateness_ns(case, after).map_or(passed, |by_clock| by_clock.min(passed));
+        is_of_a_living_peer(case, first, &after.segment, late > guard)
     });
     let one = alive.next()?;
-    let again = alive.find(|other| !is_alike(&one.segment, &other.segment))?;
+    let again = alive.find(|other| {
+        !is_alike(&one.segment, &other.segment) && is_of_another_cause(case, one, other, guard)
+    })?;
     let after = |seen: &AfterReset| span(seen.time.since(first.time));
     let observed = format!("after {} and {}", after(one), after(again));
     Some(AGAIN.found(observed, "silence"))
@@ -51,6 +56,21 @@ fn is_of_a_living_peer(case: &Case<'_>, first: &ResetSeen, segment: &Segment, la
     (beyond && (late || is_active(reset))) || (late && beyond_socket())
 }
 
+/// Whether what made the first come late behind a bare reset cannot have made the second: that was sent late by its own
+/// clock, comes as long after the first, or acknowledges what had not been written when the reset came, and so answers
+/// what came after. A burst that was held back is one cause.
+fn is_of_another_cause(case: &Case<'_>, one: &AfterReset, other: &AfterReset, guard: u64) -> bool {
+    let first = case.first();
+    let has_abort = first.is_some_and(|first| is_active(&first.segment));
+    let written = first
+        .and_then(|first| first.socket.as_ref()?.sequence())
+        .map(|socket| socket.write_seq);
+    has_abort
+        || lateness_ns(case, other).is_some()
+        || other.time.since(one.time) > guard
+        || written.is_some_and(|end| other.segment.ack.is_after(end))
+}
+
 /// Whether the second says no more than the first.
 fn is_alike(one: &Segment, other: &Segment) -> bool {
     (one.end(), one.ack, one.options.timestamps)
@@ -61,7 +81,7 @@ fn is_alike(one: &Segment, other: &Segment) -> bool {
 mod tests {
     use super::heard_again;
     use crate::evidence::testing::{SENDER_ISN, Scene};
-    use crate::wire::{Flags, Segment, SeqNum};
+    use crate::wire::{Flags, Segment, SeqNum, Timestamps};
 
     const SOME: Option<&str> = Some("peer_heard_again");
 
@@ -97,21 +117,55 @@ mod tests {
             .passive()
             .socket(|s| (s.srtt_us, s.rtt_deviation) = (Some(40_000), 16));
         // The round-trip and four deviations.
-        for (first, second, told) in [(80, 81, false), (81, 80, false), (81, 81, true)] {
+        for (first, second, told) in [(80, 162, false), (81, 80, false), (81, 162, true)] {
             let scene = bare.clone().after(first, data).after(second, next);
             assert_eq!(scene.check(heard_again), SOME.filter(|_| told));
         }
         let quick = Scene::established()
             .passive()
             .socket(|s| s.srtt_us = Some(100));
-        let soon = quick.clone().after(30, data).after(40, next);
+        let soon = quick.clone().after(30, data).after(99, next);
         assert_eq!(
             soon.check(heard_again),
             None,
             "no less than an ACK is held back"
         );
-        let on = quick.after(50, |_| ()).after(60, data);
+        let on = quick.after(50, |_| ()).after(91, data);
         assert_eq!(on.check(heard_again), SOME);
+    }
+
+    #[test]
+    fn a_burst_that_was_held_back_is_one_cause() {
+        let bare = Scene::established()
+            .passive()
+            .socket(|s| s.srtt_us = Some(100));
+        let burst = bare.clone().after(300, data).after(300, next);
+        assert_eq!(burst.check(heard_again), None);
+        let still = bare.clone().after(300, data).after(340, next);
+        assert_eq!(still.check(heard_again), None);
+        assert_eq!(burst.after(341, next).check(heard_again), SOME);
+        // What was not written when the reset came is acknowledged since.
+        let answers = |bytes: u32| {
+            let scene = bare.clone().after(300, data);
+            let scene = scene.after(300, |s| s.ack = s.ack.plus(bytes));
+            scene.check(heard_again)
+        };
+        assert_eq!(answers(0), None);
+        assert_eq!(answers(1), SOME);
+        // Who has a clock shows by it that he sent them late.
+        let at = |value, change: fn(&mut Segment)| {
+            move |s: &mut Segment| {
+                change(s);
+                s.options.timestamps = Some(Timestamps { value, echo: 1 });
+            }
+        };
+        let late = |one, other| {
+            let scene = bare.clone().after(300, at(one, data));
+            scene.after(300, at(other, next)).check(heard_again)
+        };
+        assert_eq!(late(501_100, 501_100), SOME);
+        assert_eq!(late(501_100, 501_039), None, "within the guard");
+        assert_eq!(late(501_100, 501_040), SOME);
     }
 
     #[test]
@@ -127,7 +181,7 @@ mod tests {
             let once = refused(scene).after(60, data);
             assert_ne!(judge(&once.case()).verdict, Verdict::Injected);
             assert_eq!(
-                judge(&once.after(70, next).case()).verdict,
+                judge(&once.after(101, next).case()).verdict,
                 Verdict::Injected
             );
         }

@@ -7,6 +7,7 @@ mod basis;
 mod circumstances;
 pub mod guesses;
 pub mod heard_again;
+mod held_back;
 pub mod hop_limit;
 pub mod injectors;
 pub mod ip_id;

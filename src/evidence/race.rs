@@ -4,6 +4,7 @@
 use super::basis::{
     answers_syn, is_active, may_be_one_way, receiver_isn, reorder_guard_ns, reorders, sender_isn,
 };
+use super::held_back::{answers_held_back, is_held_back};
 use super::overtaken::closes_soon;
 use super::sequence::missed_rcv_nxt;
 use super::{AfterReset, Case, Evidence, Group, Kind, ResetSeen};
@@ -39,14 +40,16 @@ pub(super) const fn is_at_or_beyond(seq: SeqNum, reset: SeqNum) -> bool {
 }
 
 /// The segments after the reset that look like the sender's: from about where its others came. A
-/// forger may send more than resets.
-pub(super) fn own_segments<'a>(case: &Case<'a>) -> impl Iterator<Item = &'a AfterReset> {
+/// forger may send more than resets. Not what was held back and had been sent before.
+pub(super) fn own_segments<'a>(case: &'a Case<'a>) -> impl Iterator<Item = &'a AfterReset> {
     let known = case.sender().map(|s| s.hop_limits);
+    let guard = reorder_guard_ns(case);
     case.after.iter().filter(move |a| {
         let hop = a.segment.hop_limit;
         known
             .and_then(|k| k.nearest(hop))
             .is_none_or(|near| may_be_one_way(near, hop))
+            && !is_held_back(case, a, guard)
     })
 }
 
@@ -212,7 +215,7 @@ pub fn answered(case: &Case<'_>) -> Option<Evidence> {
         let passed = answer.time.since(first.time);
         let late = passed > guard;
         // What lies beyond an abort was not sent before it, in whatever order it comes.
-        if overtakes && !late && !is_active(&first.segment) {
+        if overtakes && !late && !is_active(&first.segment) || answers_held_back(case, answer) {
             continue;
         }
         if answer
