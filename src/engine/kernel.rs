@@ -39,7 +39,7 @@ impl Engine {
                 self.reset_sent(&key, local, event, sent);
             }
             KernelEventKind::ResetAccepted { state } => {
-                self.legs.note_told(&key);
+                self.legs.note_told(&(key, local));
                 let accepted = Accepted {
                     time: event.time,
                     local,

@@ -16,7 +16,6 @@ mod turn;
 
 use std::collections::VecDeque;
 
-use crate::flow::FlowKey;
 use crate::time::{MILLISECOND, SECOND, Timestamp};
 use distance::Distance;
 pub(super) use ending::{Call, Leg, Own, Passed, is_outbound};
@@ -105,8 +104,8 @@ impl Legs {
     }
 
     /// The kernel tells that a reset of that connection ended its socket.
-    pub(super) fn note_told(&mut self, key: &FlowKey) {
-        let place = self.untold.iter().rposition(|leg| leg.key == *key);
+    pub(super) fn note_told(&mut self, own: &Own) {
+        let place = self.untold.iter().rposition(|leg| leg.own() == *own);
         if let Some(place) = place {
             self.untold.remove(place);
         }
@@ -393,9 +392,12 @@ mod tests {
         assert!(legs.nearest_untold(&sent(9, 8_000, PROXY)).is_none());
         legs.expect(unheard(2, 30));
         assert!(legs.nearest_untold(&own).is_none());
-        legs.note_told(&key(2));
+        legs.note_told(&connection(2));
         assert!(legs.nearest_untold(&own).is_some());
-        legs.note_told(&key(1));
+        let (key, side) = connection(1);
+        legs.note_told(&(key, side.other()));
+        assert!(legs.nearest_untold(&own).is_some(), "another on its ports");
+        legs.note_told(&connection(1));
         assert!(legs.nearest_untold(&own).is_none());
         legs.expect(unheard(1, 20));
         legs.expect(unheard(3, 2_000_000));
