@@ -4,7 +4,7 @@
 use super::compose::{Context, compose, decide};
 use super::episode::Episode;
 use super::gathering::{EPISODE_NS_MAX, EPISODE_SETTLES_MAX};
-use super::{Closed, Engine};
+use super::{Engine, Judged};
 use crate::flow::{FlowKey, Side};
 use crate::record::{Related, ResetEntry, ResetRecord};
 use crate::time::Timestamp;
@@ -12,7 +12,7 @@ use crate::verdict::{Verdict, groups_against};
 
 /// How many judged episodes are remembered, so that what follows on the same flow can refer to
 /// them. Residual blocking lasts 60 to 180 s; at 50 resets a second this is that long.
-const CLOSED_REMEMBERED: usize = 8192;
+const JUDGED_REMEMBERED: usize = 8192;
 
 impl Engine {
     /// Judges an episode and sends its record out; `is_last` when nothing more will come.
@@ -37,7 +37,7 @@ impl Engine {
         }
         self.translated.complete(&mut episode);
         let until = self.linger_until(&episode).filter(|_| !is_last);
-        let earlier = self.closed.get(key).copied();
+        let earlier = self.judged.get(key).copied();
         let Some(parts) = episode.apart() else {
             if let Some((episode, until)) = self.tell(episode, earlier, until, emit) {
                 self.hold(episode, until);
@@ -81,7 +81,7 @@ impl Engine {
     }
 
     /// Whether more may come that tells of this one.
-    fn is_open(&self, part: &Episode, earlier: Option<Closed>) -> bool {
+    fn is_open(&self, part: &Episode, earlier: Option<Judged>) -> bool {
         let context = self.context(earlier);
         let decision = part.settled().map(|settled| decide(&settled, &context));
         decision.is_some_and(|decision| is_open(decision.verdict))
@@ -99,7 +99,7 @@ impl Engine {
     fn tell(
         &mut self,
         episode: Box<Episode>,
-        earlier: Option<Closed>,
+        earlier: Option<Judged>,
         until: Option<Timestamp>,
         emit: &mut impl FnMut(ResetRecord),
     ) -> Option<(Box<Episode>, Timestamp)> {
@@ -120,7 +120,7 @@ impl Engine {
         None
     }
 
-    fn context(&self, earlier: Option<Closed>) -> Context<'_> {
+    fn context(&self, earlier: Option<Judged>) -> Context<'_> {
         Context {
             config: &self.config,
             legs: &self.legs,
@@ -181,7 +181,7 @@ impl Engine {
         }
         self.remember(
             *key,
-            Closed {
+            Judged {
                 verdict: record.verdict,
                 sequence: record.sequence,
                 sender,
@@ -217,19 +217,19 @@ impl Engine {
 
     /// Only a forged reset says anything of what follows on its flow; another verdict later takes its
     /// place. So no storm of strays can crowd the forged ones out.
-    fn remember(&mut self, key: FlowKey, closed: Closed) {
-        let known = self.closed.get(&key);
-        let is_another = known.is_none_or(|known| known.local != closed.local);
-        if closed.verdict != Verdict::Injected && is_another {
+    fn remember(&mut self, key: FlowKey, judged: Judged) {
+        let known = self.judged.get(&key);
+        let is_another = known.is_none_or(|known| known.local != judged.local);
+        if judged.verdict != Verdict::Injected && is_another {
             return;
         }
-        if self.closed.insert(key, closed).is_none() {
-            self.closed_order.push_back(key);
+        if self.judged.insert(key, judged).is_none() {
+            self.judged_order.push_back(key);
         }
-        if self.closed_order.len() > CLOSED_REMEMBERED
-            && let Some(oldest) = self.closed_order.pop_front()
+        if self.judged_order.len() > JUDGED_REMEMBERED
+            && let Some(oldest) = self.judged_order.pop_front()
         {
-            self.closed.remove(&oldest);
+            self.judged.remove(&oldest);
         }
     }
 }

@@ -8,7 +8,7 @@ use super::facts;
 use super::legs::{Join, Legs};
 use super::message::{Told, tell};
 use super::other_leg;
-use super::{Closed, EngineConfig};
+use super::{EngineConfig, Judged};
 use crate::evidence::{
     Case, Circumstances, Evidence, Favors, Group, InjectorMemory, ReorderingMemory, SiblingMemory,
 };
@@ -30,7 +30,7 @@ pub(super) struct Context<'a> {
     /// Where segments come out of order of late.
     pub(super) reordering: &'a ReorderingMemory,
     /// An earlier episode of the same flow, already recorded.
-    pub(super) earlier: Option<Closed>,
+    pub(super) earlier: Option<Judged>,
     pub(super) sequence: u64,
 }
 
@@ -401,7 +401,7 @@ fn as_forwarded(settled: &Settled<'_>, decision: &mut Decision) {
 }
 
 /// A genuine reset on a flow that a forged one had broken a moment before.
-fn as_consequence(settled: &Settled<'_>, earlier: Option<&Closed>, decision: &mut Decision) {
+fn as_consequence(settled: &Settled<'_>, earlier: Option<&Judged>, decision: &mut Decision) {
     let Some(earlier) = earlier.filter(|earlier| earlier.verdict == Verdict::Injected) else {
         return;
     };

@@ -74,7 +74,7 @@ pub struct EngineCounters {
 
 /// A judged episode, for what may follow on its flow.
 #[derive(Debug, Clone, Copy)]
-struct Closed {
+struct Judged {
     verdict: Verdict,
     sequence: u64,
     sender: Side,
@@ -99,8 +99,8 @@ pub struct Engine {
     injectors: InjectorMemory,
     siblings: SiblingMemory,
     reordering: ReorderingMemory,
-    closed: ByFlow<Closed>,
-    closed_order: VecDeque<FlowKey>,
+    judged: ByFlow<Judged>,
+    judged_order: VecDeque<FlowKey>,
     folding: Folding,
     spare: Spare,
     /// When frames were found last to have gone past unseen.
@@ -130,7 +130,7 @@ impl Engine {
             folding: Folding::new(config.hash_key),
             episodes: ByFlow::new(config.hash_key),
             resting: Resting::new(config.hash_key),
-            closed: ByFlow::new(config.hash_key),
+            judged: ByFlow::new(config.hash_key),
             config,
             tracker,
             queue: Due::default(),
@@ -140,7 +140,7 @@ impl Engine {
             injectors: InjectorMemory::default(),
             siblings: SiblingMemory::default(),
             reordering: ReorderingMemory::default(),
-            closed_order: VecDeque::new(),
+            judged_order: VecDeque::new(),
             spare: Spare::default(),
             unseen: None,
             sequence: 0,

@@ -304,7 +304,7 @@ impl Engine {
 
     /// An earlier record may have to be corrected, or explains what comes now.
     fn has_past(&self, key: &FlowKey) -> bool {
-        self.closed.contains(key) || self.resting.holds(key)
+        self.judged.contains(key) || self.resting.holds(key)
     }
 
     fn is_stray(&self, reset: &ResetSeen) -> bool {
