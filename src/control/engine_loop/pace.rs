@@ -22,6 +22,10 @@ const CATCH_UP_NS: u64 = 200 * MILLISECOND;
 /// that is longer is another one.
 const HELD_NS_MAX: u64 = SECOND;
 
+/// So many long stops in a row may each find it standing still: a process that is stopped for seconds and runs for some
+/// milliseconds, again and again, would never judge.
+const STOPS_MAX: u32 = 5;
+
 /// The clock by which the engine judges.
 #[derive(Debug, Default)]
 pub(in crate::control) struct Pace {
@@ -32,6 +36,8 @@ pub(in crate::control) struct Pace {
     held_until: Timestamp,
     /// It was not stopped before it was asked last.
     runs: bool,
+    /// Long stops since it stands still.
+    stops: u32,
 }
 
 impl Pace {
@@ -40,15 +46,16 @@ impl Pace {
         let gap = self.asked.replace(now).map_or(0, |asked| now.since(asked));
         let is_stopped = gap > STOPPED_NS;
         if is_stopped {
-            if self.runs && gap > HELD_NS_MAX {
+            if self.runs && gap > HELD_NS_MAX && self.stops < STOPS_MAX {
                 self.held_since = None;
+                self.stops += 1;
             }
             let latest = self.held_since.get_or_insert(now).plus_nanos(HELD_NS_MAX);
             self.held_until = now.plus_nanos(CATCH_UP_NS).min(latest);
         }
         self.runs = !is_stopped;
         if now >= self.held_until {
-            self.held_since = None;
+            (self.held_since, self.stops) = (None, 0);
             self.settled = Timestamp::from_nanos(now.as_nanos().saturating_sub(GRACE_NS));
         }
         self.settled
@@ -96,6 +103,18 @@ mod tests {
         // Where no turn comes between, it judges at every other one.
         let settled = [20_000, 22_000, 24_000].map(|ms| pace.settled(at(ms)));
         assert_eq!(settled, [at(17_190), at(21_980), at(21_980)]);
+    }
+
+    #[test]
+    fn who_is_stopped_for_long_again_and_again_judges_all_the_same() {
+        let mut pace = Pace::default();
+        // Stopped for a second and a half, and let go for 10 ms.
+        let turns = (0..10).flat_map(|n| [5000 + n * 1510, 5010 + n * 1510]);
+        let settled: Vec<_> = turns.map(|ms| pace.settled(at(ms))).collect();
+        let stands = settled.iter().filter(|settled| **settled == at(4990));
+        // The first two turns are of no stop; five stops, and the one that is not waited for.
+        assert_eq!(stands.count(), 11, "{settled:?}");
+        assert_eq!(settled[12], at(5000 + 6 * 1510 - 20));
     }
 
     #[test]
