@@ -14,8 +14,9 @@ pub const AGAIN: Kind = Kind::injected("peer_heard_again", Group::Race);
 
 /// E-R1 once more, by a second segment: as [`sends_on`](super::race::sends_on) and [`acks_on`](super::race::acks_on)
 /// have it, but behind a bare reset only what comes later than the network can hold it back, whether or not that is
-/// known to bring segments out of order, by its sender's clock, too, where there is one. It is what tells of a peer that goes on sending where the reset was refused, so that
-/// this host's kernel answers nothing, and of one whose abort was forged where the network reorders.
+/// known to bring segments out of order, by its sender's clock, too, where there is one. It is what tells of a peer that
+/// goes on sending where the reset was refused, so that this host's kernel answers nothing, and of one whose abort was
+/// forged where the network reorders.
 ///
 /// False positives: one frame twice, or the same sent again (the same end, ACK and clock): silent. So is a burst of a peer
 /// without timestamps that was held back while its reset was not. Else those of the first segment.

@@ -3,9 +3,10 @@
 
 use super::basis::{is_active, reorder_guard_ns};
 use super::opener::is_syn_anothers;
+use super::race::looks_like_senders;
 use super::{AfterReset, AnsweredAfterReset, Case};
 use crate::host::{SocketSequence, SocketView, TcpState};
-use crate::time::MILLISECOND;
+use crate::time::{MILLISECOND, SECOND};
 use crate::wire::SeqNum;
 
 /// Two looks at a clock so far apart tell what it counts.
@@ -26,8 +27,11 @@ pub(super) fn is_held_back(case: &Case<'_>, after: &AfterReset, guard: u64) -> b
     let by_clock = |other: &AfterReset| {
         is_late(other) && lateness_ns(case, other).is_some_and(|late| late <= guard)
     };
-    let is_behind =
-        |other: &&AfterReset| other.time <= after.time && after.time.since(other.time) <= guard;
+    let is_behind = |other: &&AfterReset| {
+        other.time <= after.time
+            && after.time.since(other.time) <= guard
+            && looks_like_senders(case, other)
+    };
     is_late(after) && (by_clock(after) || case.after.iter().filter(is_behind).any(by_clock))
 }
 
@@ -87,7 +91,7 @@ fn age_ns(known: &SocketSequence) -> Option<u64> {
 }
 
 /// What the sender's clock counts: milliseconds as all of today's do, unless its SYN tells of more. `None` for less,
-/// such as microseconds.
+/// such as microseconds, and for more than RFC 7323 §5.4 allows: that is no clock.
 fn tick_ns(case: &Case<'_>, known: u32, age: u64) -> Option<u64> {
     let first = case.first()?;
     let syn = case
@@ -102,7 +106,7 @@ fn tick_ns(case: &Case<'_>, known: u32, age: u64) -> Option<u64> {
     match measured.unwrap_or(MILLISECOND) {
         tick if tick < MILLISECOND * 7 / 10 => None,
         tick if tick < MILLISECOND * 14 / 10 => Some(MILLISECOND),
-        tick => Some(tick),
+        tick => Some(tick).filter(|tick| *tick <= SECOND),
     }
 }
 
@@ -114,7 +118,7 @@ mod tests {
     use crate::evidence::race::{acks_on, answered, sends_on};
     use crate::evidence::testing::{RECEIVER_ISN, Scene, at_ms, name};
     use crate::host::{SocketSequence, SocketView, TcpState};
-    use crate::time::MILLISECOND;
+    use crate::time::{MILLISECOND, Timestamp};
     use crate::verdict::{Verdict, judge};
     use crate::wire::Timestamps;
 
@@ -178,6 +182,10 @@ mod tests {
         assert_eq!(then(303, 100), None);
         assert_eq!(then(299, 100), name("peer_sends_on"), "before it");
         assert_eq!(then(304, 100), name("peer_sends_on"), "no longer behind it");
+        let mut far = held.clone();
+        far.after[0].segment.hop_limit = 200;
+        let far = stamped(far, 303, AT_RESET + 5, 100);
+        assert_eq!(far.check(sends_on), name("peer_sends_on"), "a forger's");
     }
 
     #[test]
@@ -219,6 +227,15 @@ mod tests {
         assert_eq!(at(500_090, 500_103), Some(40));
         assert_eq!(at(500_900, 500_900 + (1 << 30)), None, "lapped");
         assert_eq!(at(1_400_000, 1_440_000), None, "microseconds");
+        let stands = Scene::established()
+            .passive()
+            .sender(|s| s.first_seen = Timestamp::default())
+            .sender(|s| s.syn.as_mut().unwrap().time = Timestamp::default())
+            .socket(|s| (s.srtt_us, s.ts_recent) = (Some(100), Some(500_001)));
+        let mut stands = stamped(stands, 300, 500_000 + (1 << 30) - 2, 0);
+        stands.resets[0].time = at_ms(40_000);
+        stands.after[0].time = at_ms(40_300);
+        assert_eq!(lateness(&stands), None, "it counts nothing");
         let unopened = bare().sender(|s| s.syn = None);
         assert_eq!(
             lateness(&stamped(unopened, 300, AT_RESET + 39, 0)),

@@ -42,15 +42,18 @@ pub(super) const fn is_at_or_beyond(seq: SeqNum, reset: SeqNum) -> bool {
 /// The segments after the reset that look like the sender's: from about where its others came. A
 /// forger may send more than resets. Not what was held back and had been sent before.
 pub(super) fn own_segments<'a>(case: &'a Case<'a>) -> impl Iterator<Item = &'a AfterReset> {
-    let known = case.sender().map(|s| s.hop_limits);
     let guard = reorder_guard_ns(case);
-    case.after.iter().filter(move |a| {
-        let hop = a.segment.hop_limit;
-        known
-            .and_then(|k| k.nearest(hop))
-            .is_none_or(|near| may_be_one_way(near, hop))
-            && !is_held_back(case, a, guard)
-    })
+    let own = case.after.iter().filter(|a| looks_like_senders(case, a));
+    own.filter(move |a| !is_held_back(case, a, guard))
+}
+
+/// Whether a segment comes from about where the sender's others came.
+pub(super) fn looks_like_senders(case: &Case<'_>, after: &AfterReset) -> bool {
+    let hop = after.segment.hop_limit;
+    let known = case.sender().map(|s| s.hop_limits);
+    known
+        .and_then(|k| k.nearest(hop))
+        .is_none_or(|near| may_be_one_way(near, hop))
 }
 
 /// Whether the reset can be a kernel's answer to a SYN-ACK that a raw socket tool on the same host
