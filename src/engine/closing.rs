@@ -2,7 +2,7 @@
 //! flow may need it. When that is, the engine's queue decides.
 
 use super::compose::{Context, compose, decide};
-use super::episode::Episode;
+use super::episode::{Episode, here};
 use super::gathering::{EPISODE_NS_MAX, EPISODE_SETTLES_MAX};
 use super::{Engine, Judged};
 use crate::flow::{FlowKey, Side};
@@ -50,7 +50,11 @@ impl Engine {
             return self.hold(episode, until);
         }
         for part in parts {
-            self.tell(part, earlier, None, emit);
+            if part.has_reset() {
+                self.tell(part, earlier, None, emit);
+            } else {
+                self.counters.events_without_frame += 1;
+            }
         }
     }
 
@@ -74,7 +78,8 @@ impl Engine {
             let Some(record) = self.correction(local, later) else {
                 continue;
             };
-            self.send_out(&key, record, emit);
+            self.send_out(&key, Some(local), record, emit);
+            self.resting.forget_at(&key, local);
             episode = other.filter(|other| other.has_reset())?;
         }
         Some(episode)
@@ -111,12 +116,14 @@ impl Engine {
             return Some((episode, until));
         }
         let record = compose(&settled, decision, &context);
+        let local = Some(here(settled.view.sender, settled.view.first));
+        let local = local.filter(|local| episode.shows(*local));
         let may_be_corrected = matches!(record.verdict, Verdict::Remote | Verdict::Undetermined);
         match episode.accepted.filter(|_| may_be_corrected) {
             Some(accepted) => self.resting.keep(episode, accepted.local, record.sequence),
             None => self.spare.keep(episode),
         }
-        self.send_out(&key, record, emit);
+        self.send_out(&key, local, record, emit);
         None
     }
 
@@ -153,21 +160,23 @@ impl Engine {
         (record.verdict == Verdict::Injected).then_some(record)
     }
 
-    /// Counts and remembers a record, and emits it.
-    fn send_out(&mut self, key: &FlowKey, record: ResetRecord, emit: &mut impl FnMut(ResetRecord)) {
+    /// Counts and remembers a record, and emits it. `local`: which end of the connection this host is, where it is one.
+    fn send_out(
+        &mut self,
+        key: &FlowKey,
+        local: Option<Side>,
+        record: ResetRecord,
+        emit: &mut impl FnMut(ResetRecord),
+    ) {
         self.count_record(&record);
         let is_low = key.low == record.source;
         let sender = if is_low { Side::Low } else { Side::High };
-        let incoming = record.incoming.filter(|_| !self.config.offline);
-        let local = incoming.map(|incoming| match incoming {
-            true => sender.other(),
-            false => sender,
-        });
         // The first forged one stands for its flow; a train shares its residue.
         let forged = |reset: &&ResetEntry| reset.segment.tuple.src == record.source.address;
         if record.verdict == Verdict::Injected {
-            if let Some(local) = local {
-                self.resting.forget_at(key, local);
+            match local {
+                Some(local) => self.resting.forget_at(key, local),
+                None => self.resting.forget(key),
             }
             // What rests on one group (a stranger's hop limit or MAC) is told, and teaches nothing: a
             // mistake shall not make the next one surer.
@@ -218,9 +227,12 @@ impl Engine {
     /// Only a forged reset says anything of what follows on its flow; another verdict later takes its
     /// place. So no storm of strays can crowd the forged ones out.
     fn remember(&mut self, key: FlowKey, judged: Judged) {
-        let known = self.judged.get(&key);
-        let is_another = known.is_none_or(|known| known.local != judged.local);
-        if judged.verdict != Verdict::Injected && is_another {
+        let is_of = |known: &Judged| {
+            let ends = known.local.zip(judged.local);
+            ends.is_none_or(|(known, own)| known == own)
+        };
+        let is_known = self.judged.get(&key).is_some_and(is_of);
+        if judged.verdict != Verdict::Injected && !is_known {
             return;
         }
         if self.judged.insert(key, judged).is_none() {

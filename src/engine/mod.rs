@@ -78,7 +78,7 @@ struct Judged {
     verdict: Verdict,
     sequence: u64,
     sender: Side,
-    /// Which end of the connection this host is; `None` in a capture.
+    /// Which end of the connection this host is, where one has shown itself.
     local: Option<Side>,
     start: Timestamp,
 }

@@ -88,9 +88,9 @@ impl Resting {
         self.at_mut(local).remove(key);
     }
 
-    /// The kept episode of the connection whose end here is `local` and its record, when `later`, of the same connection,
-    /// shows that its sender goes on: this host answered it with the bare reset that a segment of no connection gets. (A SYN gets one with
-    /// ACK, RFC 9293 §3.5.2: that would be another connection.)
+    /// The kept episode of the connection whose end here is `local` and its record, when `later`, of the same
+    /// connection, shows that its sender goes on: this host answered it with the bare reset that a segment of no
+    /// connection gets. (A SYN gets one with ACK, RFC 9293 §3.5.2: that would be another connection.)
     pub(super) fn woken_by(&self, local: Side, later: &Episode) -> Option<(Box<Episode>, u64)> {
         let kept = self.at(local).get(&later.key)?;
         let answers = later.answers_a_stranger(local) && later.opened <= kept.until;

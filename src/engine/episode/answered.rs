@@ -11,16 +11,19 @@ use crate::wire::{Segment, SeqNum};
 impl Episode {
     /// This host's answers to what `sender` sent after the reset `first`.
     pub(super) fn answered(&self, sender: Side, first: &ResetSeen) -> Vec<AnsweredAfterReset> {
-        let mut answered = self.answers_to(sender, first.time);
+        let mut answered = self.answers_to(sender, first);
         answered.retain(|answer| !self.answers_overtaken(sender, first, answer));
         answered
     }
 
-    /// This host's answers to what came from `sender` after `time`: as the kernel tells them, or where it
-    /// tells of none (before 6.10, or a tracing program that was not run) by their frames.
-    fn answers_to(&self, sender: Side, time: Timestamp) -> Vec<AnsweredAfterReset> {
-        let is_later = |at: Timestamp| at > time && self.is_of_old(at);
-        let told = self.sent.iter().filter(|sent| !sent.active);
+    /// This host's answers to what came from `sender` after `first`: as the kernel tells them, or where it
+    /// tells of none (before 6.10, or a tracing program that was not run) by their frames. At that reset's end here: what
+    /// the other connection of a four-tuple is answered, its peer sent.
+    fn answers_to(&self, sender: Side, first: &ResetSeen) -> Vec<AnsweredAfterReset> {
+        let is_later = |at: Timestamp| at > first.time && self.is_of_old(at);
+        let local = apart::here(sender, first);
+        let told = self.sent.iter();
+        let told = told.filter(|sent| !sent.active && sent.local == local);
         if told.clone().next().is_some() {
             let told = told.filter(|sent| is_later(sent.time) && !self.refuses_syn(sender, sent));
             let answers = told.map(|sent| AnsweredAfterReset {
@@ -71,7 +74,7 @@ impl Episode {
         let facts = self.known(sender, apart::here(sender, first));
         let half = facts.and_then(|facts| facts.sender.as_ref());
         !overtaken::is_beyond(segment.end(), &first.segment)
-            && (self.was_reset_here(first)
+            && (self.was_reset_here(sender, first)
                 || overtaken::is_older_than_the_reset(segment, first, half)
                 || self
                     .aborts(sender, &first.segment)
@@ -81,11 +84,12 @@ impl Episode {
     /// Whether this host had reset the connection itself when a bare reset came: by an abort, or since it had closed it
     /// and more data came. That answers what was still under way, or our reset, and ended nothing; where it overtakes
     /// its sender's data, nobody goes on for that.
-    fn was_reset_here(&self, first: &ResetSeen) -> bool {
+    fn was_reset_here(&self, sender: Side, first: &ResetSeen) -> bool {
+        let mut sent = self.sent.iter();
         first.vantage.path == Path::Ingress
             && !first.segment.flags.ack()
             && first.segment.window == 0
-            && self.sent.iter().any(|sent| sent.time <= first.time)
+            && sent.any(|sent| sent.time <= first.time && sent.local != sender)
     }
 
     /// The resets of `sender` that may be the abort that overtook what came after `first`: where `first` is an
@@ -109,7 +113,7 @@ impl Episode {
         if overtaken::is_beyond(seq.plus(len), &first.segment) {
             return false;
         }
-        if self.was_reset_here(first) {
+        if self.was_reset_here(sender, first) {
             return true;
         }
         let mut copies = self

@@ -62,13 +62,14 @@ impl Episode {
             return None;
         }
         let (mut one, other) = (self.of_local(local), self.of_local(local.other()));
-        // Whose those were that are not kept is not known.
-        one.reset_count = self.reset_count.saturating_sub(other.reset_count);
+        // Whose those were that are not kept is not known; a copy that was routed was not counted.
+        let of_other = other.resets.iter().filter(|reset| !is_copy(reset));
+        one.reset_count = self.reset_count.saturating_sub(of_other.count() as u64);
         Some([one, other])
     }
 
     /// Whether that end has shown itself as this host's.
-    fn shows(&self, local: Side) -> bool {
+    pub(in crate::engine) fn shows(&self, local: Side) -> bool {
         let mut sent = self.sides.iter().zip(&self.resets);
         sent.any(|(side, reset)| met_a_connection(reset) && here(*side, reset) == local)
             || self.sent.iter().any(|sent| sent.local == local)
@@ -79,14 +80,17 @@ impl Episode {
     fn of_local(&self, local: Side) -> Box<Self> {
         let mut part = Self::new(self.key, self.opened, self.due);
         for (side, reset) in self.sides.iter().zip(&self.resets) {
-            let is_copy = reset.vantage.path == (Path::Egress { forwarded: true });
-            if here(*side, reset) == local && !is_copy {
+            if here(*side, reset) == local && !is_copy(reset) {
                 part.add_reset(*side, *reset, self.known(*side, local));
             }
         }
         // What comes for a socket that is gone, a proxy that routes as well sends on to whom it is for.
-        let came_to = |copy: &&ResetSeen| here(FlowKey::of(copy.segment.tuple).1, copy) == local;
-        part.routed.extend(self.routed.iter().filter(came_to));
+        for copy in &self.routed {
+            let sender = FlowKey::of(copy.segment.tuple).1;
+            if here(sender, copy) == local {
+                part.add_reset(sender, *copy, None);
+            }
+        }
         let after = self.after.iter().filter(|later| later.local == local);
         part.after.extend(after);
         part.sent
@@ -113,6 +117,11 @@ pub(super) fn end_of(sender: Side, path: Path) -> Side {
         Path::Egress { forwarded: false } => sender,
         Path::Egress { forwarded: true } | Path::Ingress | Path::Capture => sender.other(),
     }
+}
+
+/// Whether it is the copy of a reset that this host routed on.
+fn is_copy(reset: &ResetSeen) -> bool {
+    reset.vantage.path == (Path::Egress { forwarded: true })
 }
 
 /// Whether a reset met a connection of this host's, or was sent by a socket of it.

@@ -154,16 +154,27 @@ impl Episode {
     }
 
     /// Keeps the first by their time: one that came before others may be heard behind these, as what a worker sees
-    /// is heard behind this host's answers to all that comes in after a reset.
+    /// is heard behind this host's answers to all that comes in after a reset. Of either end one at least, however many
+    /// come at the other: they may be two connections.
     fn keep(&mut self, side: Side, reset: ResetSeen) {
         if self.resets.len() < KEPT {
             self.resets.push(reset);
             self.sides.push(side);
             return;
         }
+        let kept = self.sides.iter().zip(&self.resets);
+        let is_low = |(side, seen): (&Side, &ResetSeen)| apart::here(*side, seen) == Side::Low;
+        let low = kept.filter(|kept| is_low(*kept)).count();
+        let at = |local: Side| match local {
+            Side::Low => low,
+            Side::High => KEPT - low,
+        };
+        let is_only = at(apart::here(side, &reset)) == 0;
         let kept = self.sides.iter_mut().zip(&mut self.resets);
-        let last = kept.max_by_key(|(_, seen)| seen.time);
-        if let Some((last_side, last)) = last.filter(|(_, last)| reset.time < last.time) {
+        let spared = kept.filter(|(side, seen)| at(apart::here(**side, seen)) > 1);
+        let last = spared.max_by_key(|(_, seen)| seen.time);
+        if let Some((last_side, last)) = last.filter(|(_, last)| is_only || reset.time < last.time)
+        {
             (*last_side, *last) = (side, reset);
         }
     }

@@ -33,12 +33,16 @@ fn abort(tuple: FourTuple, seq: u32) -> Segment {
 
 /// What the proxy's own socket, which bears the client's address, says to the backend.
 fn abort_of_proxy(engine: &mut Engine) {
+    abort_of_proxy_at(engine, 11);
+}
+
+fn abort_of_proxy_at(engine: &mut Engine, ms: u64) {
     let socket = Some(SocketView::Sender { cookie: 7 });
-    engine.observe(at(11), OUT, &abort(tuple(), 9000), socket, &mut |_| {
+    engine.observe(at(ms), OUT, &abort(tuple(), 9000), socket, &mut |_| {
         unreachable!("nothing has settled")
     });
     let kind = sent(true, KnownReason::State, Some(PROXY));
-    engine.kernel_event(&event(11, tuple(), kind));
+    engine.kernel_event(&event(ms, tuple(), kind));
 }
 
 /// Both ends have shown themselves before.
@@ -168,6 +172,62 @@ fn what_the_backend_still_sends_is_no_word_of_the_client() {
             (Verdict::Local, Some(Cause::Kernel), 1)
         ],
         "{records:#?}"
+    );
+}
+
+#[test]
+fn nor_where_no_socket_shows_the_clients_end() {
+    let records = records(|engine, _| {
+        shaken(engine);
+        let socket = SocketView::Absent;
+        engine.sight(&Sighting {
+            segment: abort(tuple(), 500),
+            ..incoming(10, tuple(), 500, socket)
+        });
+        let told = KernelEventKind::ResetSent {
+            active: false,
+            reason: Some(ResetReason::Known(KnownReason::NoSocket)),
+            state: None,
+            process: None,
+            closed: None,
+            answered_seq: Some(SeqNum(500)),
+            answered_len: Some(100),
+            counts: None,
+        };
+        engine.kernel_event(&event(12, tuple(), told));
+    });
+    let [client] = &records[..] else {
+        panic!("{records:#?}")
+    };
+    let held_against = client
+        .evidence
+        .iter()
+        .filter(|evidence| evidence.name.starts_with("kernel_answered"));
+    assert_eq!(held_against.count(), 0, "{client:#?}");
+}
+
+#[test]
+fn a_sweep_at_the_one_connection_hides_no_reset_of_the_other() {
+    let records = records(|engine, _| {
+        shaken(engine);
+        for n in 0..40_u32 {
+            let ms = 10 + u64::from(n);
+            let guess = incoming(ms, tuple(), 500 + 7 * n, established(500));
+            engine.sight(&guess);
+        }
+        abort_of_proxy_at(engine, 60);
+    });
+    let locals = records
+        .iter()
+        .filter(|record| record.verdict == Verdict::Local);
+    assert_eq!(
+        locals.map(|record| record.reset_count).collect::<Vec<_>>(),
+        [1],
+        "{records:#?}"
+    );
+    assert_eq!(
+        records.iter().map(|record| record.reset_count).sum::<u64>(),
+        41
     );
 }
 
@@ -347,7 +407,6 @@ fn what_the_backend_sends_later_corrects_nothing_of_the_client() {
         answer(engine, 1800, tuple(), 500);
     });
     assert_eq!(records.len(), 2, "{records:#?}");
-    assert_ne!(records[0].verdict, Verdict::Injected);
     assert_eq!(records[1].verdict, Verdict::Local);
 }
 
