@@ -32,7 +32,7 @@ struct Net;
 
 impl Net {
     fn new() -> Self {
-        drop(Self);
+        Self::clear();
         for line in [
             "netns add envoy_lb",
             "netns add envoy_cl",
@@ -54,11 +54,23 @@ impl Net {
     }
 }
 
-impl Drop for Net {
-    fn drop(&mut self) {
+impl Net {
+    /// With all that runs there, be it from a run that was killed.
+    fn clear() {
         for place in PLACES {
+            let pids = Command::new("ip").args(["netns", "pids", place]).output();
+            let pids = pids.map(|output| output.stdout).unwrap_or_default();
+            for pid in String::from_utf8_lossy(&pids).lines() {
+                let _ = Command::new("kill").args(["-9", pid]).status();
+            }
             let _ = ip(&format!("netns del {place}"));
         }
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        Self::clear();
     }
 }
 
@@ -111,7 +123,7 @@ impl Drop for Running {
 
 /// A client's connection; answers the port that it came from.
 fn client(script: &str) -> u64 {
-    let prelude = "import socket,struct,time\n\
+    let prelude = "import socket,struct,time\nsocket.setdefaulttimeout(20)\n\
         def call(port,words):\n s=socket.create_connection(('10.88.1.1',port));s.send(words);return s\n\
         def abort(s):\n s.setsockopt(1,13,struct.pack('ii',1,0));s.close()\n";
     let mut command = Command::new("ip");
@@ -154,6 +166,16 @@ fn start_envoy(program: &Path) -> Running {
     running
 }
 
+/// Linux 6.10 and later do.
+fn kernel_tells_answers() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release
+        .split(['.', '-'])
+        .map(|number| number.parse::<u32>());
+    let mut next = || numbers.next().unwrap().unwrap();
+    (next(), next()) >= (6, 10)
+}
+
 fn records(path: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(path).unwrap();
     let all = text
@@ -182,7 +204,7 @@ fn answer_to(records: &[Value], port: u64) -> &Value {
 }
 
 fn verdict(record: &Value) -> (&str, &str) {
-    let word = |name: &str| record["rstscope"][name].as_str().unwrap();
+    let word = |name: &str| record["rstscope"][name].as_str().unwrap_or("-");
     (word("verdict"), word("cause"))
 }
 
@@ -228,6 +250,27 @@ fn play(envoy: &Running) -> Clients {
         aborts,
         hangs_up,
     }
+}
+
+/// What the kernel resets of connections that Envoy had closed, or had left open.
+fn late_answers(records: &[Value], hangs_up: u64) {
+    if !kernel_tells_answers() {
+        println!("skipped: what the kernel answers after a close, of which this one does not tell");
+        return;
+    }
+    let late = answer_to(records, hangs_up);
+    assert_eq!(verdict(late), ("local", "kernel"), "{late}");
+    assert!(is_by_a_worker(late), "{late}");
+    assert_eq!(late["destination"]["port"], 9002);
+    let left = " which envoy (pid ";
+    let ended = "left open when it ended (SIGKILL)";
+    let is_left = |record: &&Value| record["message"].as_str().unwrap().contains(ended);
+    let left_open = records.iter().find(is_left).expect("what it left open");
+    assert_eq!(verdict(left_open), ("local", "kernel"));
+    assert!(
+        left_open["message"].as_str().unwrap().contains(left),
+        "{left_open}"
+    );
 }
 
 #[test]
@@ -293,17 +336,5 @@ fn whose_the_resets_around_envoy_are() {
         verdict(of_client(&records, clients.hangs_up)),
         ("remote", "abort")
     );
-    let late = answer_to(&records, clients.hangs_up);
-    assert_eq!(verdict(late), ("local", "kernel"), "{late}");
-    assert!(is_by_a_worker(late), "{late}");
-    assert_eq!(late["destination"]["port"], 9002);
-    let left = " which envoy (pid ";
-    let ended = "left open when it ended (SIGKILL)";
-    let is_left = |record: &&Value| record["message"].as_str().unwrap().contains(ended);
-    let left_open = records.iter().find(is_left).expect("what it left open");
-    assert_eq!(verdict(left_open), ("local", "kernel"));
-    assert!(
-        left_open["message"].as_str().unwrap().contains(left),
-        "{left_open}"
-    );
+    late_answers(&records, clients.hangs_up);
 }
