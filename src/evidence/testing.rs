@@ -157,6 +157,7 @@ impl Scene {
                 sender_is_originator: Some(true),
                 established: true,
                 first_seen: Some(at_ms(1_000)),
+                of_two: false,
             },
             resets: vec![first],
             after: Vec::new(),

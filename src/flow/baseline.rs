@@ -212,6 +212,8 @@ pub struct FlowFacts {
     pub established: bool,
     /// When the flow's first segment was seen.
     pub first_seen: Option<Timestamp>,
+    /// It is of two connections that have one four-tuple, and which of them a segment is of is not known.
+    pub of_two: bool,
 }
 
 impl FlowFacts {
@@ -229,6 +231,7 @@ impl FlowFacts {
                 (Some(ours), Some(theirs)) => Some(ours.min(theirs)),
                 (ours, theirs) => ours.or(theirs),
             },
+            of_two: self.of_two || worker.of_two,
         }
     }
 }

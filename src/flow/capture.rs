@@ -1,13 +1,21 @@
 //! The flow table for capture files, where every segment of a connection adds to what is known:
 //! nothing is packed and nothing forgotten but whole flows. It grows with the flows that a file
-//! has, up to its capacity; the same rules as in a live table say which flow gives way.
+//! has, up to its capacity; the same rules as in a live table say which flow gives way. Where two connections of one
+//! four-tuple live at once it says so; it does not tell them apart.
 
+use super::fold::FORGOTTEN_NS;
 use super::hash::hash;
 use super::index::{Index, Rank, Slot, TableCounters, WAYS};
 use super::store::{ENDED_KEPT_NS, FlowState, FlowStore};
 use super::{FlowKey, HalfFlow, Side};
 use crate::sys::bring_near;
-use crate::time::Timestamp;
+use crate::time::{SECOND, Timestamp};
+use crate::wire::{Segment, SeqNum};
+
+/// Within that of a connection's last word, nothing but its handshake said, a SYN with another ISN is of a second
+/// connection beside it. A proxy calls the backend at once, or when its client has said what it wants; then the first
+/// one is established. What a scan left open is asked again after a second at the earliest (RFC 6298 §2.1).
+const BESIDE_NS: u64 = SECOND;
 
 /// One connection.
 #[derive(Debug, Clone)]
@@ -17,6 +25,8 @@ struct Flow {
     last_seen: Timestamp,
     /// What each end looked like, by `Side::index`.
     halves: [Option<HalfFlow>; 2],
+    /// Which end opens another connection while this one lives, and its ISN.
+    beside: Option<(Side, SeqNum)>,
 }
 
 impl Flow {
@@ -26,7 +36,46 @@ impl Flow {
             state: FlowState::new(now),
             last_seen: now,
             halves: [None, None],
+            beside: None,
         }
+    }
+
+    /// Takes a SYN or SYN-ACK in, before it is folded: a proxy that calls the backend by its client's address and port
+    /// opens a second connection of one four-tuple, and the backend accepts it. A stack answers such a SYN within the
+    /// connection that it has by a challenge (RFC 5961 §4), no SYN-ACK.
+    fn note_handshake(&mut self, side: Side, segment: &Segment, now: Timestamp) {
+        if segment.flags.ack() {
+            let is_accepted = |(opener, isn): (Side, SeqNum)| {
+                opener == side.other() && segment.ack == isn.plus(1)
+            };
+            self.state.of_two |= self.beside.is_some_and(is_accepted);
+            return;
+        }
+        let opener = self.halves[side.index()].and_then(|half| half.syn);
+        if opener.is_some_and(|syn| !syn.is_syn_ack && syn.isn != segment.seq) {
+            self.beside = self.lives(now).then_some((side, segment.seq));
+        }
+    }
+
+    /// Whether both ends were heard, and neither has ended it.
+    fn lives(&self, now: Timestamp) -> bool {
+        let is_open = |half: &Option<HalfFlow>| half.is_some_and(|half| half.fin.is_none());
+        let open = !self.state.ended && !self.state.has_reset();
+        let within = match self.state.established {
+            true => FORGOTTEN_NS,
+            false => BESIDE_NS,
+        };
+        open && self.halves.iter().all(is_open) && now.since(self.last_seen) <= within
+    }
+
+    /// Forgets everything but the key, and that there are two of that key, where this is the second one.
+    fn reopen(&mut self, now: Timestamp) {
+        let is_recent = now.since(self.last_seen) <= FORGOTTEN_NS;
+        let (beside, of_two) = (self.beside, self.state.of_two && is_recent);
+        *self = Self::new(self.key, now);
+        self.beside = beside;
+        // One of two may be opened again while the other one lives.
+        self.state.of_two = of_two;
     }
 
     const fn is_over(&self, now: Timestamp) -> bool {
@@ -66,6 +115,20 @@ impl Captured {
     pub(super) fn bytes(&self) -> usize {
         let flows = self.flows.capacity() * size_of::<Flow>();
         size_of_val(self.index.memory()) + size_of_val(&*self.places) + flows
+    }
+
+    /// Takes a SYN or SYN-ACK in, before it is folded.
+    pub(super) fn note_handshake(
+        &mut self,
+        (key, side, hash): (&FlowKey, Side, u64),
+        segment: &Segment,
+        now: Timestamp,
+    ) {
+        if let Some(slot) = self.find_hashed(key, hash)
+            && let Some(flow) = self.flow_mut(slot)
+        {
+            flow.note_handshake(side, segment, now);
+        }
     }
 
     /// Brings the tags near that a hash leads to.
@@ -178,7 +241,7 @@ impl FlowStore for Captured {
 
     fn reopen(&mut self, (): &mut (), slot: Slot, now: Timestamp) {
         if let Some(flow) = self.flow_mut(slot) {
-            *flow = Flow::new(flow.key, now);
+            flow.reopen(now);
         }
         self.index.set_rank(slot, Rank::Probation);
     }

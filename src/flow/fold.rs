@@ -16,7 +16,7 @@ pub(super) const DUPLICATE_NS: u64 = MILLISECOND;
 
 /// How long after its last sign of life a connection's four-tuple is free for a SYN that does not
 /// look like the old peer: twice TIME-WAIT, after which no stack still guards it.
-const FORGOTTEN_NS: u64 = 120 * SECOND;
+pub(super) const FORGOTTEN_NS: u64 = 120 * SECOND;
 
 /// Whether a SYN begins another connection on a four-tuple that is known already. A SYN inside a
 /// living connection changes nothing: the kernel challenges it (RFC 5961 §4), and it may be forged

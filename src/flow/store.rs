@@ -25,6 +25,8 @@ pub(super) struct FlowState {
     pub(super) reset_from: [bool; 2],
     /// When the first segment was seen.
     pub(super) first_seen: Timestamp,
+    /// Another connection opened on the same four-tuple while this one lived. Captures alone know: live, the sockets do.
+    pub(super) of_two: bool,
 }
 
 impl FlowState {
@@ -37,6 +39,7 @@ impl FlowState {
             ended: false,
             reset_from: [false, false],
             first_seen: now,
+            of_two: false,
         }
     }
 

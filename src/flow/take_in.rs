@@ -134,6 +134,9 @@ impl Tracker {
         let tuple = &seen.2.tuple;
         let (key, side) = FlowKey::of(*tuple);
         let hash = found.hash_of(&key, self.secret);
+        if seen.2.flags.syn() {
+            captured.note_handshake((&key, side, hash), seen.2, seen.0);
+        }
         let paths = &mut self.paths;
         match take_in(&mut **captured, &mut (), paths, (&key, side, hash), seen) {
             Taken::BeginsAnew => Taken::Alone,

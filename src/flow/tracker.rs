@@ -367,6 +367,7 @@ fn facts_at<S: FlowStore>(
     facts.sender_is_originator = state.originator.map(|originator| originator == side);
     facts.established = state.established;
     facts.first_seen = (!state.is_older).then_some(state.first_seen);
+    facts.of_two = state.of_two;
 }
 
 fn note_reset_in<S: FlowStore>(store: &mut S, key: &FlowKey, side: Side, time: Timestamp) {

@@ -260,6 +260,7 @@ impl<F: Family> Words<F> {
             ended: has(ENDED),
             reset_from: [has(RESET_LOW), has(RESET_HIGH)],
             first_seen: self.first_seen(slot, now),
+            of_two: false,
         }
     }
 

@@ -53,6 +53,9 @@ const IMPOSSIBLE: [&str; 5] = [
     sequence::SYN_ACKS_ISN.name,
 ];
 
+/// What is missing where a capture has two connections of one four-tuple.
+const OF_TWO: &str = "which of the two connections of this four-tuple it ended";
+
 /// Weighs everything that is known of `case`: its first reset, and those after it that bear the
 /// same address and come from far elsewhere. The peer may have reset the connection too, before a
 /// device did or after; what was forged matters more. But answers to what was under way when the peer had
@@ -225,6 +228,10 @@ fn nets(evidence: &[Evidence]) -> impl Iterator<Item = (Group, f32)> {
 /// fact of the same kind from another source.
 fn decide(case: &Case<'_>, evidence: &[Evidence], sum: &Sum) -> (Verdict, Option<&'static str>) {
     if sum.total_db >= INJECTED_DB {
+        if case.flow.of_two {
+            // What the one says is held against the other.
+            return (Verdict::Undetermined, Some(OF_TWO));
+        }
         if do_agree(evidence, sum) {
             return (Verdict::Injected, None);
         }
@@ -326,6 +333,18 @@ mod tests {
         );
         assert!(judgement.confidence > 0.9);
         assert_eq!(judgement.evidence[0].name, "hop_limit_mismatch");
+    }
+
+    #[test]
+    fn what_two_connections_of_one_four_tuple_say_convicts_nobody() {
+        let mut scene = Scene::established().forged();
+        scene.flow.of_two = true;
+        let judgement = judge(&scene.case());
+        assert_eq!(judgement.verdict, Verdict::Undetermined);
+        assert_eq!(judgement.missing, Some(super::OF_TWO));
+        let mut genuine = Scene::established();
+        genuine.flow.of_two = true;
+        assert_eq!(verdict(&genuine), (Verdict::Remote, Some(Cause::Abort)));
     }
 
     #[test]

@@ -442,6 +442,7 @@ static UNKNOWN: FlowFacts = FlowFacts {
     sender_is_originator: None,
     established: false,
     first_seen: None,
+    of_two: false,
 };
 
 /// An episode in order of time, from one of its resets on.
