@@ -138,6 +138,20 @@ pub(super) fn sent(active: bool, reason: KnownReason, process: Option<Process>) 
     }
 }
 
+/// By the kernel's word this host answered a segment of no connection.
+pub(super) fn answered(seq: u32, len: u32) -> KernelEventKind {
+    let mut told = sent(false, KnownReason::NoSocket, None);
+    if let KernelEventKind::ResetSent {
+        answered_seq,
+        answered_len,
+        ..
+    } = &mut told
+    {
+        (*answered_seq, *answered_len) = (Some(SeqNum(seq)), Some(len));
+    }
+    told
+}
+
 /// Runs the engine, then lets everything settle.
 pub(super) fn records(run: impl FnOnce(&mut Engine, &mut Vec<ResetRecord>)) -> Vec<ResetRecord> {
     let mut engine = Engine::new(config());

@@ -3,13 +3,11 @@
 
 use crate::engine::Engine;
 use crate::engine::testing::{
-    IN, OUT, at, config, established, event, incoming, observe, records, segment, tuple,
+    IN, OUT, answered, at, config, established, event, incoming, observe, records, segment, tuple,
 };
 use crate::evidence::testing::Scene;
 use crate::flow::{FlowKey, PassedFlow, PassedReset, Sighting, Tracker, TrackerConfig};
-use crate::host::{
-    KernelEventKind, KnownReason, ResetReason, SocketSequence, SocketView, TcpState,
-};
+use crate::host::{KernelEventKind, SocketSequence, SocketView, TcpState};
 use crate::record::ResetRecord;
 use crate::vantage::{Path, Vantage};
 use crate::verdict::Verdict;
@@ -29,16 +27,7 @@ fn heard_again(data: Segment, answer_flags: u8) -> Vec<ResetRecord> {
     engine.tick(at(1500), &mut |record| records.push(record));
     assert_eq!(records.len(), 1);
     observe(&mut engine, 1800, IN, &data);
-    let answered = KernelEventKind::ResetSent {
-        active: false,
-        reason: Some(ResetReason::Known(KnownReason::NoSocket)),
-        state: None,
-        process: None,
-        closed: None,
-        answered_seq: Some(data.seq),
-        answered_len: Some(data.payload_len),
-        counts: None,
-    };
+    let answered = answered(data.seq.0, data.payload_len);
     engine.kernel_event(&event(1800, local, answered));
     observe(&mut engine, 1801, OUT, &segment(local, answer_flags, 77));
     engine.finish(&mut |record| records.push(record));
@@ -81,16 +70,7 @@ fn a_refused_syn_on_the_same_ports_is_no_sign_of_life() {
         let local = tuple().reversed();
         let mut told = records(|engine, _| {
             engine.sight(&incoming(10, tuple(), 5, established(5)));
-            let answered = KernelEventKind::ResetSent {
-                active: false,
-                reason: Some(ResetReason::Known(KnownReason::NoSocket)),
-                state: None,
-                process: None,
-                closed: None,
-                answered_seq: Some(SeqNum(900)),
-                answered_len: Some(0),
-                counts: None,
-            };
+            let answered = answered(900, 0);
             engine.kernel_event(&event(100, local, answered));
             observe(engine, 100, OUT, &answer);
         });

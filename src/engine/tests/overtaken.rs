@@ -2,7 +2,7 @@
 //! kernel's bare resets come ahead of its last data.
 
 use crate::engine::testing::{
-    IN, OUT, PROXY, established, event, incoming, observe, records, segment, sent, tuple,
+    IN, OUT, PROXY, answered, established, event, incoming, observe, records, segment, sent, tuple,
 };
 use crate::flow::Sighting;
 use crate::host::{KernelEventKind, KnownReason, SocketSequence, SocketView, TcpState};
@@ -50,15 +50,7 @@ fn raced_by(
         let taken = KernelEventKind::ResetAccepted { state: None };
         engine.kernel_event(&event(10, tuple().reversed(), taken));
         observe(engine, 12, IN, &data);
-        let mut answer = sent(false, KnownReason::NoSocket, None);
-        if let KernelEventKind::ResetSent {
-            answered_seq,
-            answered_len,
-            ..
-        } = &mut answer
-        {
-            (*answered_seq, *answered_len) = (Some(SeqNum(5)), Some(100));
-        }
+        let answer = answered(5, 100);
         engine.kernel_event(&event(12, tuple().reversed(), answer));
         let by_frame = segment(tuple().reversed(), Flags::RST, 77);
         observe(engine, 12, OUT, &by_frame);

@@ -2,11 +2,11 @@
 
 use crate::engine::Engine;
 use crate::engine::testing::{
-    IN, OUT, PROXY, THROUGH, at, established, event, incoming, observe, records, segment, sent,
-    tuple,
+    IN, OUT, PROXY, THROUGH, answered, at, established, event, incoming, observe, records, segment,
+    sent, tuple,
 };
 use crate::flow::{FlowFacts, Sighting};
-use crate::host::{KernelEventKind, KnownReason, ResetReason, SocketView, TcpState};
+use crate::host::{KernelEventKind, KnownReason, SocketView, TcpState};
 use crate::record::ResetRecord;
 use crate::verdict::{Cause, Verdict};
 use crate::wire::{Flags, FourTuple, Segment, SeqNum};
@@ -18,9 +18,14 @@ fn abort_of_client(engine: &mut Engine) {
         segment: abort(tuple(), 500),
         ..reset
     });
+    accept(engine, 10, tuple().reversed());
+}
+
+/// The socket at that end takes a reset.
+fn accept(engine: &mut Engine, ms: u64, local: FourTuple) {
     let state = Some(TcpState::Established);
     let accepted = KernelEventKind::ResetAccepted { state };
-    engine.kernel_event(&event(10, tuple().reversed(), accepted));
+    engine.kernel_event(&event(ms, local, accepted));
 }
 
 fn abort(tuple: FourTuple, seq: u32) -> Segment {
@@ -28,6 +33,13 @@ fn abort(tuple: FourTuple, seq: u32) -> Segment {
         window: 63,
         ack: SeqNum(77),
         ..segment(tuple, Flags::RST | Flags::ACK, seq)
+    }
+}
+
+fn abort_of_backend(ms: u64) -> Sighting {
+    Sighting {
+        segment: abort(tuple().reversed(), 9000),
+        ..incoming(ms, tuple().reversed(), 9000, established(9000))
     }
 }
 
@@ -137,16 +149,7 @@ fn this_hosts_answer_to_the_one_that_it_met_is_of_the_same_connection() {
 
 /// The kernel's own answer to what comes for a connection that is gone, by its event and its frame.
 fn answer(engine: &mut Engine, ms: u64, from: FourTuple, seq: u32) {
-    let told = KernelEventKind::ResetSent {
-        active: false,
-        reason: Some(ResetReason::Known(KnownReason::NoSocket)),
-        state: None,
-        process: None,
-        closed: None,
-        answered_seq: Some(SeqNum(seq)),
-        answered_len: Some(100),
-        counts: None,
-    };
+    let told = answered(seq, 100);
     engine.kernel_event(&event(ms, from, told));
     engine.observe(
         at(ms),
@@ -184,16 +187,7 @@ fn nor_where_no_socket_shows_the_clients_end() {
             segment: abort(tuple(), 500),
             ..incoming(10, tuple(), 500, socket)
         });
-        let told = KernelEventKind::ResetSent {
-            active: false,
-            reason: Some(ResetReason::Known(KnownReason::NoSocket)),
-            state: None,
-            process: None,
-            closed: None,
-            answered_seq: Some(SeqNum(500)),
-            answered_len: Some(100),
-            counts: None,
-        };
+        let told = answered(500, 100);
         engine.kernel_event(&event(12, tuple(), told));
     });
     let [client] = &records[..] else {
@@ -237,16 +231,7 @@ fn events_of_the_other_connection_are_nothing_of_this_one() {
         shaken(engine);
         abort_of_client(engine);
         // The backend's interface is not watched: of that connection the kernel alone tells.
-        let told = KernelEventKind::ResetSent {
-            active: false,
-            reason: Some(ResetReason::Known(KnownReason::NoSocket)),
-            state: None,
-            process: None,
-            closed: None,
-            answered_seq: Some(SeqNum(500)),
-            answered_len: Some(100),
-            counts: None,
-        };
+        let told = answered(500, 100);
         engine.kernel_event(&event(12, tuple(), told));
     });
     assert_eq!(
@@ -279,14 +264,8 @@ fn both_connections_may_be_reset_by_their_peers() {
     let records = records(|engine, _| {
         shaken(engine);
         abort_of_client(engine);
-        let reset = incoming(11, tuple().reversed(), 9000, established(9000));
-        engine.sight(&Sighting {
-            segment: abort(tuple().reversed(), 9000),
-            ..reset
-        });
-        let state = Some(TcpState::Established);
-        let accepted = KernelEventKind::ResetAccepted { state };
-        engine.kernel_event(&event(11, tuple(), accepted));
+        engine.sight(&abort_of_backend(11));
+        accept(engine, 11, tuple());
         for (process, local) in processes.into_iter().zip([tuple().reversed(), tuple()]) {
             let owner = KernelEventKind::OwnerKnown { process };
             engine.kernel_event(&event(12, local, owner));
@@ -311,11 +290,7 @@ fn what_the_proxys_host_routes_once_its_socket_is_gone_keeps_nothing_together() 
     let records = records(|engine, _| {
         shaken(engine);
         abort_of_client(engine);
-        let reset = incoming(11, tuple().reversed(), 9000, established(9000));
-        let reset = Sighting {
-            segment: abort(tuple().reversed(), 9000),
-            ..reset
-        };
+        let reset = abort_of_backend(11);
         engine.sight(&reset);
         let copy = Segment {
             hop_limit: 62,
@@ -383,6 +358,17 @@ fn what_the_proxy_looks_like_is_nothing_to_hold_against_its_client() {
     );
 }
 
+/// More of the client's data, which this host's kernel answers.
+fn client_goes_on(engine: &mut Engine, ms: u64) {
+    let data = Segment {
+        ack: SeqNum(77),
+        payload_len: 100,
+        ..segment(tuple(), Flags::ACK | Flags::PSH, 500)
+    };
+    observe(engine, ms, IN, &data);
+    answer(engine, ms, tuple().reversed(), 500);
+}
+
 /// The client's abort is judged and rests; what is said `later` comes 1.8 s after it.
 fn later(say: impl FnOnce(&mut Engine)) -> Vec<ResetRecord> {
     records(|engine, records| {
@@ -390,9 +376,7 @@ fn later(say: impl FnOnce(&mut Engine)) -> Vec<ResetRecord> {
         observe(engine, 1, OUT, &agreed);
         let reset = incoming(10, tuple(), 500, established(500));
         engine.sight(&reset);
-        let state = Some(TcpState::Established);
-        let accepted = KernelEventKind::ResetAccepted { state };
-        engine.kernel_event(&event(10, tuple().reversed(), accepted));
+        accept(engine, 10, tuple().reversed());
         engine.tick(at(1500), &mut |record| records.push(record));
         assert_eq!(records.len(), 1);
         say(engine);
@@ -413,18 +397,8 @@ fn what_the_backend_sends_later_corrects_nothing_of_the_client() {
 #[test]
 fn a_correction_leaves_the_other_connection_its_record() {
     let records = later(|engine| {
-        let data = Segment {
-            ack: SeqNum(77),
-            payload_len: 100,
-            ..segment(tuple(), Flags::ACK | Flags::PSH, 500)
-        };
-        observe(engine, 1800, IN, &data);
-        answer(engine, 1800, tuple().reversed(), 500);
-        let socket = Some(SocketView::Sender { cookie: 7 });
-        let reset = abort(tuple(), 9000);
-        engine.observe(at(1801), OUT, &reset, socket, &mut |_| {});
-        let kind = sent(true, KnownReason::State, Some(PROXY));
-        engine.kernel_event(&event(1801, tuple(), kind));
+        client_goes_on(engine, 1800);
+        abort_of_proxy_at(engine, 1801);
     });
     let [_, corrected, other] = &records[..] else {
         panic!("{records:#?}")
@@ -444,17 +418,9 @@ fn of_both_connections_a_peer_may_be_heard_again() {
         // The backend's abort rests as well.
         let reset = incoming(1550, tuple().reversed(), 9000, established(9000));
         engine.sight(&reset);
-        let state = Some(TcpState::Established);
-        let accepted = KernelEventKind::ResetAccepted { state };
-        engine.kernel_event(&event(1550, tuple(), accepted));
+        accept(engine, 1550, tuple());
         engine.tick(at(3000), &mut |_| {});
-        let data = Segment {
-            ack: SeqNum(77),
-            payload_len: 100,
-            ..segment(tuple(), Flags::ACK | Flags::PSH, 500)
-        };
-        observe(engine, 3100, IN, &data);
-        answer(engine, 3100, tuple().reversed(), 500);
+        client_goes_on(engine, 3100);
     });
     let corrected = records.last().unwrap();
     assert_eq!(corrected.verdict, Verdict::Injected, "{records:#?}");
@@ -466,24 +432,11 @@ fn what_follows_on_the_other_connection_is_no_consequence_of_a_forged_reset() {
     let records = records(|engine, records| {
         // A guess at the client's connection, and the client goes on.
         engine.sight(&incoming(10, tuple(), 500, established(500)));
-        let state = Some(TcpState::Established);
-        let accepted = KernelEventKind::ResetAccepted { state };
-        engine.kernel_event(&event(10, tuple().reversed(), accepted));
-        let data = Segment {
-            ack: SeqNum(77),
-            payload_len: 100,
-            ..segment(tuple(), Flags::ACK | Flags::PSH, 500)
-        };
-        observe(engine, 300, IN, &data);
-        answer(engine, 300, tuple().reversed(), 500);
+        accept(engine, 10, tuple().reversed());
+        client_goes_on(engine, 300);
         engine.tick(at(1900), &mut |record| records.push(record));
-        let reset = incoming(2000, tuple().reversed(), 9000, established(9000));
-        engine.sight(&Sighting {
-            segment: abort(tuple().reversed(), 9000),
-            ..reset
-        });
-        let accepted = KernelEventKind::ResetAccepted { state };
-        engine.kernel_event(&event(2000, tuple(), accepted));
+        engine.sight(&abort_of_backend(2000));
+        accept(engine, 2000, tuple());
     });
     assert_eq!(
         told(&records)[1..],
