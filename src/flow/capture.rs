@@ -12,9 +12,9 @@ use crate::sys::bring_near;
 use crate::time::{SECOND, Timestamp};
 use crate::wire::{Segment, SeqNum};
 
-/// Within that of a connection's last word, nothing but its handshake said, a SYN with another ISN is of a second
-/// connection beside it. A proxy calls the backend at once, or when its client has said what it wants; then the first
-/// one is established. What a scan left open is asked again after a second at the earliest (RFC 6298 §2.1).
+/// How long after a handshake behind which nothing was said a SYN with another ISN may be of a second connection beside
+/// it. A proxy that calls before its client has said anything does so at once, within milliseconds; an attempt is not given
+/// up, and its port not used for another, before a second has passed without an answer (RFC 6298 §2.1).
 const BESIDE_NS: u64 = SECOND;
 
 /// One connection.
@@ -68,7 +68,7 @@ impl Flow {
         open && self.halves.iter().all(is_open) && now.since(self.last_seen) <= within
     }
 
-    /// Forgets everything but the key, and that there are two of that key, where this is the second one.
+    /// Forgets everything but the key and what was seen of a second connection: another one begins.
     fn reopen(&mut self, now: Timestamp) {
         let is_recent = now.since(self.last_seen) <= FORGOTTEN_NS;
         let (beside, of_two) = (self.beside, self.state.of_two && is_recent);
@@ -115,20 +115,6 @@ impl Captured {
     pub(super) fn bytes(&self) -> usize {
         let flows = self.flows.capacity() * size_of::<Flow>();
         size_of_val(self.index.memory()) + size_of_val(&*self.places) + flows
-    }
-
-    /// Takes a SYN or SYN-ACK in, before it is folded.
-    pub(super) fn note_handshake(
-        &mut self,
-        (key, side, hash): (&FlowKey, Side, u64),
-        segment: &Segment,
-        now: Timestamp,
-    ) {
-        if let Some(slot) = self.find_hashed(key, hash)
-            && let Some(flow) = self.flow_mut(slot)
-        {
-            flow.note_handshake(side, segment, now);
-        }
     }
 
     /// Brings the tags near that a hash leads to.
@@ -236,6 +222,12 @@ impl FlowStore for Captured {
         if let Some(flow) = self.flow_mut(slot) {
             flow.halves[side.index()] = Some(*half);
             flow.last_seen = now;
+        }
+    }
+
+    fn note_handshake(&mut self, slot: Slot, side: Side, segment: &Segment, now: Timestamp) {
+        if let Some(flow) = self.flow_mut(slot) {
+            flow.note_handshake(side, segment, now);
         }
     }
 

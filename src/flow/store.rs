@@ -5,6 +5,7 @@
 use super::index::{Rank, TableCounters};
 use super::{FlowKey, HalfFlow, Side};
 use crate::time::{SECOND, Timestamp};
+use crate::wire::Segment;
 
 /// How long an ended flow is kept: Linux's TIME-WAIT (60 s, `TCP_TIMEWAIT_LEN`), in which late
 /// segments are still to be understood.
@@ -110,6 +111,17 @@ pub(super) trait FlowStore {
         half: &HalfFlow,
         now: Timestamp,
     );
+
+    /// Takes in a SYN or SYN-ACK on a flow that was known before, ahead of what it changes. For those who have nobody to
+    /// ask whether it is of a second connection: a live sensor has the sockets.
+    fn note_handshake(
+        &mut self,
+        _place: Self::Place,
+        _side: Side,
+        _segment: &Segment,
+        _now: Timestamp,
+    ) {
+    }
 
     /// Forgets everything of the flow but its key: another connection begins.
     fn reopen(&mut self, shared: &mut Self::Shared, place: Self::Place, now: Timestamp);

@@ -134,9 +134,6 @@ impl Tracker {
         let tuple = &seen.2.tuple;
         let (key, side) = FlowKey::of(*tuple);
         let hash = found.hash_of(&key, self.secret);
-        if seen.2.flags.syn() {
-            captured.note_handshake((&key, side, hash), seen.2, seen.0);
-        }
         let paths = &mut self.paths;
         match take_in(&mut **captured, &mut (), paths, (&key, side, hash), seen) {
             Taken::BeginsAnew => Taken::Alone,
@@ -185,6 +182,9 @@ fn fold_fully<S: FlowStore>(
     segment: &Segment,
     time: Timestamp,
 ) -> Option<(bool, bool)> {
+    if segment.flags.syn() && !is_new {
+        store.note_handshake(place, side, segment, time);
+    }
     let opens_anew = !is_new && fold::opens_anew(store, shared, (place, side), segment, time);
     let begins_anew = opens_anew && store.state(place, time).has_reset();
     if opens_anew {
