@@ -248,3 +248,79 @@ impl FlowStore for Captured {
         self.index.counters
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::flow::tests::{Dice, IN, config, segment, tuple};
+    use crate::flow::{FlowKey, Tracker};
+    use crate::time::{MILLISECOND, SECOND, Timestamp};
+    use crate::wire::{Flags, SeqNum};
+
+    /// Whether a capture's flow is of two connections after these: from its opener or not, flags, sequence number,
+    /// acknowledgment, milliseconds since the one before.
+    fn is_of_two(script: &[(bool, u8, u32, u32, u64)]) -> bool {
+        let (mut tracker, mut dice) = (Tracker::for_capture(config(8)), Dice::new(7));
+        let there = tuple(&mut dice, true);
+        let alike = segment(&mut dice, there, Flags::ACK);
+        let mut time = Timestamp::from_nanos(SECOND);
+        for &(is_there, flags, seq, ack, ms) in script {
+            let mut next = alike;
+            if !is_there {
+                (next.tuple, next.hop_limit) = (there.reversed(), 64);
+            }
+            (next.flags, next.seq, next.ack) = (Flags(flags), SeqNum(seq), SeqNum(ack));
+            next.payload_len = if flags & Flags::PSH == 0 { 0 } else { 9 };
+            time = time.plus_nanos(ms * MILLISECOND);
+            tracker.observe(time, IN, &next, None);
+        }
+        let (key, side) = FlowKey::of(there);
+        let facts = [side, side.other()].map(|side| tracker.facts(&key, side, time).of_two);
+        assert_eq!(facts[0], facts[1]);
+        facts[0]
+    }
+
+    const SYN: u8 = Flags::SYN;
+    const SYN_ACK: u8 = Flags::SYN | Flags::ACK;
+    const ACK: u8 = Flags::ACK;
+    const DATA: u8 = Flags::PSH | Flags::ACK;
+    const FIN: u8 = Flags::FIN | Flags::ACK;
+
+    #[test]
+    fn a_capture_knows_of_a_second_connection_of_one_four_tuple() {
+        let first = [(true, SYN, 100, 0, 0), (false, SYN_ACK, 5_000, 101, 1)];
+        let calls = [(true, SYN, 90_000, 0, 1), (false, SYN_ACK, 700, 90_001, 1)];
+        let asks = [(true, DATA, 101, 5_001, 1), (false, ACK, 5_001, 110, 1)];
+        // A proxy that calls at once, and one that waits for its client's first words.
+        assert!(is_of_two(&[first, calls].concat()));
+        let late = [(true, SYN, 90_000, 0, 60_000), calls[1]];
+        assert!(is_of_two(&[first, asks, late].concat()));
+        // Its client has it call again, when the backend has closed.
+        let closes = [(false, FIN, 701, 90_001, 9), (true, FIN, 90_001, 702, 1)];
+        let again = [(true, SYN, 777, 0, 9), (false, SYN_ACK, 1, 778, 1)];
+        assert!(is_of_two(&[first, asks, calls, closes, again].concat()));
+    }
+
+    #[test]
+    fn a_four_tuple_used_anew_and_a_forged_handshake_are_no_second_connection() {
+        let first = [(true, SYN, 100, 0, 0), (false, SYN_ACK, 5_000, 101, 1)];
+        let asks = [(true, DATA, 101, 5_001, 1), (false, ACK, 5_001, 110, 1)];
+        let calls = [(true, SYN, 90_000, 0, 1), (false, SYN_ACK, 700, 90_001, 1)];
+        let closes = [(false, FIN, 5_001, 110, 1), (true, FIN, 110, 5_002, 1)];
+        let resets = [(true, Flags::RST, 110, 0, 1)];
+        assert!(!is_of_two(&[first, asks].concat()));
+        assert!(!is_of_two(&[first, first].concat()));
+        assert!(!is_of_two(&[first, asks, closes, calls].concat()));
+        assert!(!is_of_two(
+            &[&[first, asks].concat()[..], &resets, &calls].concat()
+        ));
+        // The attempt before it was given up.
+        let later = [(true, SYN, 90_000, 0, 3_000), calls[1]];
+        assert!(!is_of_two(&[first, later].concat()));
+        // A SYN alone, which is challenged; a SYN-ACK of no SYN.
+        assert!(!is_of_two(&[first, asks, [calls[0], asks[1]]].concat()));
+        assert!(!is_of_two(&[first, asks, [calls[1], calls[1]]].concat()));
+        assert!(!is_of_two(
+            &[first, asks, [calls[0], (false, SYN_ACK, 700, 9, 1)]].concat()
+        ));
+    }
+}
