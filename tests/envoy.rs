@@ -9,6 +9,9 @@
     reason = "a test that cannot go on fails; it may print and wait"
 )]
 
+#[path = "support/kernel.rs"]
+mod kernel;
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -52,9 +55,7 @@ impl Net {
         }
         Self
     }
-}
 
-impl Net {
     /// With all that runs there, be it from a run that was killed.
     fn clear() {
         for place in PLACES {
@@ -166,16 +167,6 @@ fn start_envoy(program: &Path) -> Running {
     running
 }
 
-/// Linux 6.10 and later do.
-fn kernel_tells_answers() -> bool {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut numbers = release
-        .split(['.', '-'])
-        .map(|number| number.parse::<u32>());
-    let mut next = || numbers.next().unwrap().unwrap();
-    (next(), next()) >= (6, 10)
-}
-
 fn records(path: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(path).unwrap();
     let all = text
@@ -256,11 +247,11 @@ fn play(envoy: &Running) -> Clients {
 
 /// What the kernel resets of connections that Envoy had closed, or had left open.
 fn late_answers(records: &[Value], hang_up: [u64; 3]) {
-    if !kernel_tells_answers() {
+    if !kernel::is_at_least((6, 10)) {
         println!("skipped: what the kernel answers after a close, of which this one does not tell");
         return;
     }
-    // It resets the other leg itself where it had not read its last words; the kernel does at the next ones.
+    // Envoy resets the other leg itself where it had not read its last words; else the kernel does at the next ones.
     let late = hang_up.map(|port| answer_to(records, port));
     let is_of_kernel = |record: &Value| verdict(record) == ("local", "kernel");
     for record in late {

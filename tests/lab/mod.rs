@@ -6,6 +6,8 @@
     reason = "several test programs share it, and none uses all of it"
 )]
 
+#[path = "../support/kernel.rs"]
+pub mod kernel;
 pub mod records;
 
 use std::fs;
@@ -406,10 +408,7 @@ pub fn text(bytes: &[u8]) -> String {
 /// Whether this kernel has tcx links (Linux 6.6). Elsewhere the sensor's tc programs are filters, which outlive a
 /// killed one until the next start.
 pub fn has_tcx() -> bool {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
-    let mut number = || -> u32 { numbers.next().unwrap().parse().unwrap() };
-    (number(), number()) >= (6, 6)
+    kernel::is_at_least((6, 6))
 }
 
 pub fn assert_all_succeeded(requests: Child) {
